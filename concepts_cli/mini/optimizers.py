@@ -1,0 +1,64 @@
+"""Muon for weight matrices and AdamW for the rest: fewer steps to the same loss than AdamW alone."""
+
+import torch
+from torch import Tensor, nn
+
+# Newton-Schulz coefficients of Jordan et al., https://kellerjordan.github.io/posts/muon/: fast rather than exact.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalized(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, with singular values of about 1: (B, M, N) -> (B, M, N)."""
+    a, b, c = QUINTIC
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every step is orthogonalized, in float32; a convolution counts as an (out, in * h * w) matrix.
+
+    The step's root mean square is 0.2 of the learning rate, as AdamW's is, so that both take the same rate
+    (Liu et al., https://arxiv.org/abs/2502.16982).
+    """
+
+    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            alike: dict[tuple[int, int], list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
+            for shape, parameters in alike.items():
+                self._step_alike(shape, parameters, group)
+
+    def _step_alike(self, shape: tuple[int, int], parameters: list[nn.Parameter], group: dict) -> None:
+        """One step of all the matrices of one shape, stacked: small products are slow one by one."""
+        updates = []
+        for parameter in parameters:
+            buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            buffer.lerp_(parameter.grad, 1 - group["momentum"])
+            updates.append(parameter.grad.lerp(buffer, group["momentum"]).reshape(shape))  # Nesterov's look ahead
+        scale = 0.2 * max(shape) ** 0.5
+        for parameter, update in zip(parameters, orthogonalized(torch.stack(updates)), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
+
+
+def muon_and_adamw(
+    module: nn.Module, lr: float, *, muon: bool = True, weight_decay: float = 0.0, betas=(0.9, 0.95)
+) -> list[torch.optim.Optimizer]:
+    """Optimizers for all of `module`: embeddings, biases, norms and convolutions of pixels or latents go to AdamW."""
+    matrices, others = [], []
+    for name, parameter in module.named_parameters():
+        hidden = parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= 16 and "embedding.weight" not in name
+        (matrices if hidden and muon else others).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay)]
+    return optimizers + ([Muon(matrices, lr, weight_decay=weight_decay)] if matrices else [])

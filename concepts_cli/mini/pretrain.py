@@ -1,0 +1,69 @@
+"""Train the built-in model from scratch, stage by stage.
+
+    python -m concepts_cli.mini.pretrain all --out runs/mini
+    python -m concepts_cli.mini.pretrain unet --out runs/mini --minutes 90
+
+Stages: corpus, vae, clip, resnet, unet, export. Each needs the ones before it, writes a checkpoint into OUT, goes on from it
+when called again, and logs to OUT/logs/STAGE.jsonl.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from concepts_cli.mini import scenes, train_autoencoder
+from concepts_cli.mini.training import Budget, Step
+
+MINUTES = {"vae": 18.0, "clip": 7.0, "resnet": 5.0, "unet": 90.0}
+LOG_EVERY = 20  # steps
+
+
+def follow(steps: Iterator[Step], log: Path) -> None:
+    """Exhaust `steps`, writing their average losses to `log` and to stdout now and then."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sums: dict[str, float] = {}
+    with log.open("a") as file:
+        for step in steps:
+            sums = {name: sums.get(name, 0.0) + loss for name, loss in step.losses.items()}
+            if step.number % LOG_EVERY:
+                continue
+            means = {name: round(total / LOG_EVERY, 5) for name, total in sums.items()}
+            sums = {}
+            line = {"step": step.number, "samples": step.samples, "seconds": round(step.seconds, 1), **means}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            print(time.strftime("%H:%M:%S"), log.stem, line, flush=True)
+
+
+def run(stage: str, out: Path, *, seed: int, budget: Budget) -> None:
+    """Run one stage in `out`."""
+    if stage == "corpus":
+        if not (out / "corpus" / "captions.json").exists():
+            scenes.draw_corpus(out / "corpus", seed=seed)
+        return
+    corpus = scenes.read_corpus(out / "corpus")
+    log = out / "logs" / f"{stage}.jsonl"
+    if stage == "vae":
+        follow(train_autoencoder.train_autoencoder(corpus, out, seed=seed, budget=budget), log)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m concepts_cli.mini.pretrain", description=__doc__.splitlines()[0])
+    parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"], metavar="STAGE", help=", ".join(STAGES) + " or all")
+    parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder for corpus, checkpoints and logs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, help="length of each stage; default: " + str(MINUTES))
+    parser.add_argument("--steps", type=int, help="length of each stage in steps, instead")
+    chosen = parser.parse_args(arguments)
+    for stage in STAGES if "all" in chosen.stages else chosen.stages:
+        budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
+        run(stage, chosen.out, seed=chosen.seed, budget=budget)
+
+
+STAGES = ("corpus", "vae", "clip", "resnet", "unet", "export")
+
+if __name__ == "__main__":
+    sys.exit(main())
