@@ -1,0 +1,225 @@
+"""Recipes: every setting of a run, typed and checked once, at the door."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from concepts_cli.errors import UcdError, closest
+from concepts_cli.recipe_yaml import Mistakes, Node, merge, read_file, read_override
+from concepts_cli.settings import build, setting
+
+Metric = Literal["clip", "resnet", "classification", "assignment"]
+Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+Scheduler = Literal["ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm++", "unipc"]
+MAX_SEED = 2**32 - 1  # numpy's limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    images: tuple[str, ...] = setting(doc="folders or image files, relative to this file", path=True)
+    resolution: int | None = setting(None, "side in pixels; null: the model's own", at_least=8, multiple_of=8)
+    resize: Literal["squash", "crop"] = setting("squash", "squash to a square, or crop the centre")
+    flip_probability: float = setting(0.5, "share of images mirrored in a step", at_least=0, at_most=1)
+    images_per_folder: int | None = setting(None, "the first so many of each folder, by name; null: all", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptSettings:
+    count: int = setting(5, "concepts to discover", at_least=1, at_most=1000)
+    property: Literal["object", "style"] | None = setting("object", "chooses the prompts; null: the bare token")
+    initial: tuple[str, ...] | None = setting(None, "a word to start each concept from, or one for all; null: random")
+    initial_spread: float = setting(1.0, "spread of a random start, in units of the token table's own", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSettings:
+    initial: float = setting(1.0, "every weight at the start")
+    constraint: Literal["none", "softmax"] = setting("none", "none, or softmax: an image's weights sum to one")
+    trained: bool = setting(True, "false: the weights stay as they start")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    max_steps: int | None = setting(None, "optimizer steps; null: images x iterations_per_image", at_least=1)
+    iterations_per_image: int = setting(120, "optimizer steps per image of the collection", at_least=1)
+    batch_size: int = setting(2, "images in a forward pass", at_least=1)
+    gradient_accumulation: int = setting(8, "passes in an optimizer step", at_least=1)
+    learning_rate: float = setting(5e-3, "of words and weights", above=0)
+    scale_learning_rate: bool = setting(True, "multiply it by batch_size x gradient_accumulation x processes")
+    weights_learning_rate: float | None = setting(None, "of the weights alone; null: as the words", above=0)
+    weight_decay: float = setting(1e-2, "AdamW's", at_least=0)
+    adam_betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's", at_least=0, below=1)
+    adam_epsilon: float = setting(1e-8, "AdamW's", above=0)
+    schedule: Schedule = setting("constant", "of the learning rate, by diffusers' name")
+    warmup_steps: int = setting(0, "steps over which the learning rate rises", at_least=0)
+    mixed_precision: Literal["no", "fp16", "bf16"] = setting(
+        "no", "of the frozen model; words and weights stay float32"
+    )
+    seed: int = setting(0, "of the start, the noise and the order of images", at_least=0, at_most=MAX_SEED)
+    concept_checkpointing: bool = setting(False, "one concept in memory at a time: slower, memory flat in the count")
+    log_every: int = setting(10, "steps between lines of metrics.jsonl", at_least=1)
+    checkpoint_every: int = setting(500, "steps between checkpoints", at_least=1)
+    keep_checkpoints: int = setting(1, "newest checkpoints to keep", at_least=1)
+    preview_every: int | None = setting(None, "steps between previews; null: none", at_least=1)
+    preview_images: int = setting(4, "images a concept in a preview", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    num_images: int = setting(64, "images a concept", at_least=1)
+    steps: int = setting(50, "denoising steps", at_least=1)
+    guidance_scale: float = setting(7.5, "1: no guidance", at_least=0)
+    scheduler: Scheduler = setting("ddim", "the sampler")
+    batch_size: int = setting(8, "images denoised together; changes speed, not images", at_least=1)
+    seed: int = setting(0, "image n of a seed is always the same image", at_least=0, at_most=MAX_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    metrics: tuple[Metric, ...] = setting(("clip",), "what `ucd evaluate` computes when not told")
+    class_names: tuple[str, ...] | None = setting(None, "the hidden classes, for scores only")
+    labels: str | None = setting(None, "JSON of the hidden classes, {file name: [class, ...]}", path=True)
+    clip_model: str = setting("ViT-B-32", "by open_clip's name")
+    clip_pretrained: str = setting("openai", "by open_clip's name")
+    clip_threshold: float | None = setting(None, "similarity that makes a sample its class; null: the scorer's own")
+    resnet_model: str = setting("resnet50.tv_in1k", "by timm's name")
+    resnet_threshold: float | None = setting(None, "logit that makes a sample its class; null: the scorer's own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every setting of a run; the defaults are the published ones (Liu et al., ICCV 2023).
+
+    Paths are absolute once loaded.
+    """
+
+    name: str = setting(doc="of the run's folder", pattern=(r"\w[\w.+ -]*", "a plain name (letters, digits, . _ + -)"))
+    model: str = setting(doc="mini, an id on the Hugging Face hub, or a folder such as ./my-model", model=True)
+    data: DataSettings
+    concepts: ConceptSettings = ConceptSettings()
+    weights: WeightSettings = WeightSettings()
+    train: TrainSettings = TrainSettings()
+    sample: SampleSettings = SampleSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, or a shipped recipe by its bare name, and lay `KEY=VALUE` overrides on it.
+
+    Raises UcdError with a line for every mistake: `recipes/x.yaml:12: train.learning_rate: got 'fast', expected a number`.
+    """
+    path = find_recipe(path)
+    mistakes = Mistakes()
+    tree = read_file(path, mistakes)
+    tree.value.setdefault("name", Node(_plain_name(path.stem), tree.where, tree.folder))
+    for override in overrides:
+        tree = merge(tree, read_override(override, mistakes))
+    recipe = build(Recipe, tree, mistakes)
+    for keys, problem in _conflicts(recipe):
+        if mistakes.keys.isdisjoint(keys):
+            mistakes.add(_where(tree, keys[0]), keys[0], problem)
+    if mistakes:
+        raise UcdError("\n".join(sorted(mistakes, key=_line)))
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The YAML of every value, each with what it means; `load_recipe` reads it back to an equal Recipe."""
+    return "".join(_dump(recipe, ""))
+
+
+def find_recipe(path: str | os.PathLike[str]) -> Path:
+    """The recipe file that is meant: a file, or the bare name of a shipped recipe. Raises UcdError."""
+    path = Path(path)
+    shipped = shipped_recipes()
+    if os.path.exists(path) and not os.path.isdir(path):
+        return path
+    if len(path.parts) == 1 and path.name.removesuffix(".yaml") in shipped:
+        return shipped[path.name.removesuffix(".yaml")]
+    if os.path.isdir(path):
+        inside = path / "recipe.yaml"
+        raise UcdError(f"{path}: is a folder, not a recipe", f"its recipe: {inside}" if inside.is_file() else None)
+    near = closest(path.stem, list(shipped))
+    meant = f"did you mean {near}? " if near else ""
+    raise UcdError(f"{path}: no such recipe", f"{meant}shipped recipes: {', '.join(shipped)}")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    package = Path(__file__).parent
+    folder = package / "_recipes"  # where a wheel puts the repository's recipes/
+    if not folder.is_dir():
+        folder = package.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Settings that are well in themselves and make no sense together: (the keys, the problem of the first)."""
+    initial, count = recipe.concepts.initial, recipe.concepts.count
+    if initial is not None and len(initial) not in (1, count):
+        keys = ("concepts.initial", "concepts.count")
+        yield keys, f"got {len(initial)} words for {count} concepts, expected one for all or one each"
+    if recipe.train.warmup_steps and recipe.train.schedule == "constant":
+        keys = ("train.warmup_steps", "train.schedule")
+        yield keys, "the constant schedule has no warm-up; use schedule: constant_with_warmup"
+
+
+def _where(tree: Node, key: str) -> str:
+    """Where a setting was written; where its section or the recipe begins, for one that was not."""
+    for part in key.split("."):
+        if not isinstance(tree.value, dict) or part not in tree.value:
+            break
+        tree = tree.value[part]
+    return tree.where
+
+
+def _line(mistake: str) -> tuple[int, int]:
+    """Mistakes in the order of the file's lines, then those of --set as they came."""
+    line = re.match(r".*?:(\d+): ", mistake)
+    return (1, 0) if mistake.startswith("--set ") else (0, int(line[1]) if line else 0)
+
+
+def _plain_name(stem: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", stem).strip("-.+") or "run"
+
+
+def _dump(settings: Any, indent: str) -> Iterator[str]:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield f"\n{indent}{field.name}:\n"
+            yield from _dump(value, indent + "  ")
+            continue
+        doc = f"  # {field.metadata['doc']}\n"
+        if field.metadata.get("path") or field.metadata.get("model"):
+            value = _escape(value)
+        if isinstance(value, tuple) and isinstance(value[0], str):
+            yield f"{indent}{field.name}:{doc}"
+            yield from (f"{indent}  - {_scalar(item)}\n" for item in value)
+        else:
+            yield f"{indent}{field.name}: {_scalar(value)}{doc}"
+
+
+def _escape(value: Any) -> Any:
+    """Paths as `load_recipe` wants them written: it fills in `$NAME` and takes `$$` for a dollar sign."""
+    if isinstance(value, tuple):
+        return tuple(_escape(item) for item in value)
+    return value.replace("$", "$$") if isinstance(value, str) and os.path.isabs(value) else value
+
+
+def _scalar(value: Any) -> str:
+    """One line of YAML."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_scalar(item) for item in value)}]"
+    plain = isinstance(value, str) and value.isprintable()
+    style = None if plain or not isinstance(value, str) else '"'
+    text = yaml.safe_dump(value, default_style=style, width=float("inf"), allow_unicode=plain)
+    return text.removesuffix("\n").removesuffix("\n...")
