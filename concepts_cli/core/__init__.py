@@ -1,0 +1,1 @@
+"""The method: composed scores, the loop that discovers, sampling, and attention maps."""

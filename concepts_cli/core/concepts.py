@@ -1,0 +1,61 @@
+"""What is learned, and nothing else: K word embeddings and a weight per image and concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from concepts_cli.errors import UcdError
+from concepts_cli.models.stable_diffusion import StableDiffusion
+
+
+def concept_tokens(count: int) -> tuple[str, ...]:
+    """`<t1>` to `<tK>`."""
+    return tuple(f"<t{k}>" for k in range(1, count + 1))
+
+
+class Concepts(nn.Module):
+    """Embeddings (K, D) shared by all images, and raw weights (N, K)."""
+
+    def __init__(self, embeddings: Tensor, raw_weights: Tensor, *, constraint: str = "none", train_weights: bool = True):
+        super().__init__()
+        self.embeddings = nn.Parameter(embeddings.float())
+        self.raw_weights = nn.Parameter(raw_weights.float(), requires_grad=train_weights)
+        self.constraint = constraint
+
+    @property
+    def count(self) -> int:
+        return self.embeddings.shape[0]
+
+    def weights(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The weights of those images, (B, K): as they are, or (`softmax`) on the simplex of the paper's eq. 10."""
+        raw = self.raw_weights[rows]
+        return raw.softmax(dim=-1) if self.constraint == "softmax" else raw
+
+
+def initial_embeddings(
+    model: StableDiffusion, count: int, *, words: Sequence[str] | None, spread: float, generator: torch.Generator
+) -> Tensor:
+    """Where the K embeddings start, (K, D): around the mean of the token table, or at given words.
+
+    `spread` is the standard deviation of the random part in units of the table's own, dimension by dimension. `words` is one
+    for all or one a concept, each a single token of the model; then the random part is added only where concepts share a word.
+    Raises UcdError for a word that the tokenizer splits.
+    """
+    table = model.token_table.float().cpu()
+    noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=0) * spread
+    if not words:
+        return table.mean(dim=0) + noise
+    words = list(words) * count if len(words) == 1 else list(words)
+    if len(words) != count:
+        raise UcdError(f"concepts.initial: {len(words)} words for {count} concepts", "give one for all or one for each")
+    ids = []
+    for word in words:
+        pieces = model.tokenizer(word, add_special_tokens=False).input_ids
+        if len(pieces) != 1:
+            raise UcdError(f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", "choose words that are one token")
+        ids.append(pieces[0])
+    shared = torch.tensor([words.count(word) > 1 for word in words])
+    return table[ids] + noise * shared[:, None]

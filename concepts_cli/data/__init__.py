@@ -1,0 +1,1 @@
+"""Images, their cached latents, and the prompts that name a concept."""

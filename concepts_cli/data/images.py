@@ -1,0 +1,106 @@
+"""A folder of unlabelled images, whatever is in it, as squares of pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from concepts_cli.errors import UcdError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One training image: where it lies, what is in the file, and its size in px once turned upright."""
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+
+
+def find_images(places: Sequence[str | Path], images_per_folder: int | None = None) -> list[Path]:
+    """Every image file of folders (searched to the bottom, names in order) and of single files.
+
+    `images_per_folder` keeps that many of each place. Raises UcdError for a place that does not exist and when nothing is found.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_file():
+            found.append(place)
+            continue
+        if not place.is_dir():
+            raise UcdError(f"no such folder or image: {place}", "data.images lists folders or files, relative to the recipe")
+        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not inside:
+            raise UcdError(f"no images in {place}", f"looked for {', '.join(sorted(SUFFIXES))}")
+        found += inside[:images_per_folder]
+    if not found:
+        raise UcdError("no images", "data.images lists folders or files, relative to the recipe")
+    return found
+
+
+def open_image(path: Path) -> Image.Image:
+    """An RGB image, upright by its EXIF orientation, transparency laid on white.
+
+    Raises UcdError when the file can't be read as an image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I") or image.mode == "F":  # 16 bit and more: the full range becomes 0..255
+                values = np.asarray(image, dtype=np.float64)
+                top = 255.0 if values.max() <= 255 else 65535.0
+                image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        hint = "remove it from the folder or convert it to PNG or JPEG"
+        if isinstance(error, Image.DecompressionBombError):
+            hint = "it is too large: scale it down"
+        raise UcdError(f"not a readable image: {path}", hint) from error
+
+
+def read_images(paths: Sequence[Path]) -> list[ImageRecord]:
+    """The record of every image. Raises one UcdError that names all that can't be read."""
+    records, broken = [], []
+    for path in paths:
+        try:
+            width, height = open_image(path).size
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            records.append(ImageRecord(str(path), digest, width, height))
+        except (UcdError, OSError):
+            broken.append(str(path))
+    if broken:
+        shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+        raise UcdError(f"not readable as an image: {shown}", "remove or convert: PNG, JPEG, WebP, BMP, TIFF and GIF are read")
+    return records
+
+
+def to_pixels(image: Image.Image, resolution: int, resize: str = "squash") -> Tensor:
+    """A square of `resolution` px as (3, H, W) in [-1, 1].
+
+    `squash` stretches both sides to fit, as published; `crop` scales the short side and cuts the middle out.
+    """
+    size = (resolution, resolution)
+    if resize == "crop":
+        image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+    else:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
+    return pixels / 127.5 - 1
+
+
+def to_image(pixels: Tensor) -> Image.Image:  # (3, H, W) in [0, 1]
+    """The picture of one image's pixels in [0, 1]."""
+    return Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())

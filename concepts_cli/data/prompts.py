@@ -1,0 +1,69 @@
+"""Sentences to put a concept's word into while it is learned.
+
+The lists are textual inversion's (Gal et al., 2022, arXiv 2208.01618, appendix), which the paper draws from at random, one for
+every image of a step. Without a property the bare word is the prompt.
+"""
+
+from __future__ import annotations
+
+OBJECT = (
+    "a photo of a {}",
+    "a rendering of a {}",
+    "a cropped photo of the {}",
+    "the photo of a {}",
+    "a photo of a clean {}",
+    "a photo of a dirty {}",
+    "a dark photo of the {}",
+    "a photo of my {}",
+    "a photo of the cool {}",
+    "a close-up photo of a {}",
+    "a bright photo of the {}",
+    "a cropped photo of a {}",
+    "a photo of the {}",
+    "a good photo of the {}",
+    "a photo of one {}",
+    "a close-up photo of the {}",
+    "a rendition of the {}",
+    "a photo of the clean {}",
+    "a rendition of a {}",
+    "a photo of a nice {}",
+    "a good photo of a {}",
+    "a photo of the nice {}",
+    "a photo of the small {}",
+    "a photo of the weird {}",
+    "a photo of the large {}",
+    "a photo of a cool {}",
+    "a photo of a small {}",
+)
+STYLE = (
+    "a painting in the style of {}",
+    "a rendering in the style of {}",
+    "a cropped painting in the style of {}",
+    "the painting in the style of {}",
+    "a clean painting in the style of {}",
+    "a dirty painting in the style of {}",
+    "a dark painting in the style of {}",
+    "a picture in the style of {}",
+    "a cool painting in the style of {}",
+    "a close-up painting in the style of {}",
+    "a bright painting in the style of {}",
+    "a good painting in the style of {}",
+    "a rendition in the style of {}",
+    "a nice painting in the style of {}",
+    "a small painting in the style of {}",
+    "a weird painting in the style of {}",
+    "a large painting in the style of {}",
+)
+BARE = ("{}",)
+
+PROPERTIES = {"object": OBJECT, "style": STYLE, None: BARE}
+
+
+def templates(learnable_property: str | None) -> tuple[str, ...]:
+    """The sentences of a property, each with one `{}` for the word."""
+    return PROPERTIES[learnable_property]
+
+
+def default_prompt(learnable_property: str | None, token: str) -> str:
+    """The sentence that `token` is sampled with when nobody asks for another: the first of its property."""
+    return templates(learnable_property)[0].format(token)

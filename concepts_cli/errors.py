@@ -1,0 +1,25 @@
+"""The one exception that means *the user can mend this*."""
+
+from __future__ import annotations
+
+
+class UcdError(Exception):
+    """A mistake of the user's: shown as one line and a hint, never as a traceback.
+
+    `message` says what is wrong and where, `hint` how to mend it. `exit_code` is 2 for wrong usage or a wrong recipe and
+    1 for a run that started well and could not go on. Any other exception is a bug of ours and keeps its traceback.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, exit_code: int = 2):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+
+
+def closest(name: str, known: list[str] | tuple[str, ...]) -> str | None:
+    """The known name nearest to a mistyped one, or None when nothing is near."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, known, n=1, cutoff=0.5)
+    return found[0] if found else None

@@ -1,0 +1,228 @@
+"""A run folder: where everything of a run lies, written whole or not at all.
+
+After training, every command needs only this folder and the model it names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concepts_cli import __version__
+from concepts_cli.errors import UcdError, closest
+from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from concepts_cli.data.images import ImageRecord
+    from concepts_cli.models.stable_diffusion import StableDiffusion
+
+RUNS = Path("runs")
+RECIPE, CONCEPTS, WEIGHTS, IMAGES = "recipe.yaml", "concepts.safetensors", "weights.safetensors", "images.jsonl"
+
+
+class Run:
+    """A finished or growing run. Everything is read when first asked for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.path / RECIPE)
+
+    @cached_property
+    def _concepts(self) -> tuple[tuple[str, ...], Tensor]:
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path / CONCEPTS
+        try:
+            with safe_open(path, "pt") as file:
+                return tuple(json.loads(file.metadata()["tokens"])), file.get_tensor("embeddings")
+        except FileNotFoundError as error:
+            hint = f"finish it: ucd train {self.path / RECIPE} --output {self.path} --resume" if self.exists() else None
+            raise UcdError(f"{self.path} has no concepts yet", hint or "train one: ucd train quickstart") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UcdError(f"{path} is damaged", "train again, or restore the file") from error
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """`<t1>`, `<t2>`, … in the order of the embeddings' rows."""
+        return self._concepts[0]
+
+    @property
+    def embeddings(self) -> Tensor:
+        """(K, D), float32."""
+        return self._concepts[1]
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(N, K): the weight of concept k in training image i."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path / WEIGHTS)["weights"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise UcdError(f"{self.path / WEIGHTS} is missing or damaged", "train again, or restore the file") from error
+
+    @cached_property
+    def images(self) -> list[ImageRecord]:
+        """The training images; entry i belongs to row i of the weights."""
+        from concepts_cli.data.images import ImageRecord
+
+        try:
+            lines = (self.path / IMAGES).read_text(encoding="utf-8").splitlines()
+            return [ImageRecord(**json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError) as error:
+            raise UcdError(f"{self.path / IMAGES} is missing or damaged", "train again, or restore the file") from error
+
+    def exists(self) -> bool:
+        return (self.path / RECIPE).is_file()
+
+    def token(self, concept: str) -> str:
+        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and what the run has."""
+        bare = concept.strip().removeprefix("<").removesuffix(">")
+        if f"<{bare}>" in self.tokens:
+            return f"<{bare}>"
+        names = tuple(bare_name(token) for token in self.tokens)
+        near = closest(bare, names)
+        have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
+        raise UcdError(f"no concept {concept!r}", f"did you mean {near}? {have}" if near else have)
+
+    def load_model(self, device: str | None = None) -> StableDiffusion:
+        """The run's model with its concepts in the vocabulary."""
+        from concepts_cli.models import load_model
+
+        model = load_model(self.recipe.model, device=device)
+        if self.embeddings.shape[1] != model.embedding_dim:
+            have, need = self.embeddings.shape[1], model.embedding_dim
+            raise UcdError(f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now")
+        model.set_concepts(self.tokens, self.embeddings)
+        return model
+
+    # ---- writing
+
+    def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
+        """Lay down what a run is made of, before the first step."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / RECIPE, dump_recipe(recipe))
+        write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
+
+    def save_concepts(self, tokens: Sequence[str], embeddings: Tensor, weights: Tensor) -> None:
+        """Write the concepts (K, D), a file for each that other tools load, and the weights (N, K)."""
+        metadata = {"tokens": json.dumps(list(tokens)), "model": self.recipe.model, "ucd": __version__} | _versions()
+        write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
+        for token, embedding in zip(tokens, embeddings, strict=True):
+            path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
+            write_safetensors(path, {token: embedding[None]}, {"model": self.recipe.model})
+        write_safetensors(self.path / CONCEPTS, {"embeddings": embeddings}, metadata)  # last: it marks the run as done
+
+    def checkpoints(self) -> list[Path]:
+        """The whole ones, oldest first."""
+        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if (path / "state.safetensors").is_file())
+
+    def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
+        """Write checkpoints/step-000500/ and drop all but the newest `keep`."""
+        folder = self.path / "checkpoints" / f"step-{step:06d}"
+        write_safetensors(folder / "state.safetensors", state)
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old)
+        return folder
+
+    def log(self, record: dict[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def bare_name(token: str) -> str:
+    """`t3` of `<t3>`."""
+    return token.removeprefix("<").removesuffix(">")
+
+
+def find_run(given: str | Path | None = None) -> Run:
+    """The run that is meant: `given`, else $UCD_RUN, else the newest one in ./runs. Raises UcdError when there is none."""
+    given = given or os.environ.get("UCD_RUN")
+    if given:
+        for path in (Path(given), RUNS / given):
+            if Run(path).exists():
+                return Run(path)
+        known = [run.path.name for run in all_runs()]
+        near = closest(Path(given).name, known)
+        raise UcdError(f"no run at {given}", f"did you mean {RUNS / near}?" if near else "a run folder holds a recipe.yaml")
+    runs = all_runs()
+    if not runs:
+        raise UcdError("there is no run here yet", "train one: ucd train quickstart, or name one with --run")
+    return runs[-1]
+
+
+def all_runs() -> list[Run]:
+    """The runs in ./runs that have concepts, the newest last."""
+    finished = [path for path in RUNS.glob(f"*/{CONCEPTS}") if Run(path.parent).exists()]
+    return [Run(path.parent) for path in sorted(finished, key=lambda path: path.stat().st_mtime_ns)]
+
+
+# ---- files that are whole or not there
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes its place when the block ends well. Raises UcdError (1) when it can't be written."""
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        raise UcdError(f"can't write {path}: {error.strerror or error}", "choose another --output", exit_code=1) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as beside:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
+
+
+def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:
+    """A PNG that carries `metadata` as text chunks."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in metadata.items():
+        info.add_itxt(key, str(value))
+    with replacing(path) as beside:
+        image.save(beside, pnginfo=info)
+
+
+def _versions() -> dict[str, str]:
+    import diffusers
+    import torch
+    import transformers
+
+    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__}
