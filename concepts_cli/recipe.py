@@ -114,7 +114,7 @@ class Recipe:
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, or a shipped recipe by its bare name, and lay `KEY=VALUE` overrides on it.
 
-    Raises UcdError with a line for every mistake: `recipes/x.yaml:12: train.learning_rate: got 'fast', expected a number`.
+    Raises UcdError with a line for every mistake: `x.yaml:12: train.learning_rate: got 'fast', expected a number`.
     """
     path = find_recipe(path)
     mistakes = Mistakes()

@@ -1,7 +1,7 @@
 """A recipe's YAML as a tree of text, with the line of every value.
 
-Nothing is guessed from the look of a value: YAML is read as text (`no` stays "no", `5e-3` is no string by accident), and each
-setting's own type decides later what the text has to be.
+Nothing is guessed from the look of a value: YAML is read as text (`no` stays "no", `5e-3` is no string by accident),
+and each setting's own type decides later what the text has to be.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float
 class Node:
     """A value as it was written, and where: text, a list, a mapping, or None for YAML's null."""
 
-    value: str | None | list[Node] | dict[str, Node]
+    value: str | list[Node] | dict[str, Node] | None
     where: str  # "recipes/x.yaml:12" or "--set train.max_steps=x"
     folder: Path  # what a relative path starts from: the recipe's folder, or the current one for --set
 

@@ -102,7 +102,7 @@ def test_anchors_aliases_and_merge_keys(write):
     recipe = load_recipe(
         write(
             MINIMAL
-            + "train: &t {batch_size: &b 4, seed: 1}\nsample:\n  <<: {seed: 5, steps: 9}\n  batch_size: *b\n  steps: 10\n"
+            + "train: &t {batch_size: &b 4, seed: 1}\nsample: {<<: {seed: 5, steps: 9}, batch_size: *b, steps: 10}"
         )
     )
     assert (recipe.train.batch_size, recipe.sample.batch_size) == (4, 4)

@@ -1,0 +1,252 @@
+"""The one place that touches rich, stdout and stderr.
+
+stdout carries results, stderr everything else. Each stream is drawn for what it is: a terminal gets tables, colours and a
+bar, a pipe gets plain lines. `NO_COLOR` and `TERM=dumb` are rich's to honour, `-q` and `--json` are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import PurePath
+from typing import IO, Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from concepts_cli.errors import UcdError
+
+T = TypeVar("T")
+Describe = Callable[[T], Mapping[str, str]]
+
+
+class Output:
+    """Where a command's words go.
+
+    `result`, `table` and `document` are results (stdout); `note`, `warn`, `error` and `track` are for whoever watches
+    (stderr). With `json` only `document` reaches stdout, so that it is one document; with `quiet` only `error` reaches
+    stderr. Call `close` at the end of a command, whatever happened.
+    """
+
+    def __init__(self, quiet: bool = False, json: bool = False):
+        self.quiet, self.json = quiet, json
+        self._stdout = Console(highlight=False)
+        self._stderr = Console(highlight=False, stderr=True)
+        self._bar: Progress | None = None
+        self._held: list[str] = []  # result lines that wait for the bar to leave the terminal
+
+    # -- results
+
+    def result(self, line: object) -> None:
+        """One line of stdout, such as the path of an image."""
+        if self.json:
+            return
+        if self._bar and _is_terminal(sys.stdout):
+            self._held.append(str(line))
+        else:
+            _write(sys.stdout, str(line))
+
+    def document(self, value: Any) -> None:
+        """The one JSON document of a `--json` run: dataclasses, paths, numpy's numbers and arrays are understood."""
+        if self.json:
+            _write(sys.stdout, jsonlib.dumps(plain(value), indent=2, allow_nan=False))
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table on a terminal; in a pipe a line of column names and a line a row, separated by tabs."""
+        if self.json:
+            return
+        self.close()
+        cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        if not _is_terminal(sys.stdout):
+            for row in [list(columns), *cells]:
+                _write(sys.stdout, "\t".join(" ".join(cell.split()) for cell in row))
+            return
+        table = Table(title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+        for position, name in enumerate(columns):
+            numbers = all(_is_number(row[position]) for row in cells) and cells
+            table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
+        self._stdout.print(table)
+
+    # -- for whoever watches
+
+    def note(self, text: str) -> None:
+        """What goes on, on stderr."""
+        if not self.quiet:
+            self._say(Text(text))
+
+    def warn(self, text: str) -> None:
+        """What may go wrong, on stderr."""
+        if not self.quiet:
+            self._say(Text.assemble(("warning: ", "yellow"), text))
+
+    def error(self, error: UcdError) -> None:
+        """What went wrong and how to mend it, on stderr, quiet or not."""
+        self.close()
+        for line in error.message.splitlines() or [""]:
+            self._say(Text.assemble(("ucd: ", "bold red"), line))
+        for line in (error.hint or "").splitlines():
+            self._say(Text(f"  {line}"))
+
+    def track(
+        self, steps: Iterable[T], *, total: int, label: str, describe: Describe[T] | None = None, start: int = 0
+    ) -> Iterator[T]:
+        """Pass `steps` through and show how far they are: a bar on a terminal, a line now and then in a pipe.
+
+        `total` counts from 0, `start` of them were done before (a resumed run). `describe` says what to show beside the
+        count, as {"loss": "0.123"}. A track inside a track is a second line of the same bar.
+        """
+        if self.quiet:
+            return iter(steps)
+        if _is_terminal(sys.stderr) and not self._stderr.is_dumb_terminal:
+            return self._track_bar(steps, total, label, describe, start)
+        return self._track_lines(steps, total, label, describe, start)
+
+    def close(self) -> None:
+        """Take the bar off the terminal, if one is still there, and print what waited for that."""
+        bar, self._bar = self._bar, None
+        if bar:
+            bar.stop()
+        held, self._held = self._held, []
+        for line in held:
+            _write(sys.stdout, line)
+
+    # -- how
+
+    def _say(self, text: Text) -> None:
+        self._stderr.print(text, soft_wrap=True)  # a long line is the terminal's to wrap: it stays one when copied
+
+    def _track_bar(self, steps, total, label, describe, start) -> Iterator[Any]:
+        outermost = self._bar is None
+        if outermost:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=32),
+                MofNCompleteColumn(),
+                _RateColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[shown]}"),
+                console=self._stderr,
+                speed_estimate_period=120,  # a step of a large model takes many seconds
+                refresh_per_second=4,
+                redirect_stdout=False,  # stdout may be a pipe that wants its lines now
+            )
+            self._bar.start()
+        bar = self._bar
+        task = bar.add_task(label, total=total, completed=start, shown="")
+        try:
+            for item in steps:
+                bar.update(task, advance=1, shown=_shown(describe, item))
+                yield item
+        finally:
+            if outermost:
+                self.close()
+            else:
+                bar.remove_task(task)
+
+    def _track_lines(self, steps, total, label, describe, start) -> Iterator[Any]:
+        began = last = time.monotonic()
+        done = printed = start
+        for item in steps:
+            done += 1
+            now = time.monotonic()
+            tenth = done * 10 // max(total, 1) > printed * 10 // max(total, 1)
+            if done == total or now - last >= 10 or (tenth and now - last >= 1):
+                speed = (done - start) / (now - began) if now > began else None
+                left = f"{_duration((total - done) / speed)} left" if speed and done < total else ""
+                words = [label, f"{done}/{total}", _shown(describe, item), _rate(speed), left]
+                self._say(Text("  ".join(filter(None, words))))
+                last, printed = now, done
+            yield item
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(_rate(task.finished_speed or task.speed))
+
+
+def hush() -> None:
+    """Keep other libraries' bars and warnings off our streams; call it before they are imported. Not with UCD_DEBUG=1."""
+    if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
+        return
+    import logging
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for name in ("accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def plain(value: Any) -> Any:
+    """A value in JSON's own types. A number that JSON can't hold (nan, inf) is null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if hasattr(value, "tolist"):  # numpy's and torch's arrays and numbers
+        return plain(value.tolist())
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain, value), key=str)
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    raise TypeError(f"not for JSON: {type(value).__name__}")
+
+
+def _write(stream: IO[str], line: str) -> None:
+    """A line, at once, so that a pipe's reader has it. A file name that isn't in the stream's encoding goes as it is."""
+    try:
+        print(line, file=stream, flush=True)
+    except UnicodeEncodeError:
+        stream.buffer.write(os.fsencode(line + "\n"))
+        stream.flush()
+
+
+def _is_terminal(stream: IO[str]) -> bool:
+    """Whether somebody reads along. Not rich's test: it lets FORCE_COLOR make a terminal of a pipe."""
+    return stream.isatty()
+
+
+def _is_number(text: str) -> bool:
+    return text.strip("+-% ").replace(".", "", 1).isdigit() or not text
+
+
+def _shown(describe: Describe[Any] | None, item: Any) -> str:
+    return "  ".join(f"{name} {value}" for name, value in describe(item).items()) if describe else ""
+
+
+def _rate(per_second: float | None) -> str:
+    if not per_second:
+        return ""
+    return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
