@@ -1,7 +1,7 @@
 """The one place that touches rich, stdout and stderr.
 
-stdout carries results, stderr everything else. Each stream is drawn for what it is: a terminal gets tables, colours and a
-bar, a pipe gets plain lines. `NO_COLOR` and `TERM=dumb` are rich's to honour, `-q` and `--json` are ours.
+stdout carries results, stderr everything else. Each stream is drawn for what it is: a terminal gets tables, colours and
+a bar, a pipe gets plain lines. `NO_COLOR` and `TERM=dumb` are rich's to honour, `-q` and `--json` are ours.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class _RateColumn(ProgressColumn):
 
 
 def hush() -> None:
-    """Keep other libraries' bars and warnings off our streams; call it before they are imported. Not with UCD_DEBUG=1."""
+    """Keep other libraries' bars and warnings off our streams; call it before importing them. Not with UCD_DEBUG=1."""
     if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
         return
     import logging
@@ -219,7 +219,7 @@ def plain(value: Any) -> Any:
 
 
 def _write(stream: IO[str], line: str) -> None:
-    """A line, at once, so that a pipe's reader has it. A file name that isn't in the stream's encoding goes as it is."""
+    """A line, at once, so that a pipe's reader has it. A file name that isn't text goes as it is."""
     try:
         print(line, file=stream, flush=True)
     except UnicodeEncodeError:

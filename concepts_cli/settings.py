@@ -22,9 +22,9 @@ T = TypeVar("T")
 def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
     """A dataclass field with its line of documentation and its rules.
 
-    Rules: `at_least`, `above`, `at_most`, `below` for numbers; `multiple_of` for whole ones; `path`, relative to where it
-    is written, with `~` and `$NAME` filled in; `model`, a path only when it starts like one; `pattern`, a regex and what
-    it stands for.
+    Rules: `at_least`, `above`, `at_most`, `below` for numbers; `multiple_of` for whole ones; `path`, relative to where
+    it is written, with `~` and `$NAME` filled in; `model`, a path only when it starts like one; `pattern`, a regex and
+    what it stands for.
     """
     return dataclasses.field(default=default, metadata={"doc": doc, **rules})
 
