@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 
 class LearnedTokens(nn.Module):
-    """Stands in for a text encoder's token table and looks a few extra ids up in `embeddings`.
+    """Stands in for a text encoder's token table and looks a few extra ids up elsewhere.
 
-    The table keeps its size, its dtype and its values; gradients reach `embeddings` (K, D) and nothing else. A text encoder
+    The table keeps its size, its dtype and its values; gradients reach the learned rows (K, D) and nothing else. A text encoder
     so equipped is otherwise the one that was loaded.
     """
 
     def __init__(self, table: nn.Embedding):
         super().__init__()
         self.table = table
-        self.embeddings: Tensor | None = None  # (K, D); set by the model, not a parameter of the text encoder
+        self._learned: list[Tensor] = []  # (K, D), in a list so that it is no parameter of the text encoder
         self.register_buffer("rows", torch.empty(0, dtype=torch.long), persistent=False)  # row of token id V + j
 
     @property
@@ -28,9 +28,9 @@ class LearnedTokens(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:  # (P, T) -> (P, T, D)
         vocabulary = self.table.num_embeddings
         hidden = self.table(input_ids.clamp(max=vocabulary - 1))
-        if self.embeddings is None:
+        if not self._learned:
             return hidden
-        learned = self.embeddings.to(hidden.dtype)[self.rows[(input_ids - vocabulary).clamp(min=0)]]
+        learned = self._learned[0].to(hidden.dtype)[self.rows[(input_ids - vocabulary).clamp(min=0)]]
         return torch.where((input_ids >= vocabulary)[..., None], learned, hidden)
 
     def learn(self, ids: Sequence[int], embeddings: Tensor) -> None:
@@ -40,4 +40,4 @@ class LearnedTokens(nn.Module):
         for row, token_id in enumerate(ids):
             rows[token_id - vocabulary] = row
         self.rows = rows.to(self.table.weight.device)
-        self.embeddings = embeddings
+        self._learned = [embeddings]
