@@ -1,0 +1,56 @@
+# Each target sets up what it needs, once: a virtual environment in .venv and this package in it.
+#     make demo     five concepts in 25 unlabelled images, from training to scores: some minutes, nothing to download
+#     make test     the tests, offline
+#     make bench    the time and the memory of a training step
+#     make lint     ruff
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+
+# A stamp says that what pyproject.toml asks for is installed.
+PACKAGE = $(VENV)/.ucd-package
+TESTS = $(VENV)/.ucd-tests
+RUFF = $(VENV)/.ucd-ruff
+
+.PHONY: demo test bench lint clean
+
+demo: export UCD_RUN = runs/demo
+demo: $(PACKAGE)
+	$(VENV)/bin/ucd train quickstart --output $(UCD_RUN) --force
+	$(VENV)/bin/ucd sample --concept all --num-images 16 --grid
+	$(VENV)/bin/ucd compose t1 t3 --num-images 4
+	$(VENV)/bin/ucd visualize --concept t1 --num-images 4
+	$(VENV)/bin/ucd evaluate --metric clip --metric resnet
+
+test: $(TESTS)
+	$(VENV)/bin/python -m pytest
+
+bench: $(TESTS)
+	$(VENV)/bin/python -m tests.bench
+
+lint: $(RUFF)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf .venv dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(PACKAGE): pyproject.toml | $(VENV)/bin/python
+	@echo "installing ucd into $(VENV): some minutes, once"
+	$(PIP) --editable .
+	@touch $@
+
+# daam's own requirements pin old releases; --no-deps takes it without them (see pyproject.toml).
+$(TESTS): $(PACKAGE)
+	@echo "installing what the tests need into $(VENV)"
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps daam==0.2.0
+	@touch $@ $(RUFF)
+
+$(RUFF): | $(VENV)/bin/python
+	$(PIP) 'ruff>=0.6'
+	@touch $@
