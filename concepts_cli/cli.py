@@ -1,0 +1,247 @@
+"""The `ucd` executable: a function a command that parses, calls and prints. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from concepts_cli import __version__
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output, hush
+
+app = typer.Typer(
+    name="ucd",
+    help="Discover the visual concepts in a folder of unlabelled images, and use them.",
+    epilog="Start with: ucd train quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
+Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the best there is.")]
+RunFolder = Annotated[str | None, typer.Option("--run", help="A run folder. Default: $UCD_RUN, then the newest in runs/.")]
+Output_ = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write. Default: in the run folder.")]
+Force = Annotated[bool, typer.Option("--force", help="Write over what is there.")]
+NumImages = Annotated[int | None, typer.Option("--num-images", "-n", min=1, help="How many of each. Default: the recipe's.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images denoised together; changes speed, not images.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option("--guidance-scale", min=0, help="1 is none.")]
+Scheduler = Annotated[str | None, typer.Option(help="ddim, dpm++, euler, …")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Image n of a seed is always the same image.")]
+Grid = Annotated[bool, typer.Option("--grid", help="A contact sheet, too.")]
+Concept = Annotated[list[str] | None, typer.Option("--concept", "-c", help="t3, <t3> or all; may be repeated.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"ucd {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as quickstart.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a setting.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder. Default: runs/NAME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
+    force: Force = False,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Discover concepts in the images of a RECIPE. Prints the run folder."""
+    with _output(quiet, json) as out:
+        from concepts_cli.recipe import load_recipe
+
+        settings = load_recipe(recipe, set_ or [])
+        from concepts_cli.commands import train as command
+
+        if dry_run:
+            planned = command.plan(settings, output=output, resume=resume, force=force)
+            out.table("", ["setting", "value"], list(dataclasses.asdict(planned).items()))
+            out.document(planned)
+            return
+        run = command.train(settings, output=output, resume=resume, force=force, device=device, out=out)
+        out.result(run.path)
+        out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})
+
+
+@app.command()
+def sample(
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Such as '<t1> in the snow'.")] = None,
+    concept: Concept = None,
+    num_images: NumImages = None,
+    batch_size: BatchSize = None,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    scheduler: Scheduler = None,
+    seed: Seed = None,
+    grid: Grid = False,
+    output: Output_ = None,
+    force: Force = False,
+    run: RunFolder = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make pictures of concepts, or of any PROMPT that mentions them. Prints a path per image."""
+    with _output(quiet, json) as out:
+        from concepts_cli.commands.sample import sample as make
+        from concepts_cli.run_dir import find_run
+
+        found = find_run(run)
+        settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
+        pictures = make(
+            found,
+            prompts=prompts or [],
+            concepts=concept or [],
+            settings=settings,
+            output=output,
+            grid=grid,
+            force=force,
+            device=device,
+            out=out,
+        )
+        _print_paths(pictures, out)
+
+
+@app.command()
+def compose(
+    terms: Annotated[list[str], typer.Argument(metavar="TERM...", help="t1, t3=4.5, 'at night'=-2: a concept or text, a weight.")],
+    num_images: NumImages = 4,
+    batch_size: BatchSize = None,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    scheduler: Scheduler = None,
+    seed: Seed = None,
+    grid: Grid = False,
+    output: Output_ = None,
+    force: Force = False,
+    run: RunFolder = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make pictures of several concepts and words at once, each with its weight. Prints a path per image."""
+    with _output(quiet, json) as out:
+        from concepts_cli.commands.compose import compose as make
+        from concepts_cli.run_dir import find_run
+
+        found = find_run(run)
+        settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
+        pictures = make(found, terms, settings=settings, output=output, grid=grid, force=force, device=device, out=out)
+        _print_paths(pictures, out)
+
+
+@app.command()
+def visualize(
+    concept: Concept = None,
+    num_images: NumImages = 4,
+    batch_size: BatchSize = None,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    scheduler: Scheduler = None,
+    seed: Seed = None,
+    output: Output_ = None,
+    force: Force = False,
+    run: RunFolder = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show where a concept lives in the pictures that are made of it, as heat maps. Prints a path per overlay."""
+    with _output(quiet, json) as out:
+        from concepts_cli.commands.visualize import visualize as draw
+        from concepts_cli.run_dir import find_run
+
+        found = find_run(run)
+        settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
+        maps = draw(found, concepts=concept or [], settings=settings, output=output, force=force, device=device, out=out)
+        _print_paths(maps, out)
+
+
+@app.command()
+def evaluate(
+    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help="clip, resnet or assignment; may be repeated.")] = None,
+    class_names: Annotated[
+        list[str] | None, typer.Option("--class-names", help="The hidden classes, separated by commas. Default: the recipe's.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Score at which an image counts as its class.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="Other samples: a folder with one folder a concept.")] = None,
+    run: RunFolder = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what was discovered against the hidden classes. Prints a table."""
+    with _output(quiet, json) as out:
+        from concepts_cli.commands.evaluate import evaluate as measure
+        from concepts_cli.run_dir import find_run
+
+        names = [name.strip() for given in class_names or [] for name in given.split(",") if name.strip()]
+        found = measure(
+            find_run(run),
+            metrics=metric or [],
+            class_names=names,
+            threshold=threshold,
+            samples=samples,
+            device=device,
+            out=out,
+        )
+        out.document(found)
+
+
+def main() -> None:
+    """Run `ucd`; what the `ucd` script and `python -m concepts_cli` call."""
+    app(prog_name="ucd")
+
+
+@contextmanager
+def _output(quiet: bool, json: bool) -> Iterator[Output]:
+    """The command's output, and the exit status of whatever goes wrong in it."""
+    out = Output(quiet=quiet, json=json)
+    hush()
+    try:
+        yield out
+    except UcdError as error:
+        if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
+            raise
+        out.error(error)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    finally:
+        out.close()
+
+
+def _override(settings, num_images, batch_size, steps, guidance_scale, scheduler, seed):
+    """The recipe's sample settings with what the command line says instead."""
+    given = {
+        "num_images": num_images,
+        "batch_size": batch_size,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "scheduler": scheduler,
+        "seed": seed,
+    }
+    return dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def _print_paths(pictures, out: Output) -> None:
+    for picture in pictures:
+        out.result(picture.path)
+    out.document(pictures)
