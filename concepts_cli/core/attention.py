@@ -1,0 +1,143 @@
+"""Where in the image a word of the prompt acts: cross-attention maps, recorded while a UNet works.
+
+The method is DAAM's (Tang et al., *What the DAAM: Interpreting Stable Diffusion Using Cross Attention*, ACL 2023): the
+attention that each place pays to each token, brought to the latents' size and summed over heads, layers and time steps.
+
+Shapes: B images, T tokens, (H, W) the latents' size, (h, w) a layer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+Rows = slice | Sequence[int]
+
+
+@dataclass
+class AttentionRecorder:
+    """What was recorded: a running sum for each layer, whatever the number of steps."""
+
+    rows: Rows  # of the UNet's batch: the conditional half under guidance
+    size: tuple[int, int] = (0, 0)  # of the latents, as the UNet last saw them
+    sums: dict[str, Tensor] = field(default_factory=dict)  # layer -> (B, heads, T, h, w)
+    steps: dict[str, int] = field(default_factory=dict)
+
+    def add(self, layer: str, probabilities: Tensor) -> None:  # (B, heads, h * w, T)
+        places = layer_size(self.size, probabilities.shape[2])
+        maps = probabilities.float().transpose(2, 3).unflatten(3, places)
+        if layer in self.sums:
+            self.sums[layer] += maps
+        else:
+            self.sums[layer] = maps.clone()
+        self.steps[layer] = self.steps.get(layer, 0) + 1
+
+    def maps(self) -> Tensor:
+        """The mean attention of every place to every token, (B, T, H, W) in about [0, 1].
+
+        Each head's mean over the steps is enlarged bicubically and clamped at 0, where that overshoots; then all
+        heads of all layers count alike. Raises RuntimeError when nothing was recorded.
+        """
+        if not self.sums:
+            raise RuntimeError("no attention was recorded: the UNet did not run inside `record_attention`")
+        total, heads = 0, 0
+        for layer, maps in self.sums.items():
+            mean = (maps / self.steps[layer]).flatten(0, 1)  # (B * heads, T, h, w)
+            enlarged = F.interpolate(mean, self.size, mode="bicubic").clamp_(min=0)
+            total = total + enlarged.unflatten(0, maps.shape[:2]).sum(dim=1)
+            heads += maps.shape[1]
+        return total / heads
+
+
+@contextmanager
+def record_attention(unet: nn.Module, *, rows: Rows = slice(None)) -> Iterator[AttentionRecorder]:
+    """Record every cross-attention of `unet` in this block; its outputs stay the same to the last bit.
+
+        with record_attention(unet, rows=slice(batch, None)) as recorder:   # guidance: the second half has the prompts
+            ...                                                             # any number of steps
+        maps = recorder.maps()
+
+    `rows` chooses the B entries of the UNet's batch to record. The layers' own processors are put back when the block
+    ends, after an exception too.
+    """
+    layers = {name: module for name, module in unet.named_modules() if _is_cross_attention(name, module)}
+    originals = {name: layer.processor for name, layer in layers.items()}
+    recorder = AttentionRecorder(rows)
+    watch = unet.register_forward_pre_hook(lambda _, args, kwargs: _note_size(recorder, args, kwargs), with_kwargs=True)
+    try:
+        for name, layer in layers.items():
+            layer.set_processor(_RecordingProcessor(originals[name], name, recorder))
+        yield recorder
+    finally:
+        watch.remove()
+        for name, layer in layers.items():
+            layer.set_processor(originals[name])
+
+
+class _RecordingProcessor:
+    """Lets the layer's own processor make the output, and works the probabilities out beside it."""
+
+    def __init__(self, original, layer: str, recorder: AttentionRecorder):
+        self.original, self.layer, self.recorder = original, layer, recorder
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args,
+        **kwargs,
+    ) -> Tensor:
+        with torch.no_grad():
+            probabilities = self._probabilities(attn, hidden_states, encoder_hidden_states, attention_mask)
+            self.recorder.add(self.layer, probabilities)
+        return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
+
+    def _probabilities(self, attn: Attention, hidden: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
+        """Softmax(Q K^T / sqrt(d)) of the recorded rows, (B, heads, h * w, T)."""
+        rows = self.recorder.rows
+        hidden, text = hidden[rows], text[rows]
+        if attn.norm_cross:
+            text = attn.norm_encoder_hidden_states(text)
+        if mask is not None:
+            mask = attn.prepare_attention_mask(mask[rows], text.shape[1], len(text))
+        query = attn.head_to_batch_dim(attn.to_q(hidden))
+        key = attn.head_to_batch_dim(attn.to_k(text))
+        return attn.get_attention_scores(query, key, mask).unflatten(0, (len(text), attn.heads))
+
+
+def layer_size(latents: tuple[int, int], places: int) -> tuple[int, int]:
+    """(h, w) of the layer with that many places: latents are halved, rounding up, from level to level."""
+    height, width = latents
+    while height * width > places:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if height * width != places:
+        raise ValueError(f"{places} places are no halving of {latents[0]} x {latents[1]} latents")
+    return height, width
+
+
+def token_map(maps: Tensor, positions: Sequence[int]) -> Tensor:
+    """The mean map of a word's tokens: maps (T, H, W) of one image -> (H, W)."""
+    return maps[list(positions)].mean(dim=0)
+
+
+def normalise(heat: Tensor) -> Tensor:
+    """For display: the least attended place is 0, the most attended 1, all 0 where they are the same. (..., H, W)."""
+    low, high = heat.amin(dim=(-2, -1), keepdim=True), heat.amax(dim=(-2, -1), keepdim=True)
+    return (heat - low) / (high - low).clamp(min=torch.finfo(heat.dtype).tiny)
+
+
+def _is_cross_attention(name: str, module: nn.Module) -> bool:
+    return isinstance(module, Attention) and name.endswith("attn2")
+
+
+def _note_size(recorder: AttentionRecorder, args: tuple, kwargs: dict) -> None:
+    sample = args[0] if args else kwargs["sample"]
+    recorder.size = tuple(sample.shape[-2:])

@@ -1,0 +1,1 @@
+"""How well concepts were discovered, measured: a scorer a file, and the arithmetic on their scores."""

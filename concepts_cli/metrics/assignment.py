@@ -1,0 +1,85 @@
+"""Do the weights sort the training images by their hidden classes?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from concepts_cli.errors import UcdError
+from concepts_cli.metrics.scores import match_one_to_one
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How each image's strongest concept agrees with its hidden classes.
+
+    Concept k is the strongest of `sizes[k]` images, `counts[k, c]` of them of class c. ARI and NMI compare partitions,
+    so they exist only where every image has one class.
+    """
+
+    classes: tuple[str, ...]
+    sizes: np.ndarray  # (K,)
+    counts: np.ndarray  # (K, C)
+    matched_accuracy: float
+    ari: float | None
+    nmi: float | None
+
+
+def assign(weights: np.ndarray, labels: Sequence[Sequence[str]]) -> Assignment:
+    """Compare the argmax of each row of `weights` (N, K) with N images' classes.
+
+    Matched accuracy is the share of images whose strongest concept is matched, one to one, to a class of theirs, with
+    the best match there is (Hungarian). ARI (Hubert & Arabie, 1985) and NMI (arithmetic mean) are scikit-learn's: 1
+    is perfect, 0 what chance gives ARI.
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    classes = tuple(sorted({label for image in labels for label in image}))
+    strongest = weights.argmax(axis=1)
+    counts = np.zeros((weights.shape[1], len(classes)), dtype=int)
+    for concept, image in zip(strongest, labels, strict=True):
+        for label in set(image):
+            counts[concept, classes.index(label)] += 1
+    right = sum(counts[pair] for pair in match_one_to_one(counts).items())
+    ari = nmi = None
+    if all(len(set(image)) == 1 for image in labels):
+        single = [image[0] for image in labels]
+        ari = float(adjusted_rand_score(single, strongest))
+        nmi = float(normalized_mutual_info_score(single, strongest))
+    sizes = np.bincount(strongest, minlength=weights.shape[1])
+    return Assignment(classes, sizes, counts, float(right / len(labels)), ari, nmi)
+
+
+def read_labels(path: str | Path, images: Sequence[str]) -> list[list[str]]:
+    """The classes of `images` from a JSON file {file name: [class, ...]}.
+
+    A name may have folders before it, "cats/01.png". Raises UcdError when the file is missing, is not of that form, or
+    leaves images out.
+    """
+    form = 'expected {"file name": ["class", ...], ...}'
+    try:
+        labels = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UcdError(f"labels can't be read: {path}: {error.strerror}", "evaluate.labels names them") from error
+    except ValueError as error:
+        raise UcdError(f"labels are not JSON: {path}: {error}", form) from error
+    if not isinstance(labels, dict):
+        raise UcdError(f"{path}: no labels in it", form)
+    for name, classes in labels.items():
+        if not (isinstance(classes, list) and classes and all(isinstance(label, str) for label in classes)):
+            raise UcdError(f"{path}: {name!r} has no list of classes", form)
+    found = [_longest_match(image, labels) for image in images]
+    if missing := [Path(image).name for image, name in zip(images, found, strict=True) if name is None]:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UcdError(f"{path}: no classes for {len(missing)} of {len(images)} training images: {shown}", form)
+    return [labels[name] for name in found]
+
+
+def _longest_match(image: str, names: dict) -> str | None:
+    """Of `names`, the one that says most about where `image` lies: "cats/01.png" before "01.png"."""
+    parts = Path(image).parts
+    return next((name for i in range(len(parts)) if (name := "/".join(parts[i:])) in names), None)

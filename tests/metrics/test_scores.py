@@ -1,0 +1,58 @@
+"""The paper's numbers, against hand-made cases and SciPy."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import entropy
+
+from concepts_cli.metrics.scores import accuracy, class_counts, kl_from_uniform, match_one_to_one, matched_accuracy
+
+
+def one_hot(classes, count, high=1.0):
+    return high * np.eye(count)[classes]
+
+
+def test_accuracy_is_the_share_of_best_scores_at_or_above_the_threshold():
+    scores = np.array([[0.1, 0.31], [0.3, 0.2], [0.29, 0.1], [0.0, 0.05]])
+    assert accuracy(scores, 0.3) == 0.5
+    assert accuracy(scores, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1e-8, 0.5])
+def test_kl_is_scipys(smoothing):
+    scores = np.random.default_rng(0).normal(size=(200, 5)) + np.array([1.0, 0.5, 0, 0, 0])
+    counts = np.bincount(scores.argmax(axis=1), minlength=5) + smoothing
+    expected = entropy(np.full(5, 0.2), counts)  # scipy normalises the counts
+    assert kl_from_uniform(scores, smoothing) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kl_of_an_even_spread_is_zero_and_does_not_look_at_the_size_of_scores():
+    scores = one_hot(np.arange(20) % 4, 4, high=1e-6)
+    assert kl_from_uniform(scores) == pytest.approx(0, abs=1e-12)
+
+
+def test_kl_of_a_class_without_images_is_infinite_unless_smoothed():
+    scores = one_hot(np.zeros(64, dtype=int), 2)
+    assert kl_from_uniform(scores) == math.inf
+    # by hand: 1/2 log(1/2 / 1) + 1/2 log(1/2 / (1e-8 / 64))
+    assert kl_from_uniform(scores, 1e-8) == pytest.approx(0.5 * math.log(0.5) + 0.5 * math.log(0.5 * 64e8), rel=1e-6)
+
+
+def test_the_match_uses_each_class_once():
+    # Both concepts show class 0 most; only one can have it. 5 + 3 beats 6 + 1.
+    counts = np.array([[6, 3, 0], [5, 1, 0]])
+    assert match_one_to_one(counts) == {0: 1, 1: 0}
+    assert matched_accuracy(counts) == pytest.approx(8 / 15)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2)])
+def test_the_match_with_unlike_numbers_leaves_some_out(shape):
+    match = match_one_to_one(np.arange(6).reshape(shape))
+    assert len(match) == 2 and len(set(match.values())) == 2
+
+
+def test_class_counts_are_a_confusion_matrix():
+    scores = one_hot(np.array([0, 0, 2, 1]), 3)
+    counts = class_counts(scores, np.array([0, 0, 0, 2]), 3)
+    assert counts.tolist() == [[2, 0, 1], [0, 0, 0], [0, 1, 0]]
