@@ -16,7 +16,7 @@ from concepts_cli.errors import UcdError, closest
 from concepts_cli.recipe_yaml import Mistakes, Node, merge, read_file, read_override
 from concepts_cli.settings import build, setting
 
-Metric = Literal["clip", "resnet", "classification", "assignment"]
+Metric = Literal["clip", "resnet", "assignment"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal["ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm++", "unipc"]
 MAX_SEED = 2**32 - 1  # numpy's limit
@@ -158,7 +158,7 @@ def shipped_recipes() -> dict[str, Path]:
     folder = package / "_recipes"  # where a wheel puts the repository's recipes/
     if not folder.is_dir():
         folder = package.parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:

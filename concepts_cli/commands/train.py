@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import default_prompt, templates
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.stable_diffusion import StableDiffusion, chosen_device
 from concepts_cli.output import Output
 from concepts_cli.recipe import Recipe
 from concepts_cli.run_dir import RUNS, Run, replacing, write_png
@@ -57,9 +58,7 @@ def train(
     """
     records = _records(recipe)
     run = _run_folder(recipe, output, resume=resume, force=force)
-    accelerator = Accelerator(
-        mixed_precision=recipe.train.mixed_precision if device != "cpu" else "no", cpu=device == "cpu"
-    )
+    accelerator = _accelerator(recipe, device)
     model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[recipe.train.mixed_precision])
     training, tokens = _prepare(recipe, records, model, accelerator, out)
 
@@ -109,6 +108,16 @@ def plan(recipe: Recipe, *, output: Path | None = None, resume: bool = False, fo
         steps=settings.max_steps or count * settings.iterations_per_image,
         images_per_step=settings.batch_size * settings.gradient_accumulation,
     )
+
+
+def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
+    """On the device asked for; else accelerate, and its launcher, choose. Raises UcdError for fp16 on a CPU."""
+    if device:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen_device(device))
+    accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
+    if accelerator.device.type == "cpu" and recipe.train.mixed_precision == "fp16":
+        raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
+    return accelerator
 
 
 def _records(recipe: Recipe) -> list[ImageRecord]:

@@ -105,6 +105,11 @@ class Scene:
     style: str | None  # the filter's name
     drawing: str
 
+    @property
+    def facts(self) -> list[str]:
+        """All that a caption could truly name."""
+        return [*self.labels, self.drawing, self.background, "night" if self.night else "day", *filter(None, [self.style])]
+
 
 def draw_scene(
     rng: np.random.Generator,
@@ -211,3 +216,9 @@ def words() -> list[str]:
     extra = ("by", "day", "at", "night", "on", "and", "in", "the", "style", "of", "an", "with", "scene", "drawing")
     texts = (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, *OBJECT_TEMPLATES, *STYLE_TEMPLATES, *extra)
     return list(dict.fromkeys(word for text in texts for word in text.replace("{}", " ").replace("-", " - ").split()))
+
+
+def claims(caption: str) -> frozenset[str]:
+    """What a caption names; it is true of every scene that has these among its `facts`."""
+    text = f" {caption} "
+    return frozenset(name for name in (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, "night", "day") if f" {name} " in text)

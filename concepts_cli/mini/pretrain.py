@@ -9,12 +9,16 @@ when called again, and logs to OUT/logs/STAGE.jsonl.
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from concepts_cli.mini import scenes, train_autoencoder
+from concepts_cli.mini import scenes
+from concepts_cli.mini.train_autoencoder import train_autoencoder
+from concepts_cli.mini.train_classifier import train_classifier
+from concepts_cli.mini.train_clip import train_clip
 from concepts_cli.mini.training import Budget, Step
 
 MINUTES = {"vae": 18.0, "clip": 7.0, "resnet": 5.0, "unet": 90.0}
@@ -44,10 +48,9 @@ def run(stage: str, out: Path, *, seed: int, budget: Budget) -> None:
         if not (out / "corpus" / "captions.json").exists():
             scenes.draw_corpus(out / "corpus", seed=seed)
         return
-    corpus = scenes.read_corpus(out / "corpus")
-    log = out / "logs" / f"{stage}.jsonl"
-    if stage == "vae":
-        follow(train_autoencoder.train_autoencoder(corpus, out, seed=seed, budget=budget), log)
+    train = {"vae": train_autoencoder, "clip": train_clip, "resnet": train_classifier}[stage]
+    steps = train(scenes.read_corpus(out / "corpus"), out, seed=seed, budget=budget)
+    follow(steps, out / "logs" / f"{stage}.jsonl")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="length of each stage; default: " + str(MINUTES))
     parser.add_argument("--steps", type=int, help="length of each stage in steps, instead")
     chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through the generators, which save their checkpoints
     for stage in STAGES if "all" in chosen.stages else chosen.stages:
         budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
         run(stage, chosen.out, seed=chosen.seed, budget=budget)

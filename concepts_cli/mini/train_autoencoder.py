@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
+from concepts_cli.mini.augment import recoloured
 from concepts_cli.mini.optimizers import muon_and_adamw
 from concepts_cli.mini.scenes import Scenes
 from concepts_cli.mini.training import Budget, Step, Training, step_rng
@@ -49,7 +50,9 @@ def train_autoencoder(
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = step_rng(seed, step)
-        images = pixels(scenes.images[rng.integers(len(scenes), size=batch_size)])
+        # Without other colours it learns the few backgrounds of the corpus by heart, and paints every other one as the nearest.
+        images = recoloured(pixels(scenes.images[rng.integers(len(scenes), size=batch_size)]), generator)
+        images = images.contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample(generator)).sample
         mse, l1 = F.mse_loss(decoded, images), F.l1_loss(decoded, images)
@@ -58,3 +61,22 @@ def train_autoencoder(
         return {"loss": l1 + mse + 0.5 * slopes + KL_WEIGHT * kl, "mse": mse, "kl": kl}
 
     yield from training.run(budget, losses)
+
+
+@torch.no_grad()
+def standardized(vae: AutoencoderKL, images) -> AutoencoderKL:
+    """The same autoencoder, with each latent channel shifted and scaled to mean 0 and deviation 1 over `images`.
+
+    Pipelines know one scaling factor for all channels and no shift, so both go into the 1x1 convolutions at the latents' door.
+    """
+    means = torch.cat([vae.encode(pixels(images[i : i + 64])).latent_dist.mean for i in range(0, len(images), 64)])
+    shift, scale = means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))
+    channels = len(shift)
+    inward, outward = vae.quant_conv, vae.post_quant_conv
+    inward.weight[:channels] /= scale.view(-1, 1, 1, 1)
+    inward.bias[:channels] = (inward.bias[:channels] - shift) / scale
+    inward.bias[channels:] -= 2 * scale.log()  # the logarithm of the variance
+    outward.bias += (outward.weight[:, :, 0, 0] * shift).sum(dim=1)
+    outward.weight *= scale.view(1, -1, 1, 1)
+    vae.register_to_config(scaling_factor=1.0)
+    return vae

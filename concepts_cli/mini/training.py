@@ -68,9 +68,11 @@ class Training:
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
+    first: int = 0  # the step at which the optimizers were new: the warm-up counts from here
     average: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
+        self.first = self.step
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.average = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
         if self.checkpoint.exists():
@@ -82,7 +84,7 @@ class Training:
         try:
             while (progress := budget.progress(self.step, self.seconds)) < 1:
                 values = losses(self.step)
-                self._update(values["loss"], self.schedule(self.step, progress))
+                self._update(values["loss"], self.schedule(self.step - self.first, progress))
                 self.seconds = time.monotonic() - start
                 yield Step(self.step, self.samples, self.seconds, {name: float(v.detach()) for name, v in values.items()})
                 if time.monotonic() - saved > 60 * self.save_minutes:
@@ -106,7 +108,8 @@ class Training:
 
     @torch.no_grad()
     def _average(self) -> None:
-        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))  # short at first, while all is changing
+        done = self.step - self.first
+        decay = min(self.ema_decay, (1 + done) / (10 + done))  # short at first, while all is changing
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point():
                 self.average[name].lerp_(tensor, 1 - decay)
@@ -122,6 +125,7 @@ class Training:
             "step": self.step,
             "samples": self.samples,
             "seconds": self.seconds,
+            "first": self.first,
         }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_suffix(".part")
@@ -135,6 +139,7 @@ class Training:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
+        self.first = state["first"]
 
 
 def averaged(module: nn.Module, checkpoint: Path) -> nn.Module:

@@ -51,7 +51,7 @@ class StableDiffusion:
         """Load by hub id, folder, or `mini`. Raises UcdError when it is not there or is not of this family."""
         from diffusers import StableDiffusionPipeline
 
-        device = torch.device(device) if device else best_device()
+        device = chosen_device(device)
         dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
         source = str(WEIGHTS) if name == "mini" else name
         _refuse_other_families(name, source)
@@ -170,11 +170,20 @@ class StableDiffusion:
         return getattr(diffusers, class_name).from_config(dict(self.scheduler_config), **options)
 
 
-def best_device() -> torch.device:
-    """The first CUDA device, then Apple's GPU, then the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def chosen_device(name: str | torch.device | None = None) -> torch.device:
+    """`name`, or the best there is: the first CUDA device, then Apple's, then the CPU. Raises UcdError for one that isn't there."""
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UcdError(f"no such device: {name!r}", "cuda, cuda:1, mps or cpu") from error
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 0)
+    if (device.index or 0) >= there:
+        raise UcdError(f"no device {name!r} here", f"there is {chosen_device()}" + (", and cpu" if chosen_device().type != "cpu" else ""))
+    return device
 
 
 def _refuse_other_families(name: str, source: str) -> None:

@@ -1,0 +1,143 @@
+"""`train` on a tiny model: the run folder, resuming, refusing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from concepts_cli.commands.train import plan, train
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+from concepts_cli.recipe import load_recipe
+
+QUIET = Output(quiet=True)
+
+
+def run_recipe(recipe_file, *overrides, **options):
+    return train(load_recipe(recipe_file, overrides), device="cpu", out=QUIET, **options)
+
+
+def test_the_run_folder_holds_what_the_later_commands_need(tiny_run, recipe_file):
+    path = tiny_run.path
+    names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    assert names == {
+        "recipe.yaml",
+        "concepts.safetensors",
+        "weights.safetensors",
+        "images.jsonl",
+        "metrics.jsonl",
+        "embeddings/t1.safetensors",
+        "embeddings/t2.safetensors",
+        "checkpoints/step-000003/state.safetensors",
+    }
+    assert load_recipe(path / "recipe.yaml") == load_recipe(recipe_file)
+    assert tiny_run.tokens == ("<t1>", "<t2>")
+    assert tiny_run.embeddings.shape == (2, 32) and tiny_run.weights.shape == (6, 2)
+    assert [record.path.rsplit("/", 1)[1] for record in tiny_run.images] == [f"{n}.png" for n in range(6)]
+    assert (tiny_run.images[0].width, tiny_run.images[0].height) == (48, 40)
+    with safe_open(path / "concepts.safetensors", "pt") as file:
+        assert {"tokens", "model", "ucd", "torch", "diffusers"} <= set(file.metadata())
+    steps = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [step["number"] for step in steps] == [1, 2, 3]
+    assert not torch.equal(tiny_run.weights, torch.ones(6, 2))
+
+
+def test_each_embedding_file_loads_in_diffusers(tiny_run, tiny_folder):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
+    pipeline.load_textual_inversion(tiny_run.path / "embeddings" / "t2.safetensors")
+    token_id = pipeline.tokenizer.convert_tokens_to_ids("<t2>")
+    loaded = pipeline.text_encoder.get_input_embeddings().weight[token_id]
+    torch.testing.assert_close(loaded.detach(), tiny_run.embeddings[1])
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(workplace, recipe_file):
+    first, again = run_recipe(recipe_file), run_recipe(recipe_file)
+    other = run_recipe(recipe_file, "train.seed=1")
+    assert (first.path.name, again.path.name) == ("tiny", "tiny-2")
+    assert torch.equal(first.embeddings, again.embeddings) and torch.equal(first.weights, again.weights)
+    assert not torch.equal(first.embeddings, other.embeddings)
+
+
+def test_a_resumed_run_ends_bit_identical_to_one_that_never_stopped(workplace, recipe_file):
+    whole = run_recipe(recipe_file, "train.max_steps=5")
+    part = run_recipe(recipe_file, "train.max_steps=2", output=workplace / "part")
+    resumed = run_recipe(recipe_file, "train.max_steps=5", output=part.path, resume=True)
+    assert torch.equal(whole.embeddings, resumed.embeddings) and torch.equal(whole.weights, resumed.weights)
+    assert (whole.path / "metrics.jsonl").read_text() == (resumed.path / "metrics.jsonl").read_text()
+    assert [p.name for p in resumed.checkpoints()] == ["step-000005"]
+    states = [load_file(run.path / "checkpoints/step-000005/state.safetensors") for run in (whole, resumed)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_an_interrupt_finishes_the_step_writes_a_checkpoint_and_can_be_resumed(workplace, recipe_file):
+    import os
+    import signal
+
+    class Interrupting(Output):
+        def track(self, steps, **options):
+            for step in steps:
+                if options["label"] == "discovering" and step.number == 2:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield step
+
+    recipe = load_recipe(recipe_file, ["train.max_steps=5"])
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, output=workplace / "cut", device="cpu", out=Interrupting(quiet=True))
+    assert [p.name for p in (workplace / "cut" / "checkpoints").iterdir()] == ["step-000002"]
+    assert not (workplace / "cut" / "concepts.safetensors").exists()
+    resumed = train(recipe, output=workplace / "cut", resume=True, device="cpu", out=QUIET)
+    whole = train(recipe, device="cpu", out=QUIET)
+    assert torch.equal(whole.embeddings, resumed.embeddings)
+
+
+def test_a_resume_with_other_images_is_refused_by_name(workplace, recipe_file, image_folder):
+    run = run_recipe(recipe_file)
+    (image_folder / "3.png").write_bytes((image_folder / "4.png").read_bytes())
+    with pytest.raises(UcdError, match="3.png"):
+        run_recipe(recipe_file, output=run.path, resume=True)
+
+
+def test_a_folder_that_holds_something_is_not_written_to(workplace, recipe_file):
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(UcdError, match="not empty"):
+        run_recipe(recipe_file, output=workplace / "mine")
+    with pytest.raises(UcdError, match="is a file"):
+        run_recipe(recipe_file, output=workplace / "mine" / "thesis.txt")
+
+
+def test_plan_counts_steps_as_images_times_iterations(workplace, recipe_file):
+    recipe = load_recipe(recipe_file)
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_steps=None, iterations_per_image=7))
+    planned = plan(recipe)
+    assert (planned.images, planned.concepts, planned.steps, planned.images_per_step) == (6, 2, 42, 4)
+    assert not (workplace / "runs").exists()
+
+
+def test_weights_that_are_not_trained_stay_and_softmax_weights_sum_to_one(workplace, recipe_file):
+    frozen = run_recipe(recipe_file, "weights.trained=false", "weights.initial=0.2")
+    torch.testing.assert_close(frozen.weights, torch.full((6, 2), 0.2))
+    softmax = run_recipe(recipe_file, "weights.constraint=softmax")
+    torch.testing.assert_close(softmax.weights.sum(1), torch.ones(6))
+
+
+def test_a_diverging_loss_stops_with_a_hint_and_status_1(workplace, recipe_file):
+    with pytest.raises(UcdError, match="loss is") as caught:
+        run_recipe(recipe_file, "weights.initial=1e30")
+    assert caught.value.exit_code == 1 and "learning_rate" in caught.value.hint
+
+
+def test_previews_show_every_concept(workplace, recipe_file):
+    from PIL import Image
+
+    run = run_recipe(recipe_file, "train.preview_every=3", "train.preview_images=2")
+    with Image.open(run.path / "previews" / "step-000003.png") as sheet:
+        assert sheet.width > 2 * 128 and sheet.height > 2 * 128

@@ -1,0 +1,85 @@
+"""The model family: loading, learned words, latents, refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from concepts_cli.errors import UcdError
+from concepts_cli.models import load_model
+
+
+def test_learned_words_encode_as_a_resized_vocabulary_would(tiny_model, tiny_folder, tiny_v_folder):
+    """The text encoder with our table in front equals one whose embedding was resized and overwritten, transformers' way."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder = tiny_folder if tiny_model.prediction_type == "epsilon" else tiny_v_folder
+    embeddings = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    tiny_model.set_concepts(["<t1>", "<t2>", "<t3>"], embeddings)
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
+    tokenizer.add_tokens(["<t1>", "<t2>", "<t3>"])
+    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    encoder.get_input_embeddings().weight.data[-3:] = embeddings
+
+    prompts = ["a photo of a <t2>", "<t3> in the style of <t1>", "a photo of a cat", ""]
+    ids = tokenizer(prompts, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        torch.testing.assert_close(tiny_model.encode_prompts(prompts), encoder(ids)[0])
+
+
+def test_concepts_can_be_set_again(tiny_model):
+    first, second = torch.randn(2, 32), torch.randn(1, 32)
+    tiny_model.set_concepts(["<t1>", "<t2>"], first)
+    one = tiny_model.encode_prompts(["<t1>"])
+    tiny_model.set_concepts(["<t2>"], first[:1])
+    torch.testing.assert_close(tiny_model.encode_prompts(["<t2>"]), one)
+    tiny_model.set_concepts(["<t1>"], second)
+    assert not torch.allclose(tiny_model.encode_prompts(["<t1>"]), one)
+
+
+def test_a_word_that_the_vocabulary_has_is_no_name_for_a_concept(tiny_model):
+    with pytest.raises(UcdError, match="already"):
+        tiny_model.set_concepts(["cat</w>"], torch.zeros(1, 32))
+
+
+def test_token_positions_and_truncation(tiny_model):
+    tiny_model.set_concepts(["<t1>"], torch.zeros(1, 32))
+    assert tiny_model.token_positions("a photo of a <t1>", "<t1>") == [5]
+    assert tiny_model.token_positions("a cat of a cat", "cat") == [2, 5]
+    assert tiny_model.token_positions("a photo", "dog") == []
+    assert not tiny_model.is_truncated("a photo of a <t1>")
+    assert tiny_model.is_truncated("a photo " * 20)
+
+
+def test_latents_are_the_vaes_scaled(tiny_model):
+    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
+    mean, std = tiny_model.encode_images(pixels)
+    assert mean.shape == std.shape == (2, *tiny_model.latent_shape()) == (2, 4, 16, 16)
+    posterior = tiny_model.vae.encode(pixels).latent_dist
+    torch.testing.assert_close(mean, posterior.mean * tiny_model.vae.config.scaling_factor)
+    picture = tiny_model.decode(mean)
+    assert picture.shape == (2, 3, 32, 32) and 0 <= picture.min() and picture.max() <= 1
+
+
+def test_models_that_are_not_there_or_not_of_the_family_are_refused(tmp_path):
+    for name in ("./nowhere", str(tmp_path)):
+        with pytest.raises(UcdError):
+            load_model(name, device="cpu")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
+    with pytest.raises(UcdError, match="StableDiffusionXLPipeline"):
+        load_model(str(tmp_path), device="cpu")
+    with pytest.raises(UcdError, match="could not be loaded"):
+        load_model("somebody/no-such-model-on-the-hub", device="cpu")
+
+
+def test_devices_and_schedulers_that_do_not_exist_are_refused(tiny_folder, tiny_model):
+    for device in ("gpu", "cuda:63"):
+        with pytest.raises(UcdError):
+            load_model(str(tiny_folder), device=device)
+    with pytest.raises(UcdError, match="ddimm") as caught:
+        tiny_model.scheduler("ddimm")
+    assert "ddim" in caught.value.hint
