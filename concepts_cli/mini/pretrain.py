@@ -15,11 +15,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from concepts_cli.mini import scenes
-from concepts_cli.mini.train_autoencoder import train_autoencoder
+import numpy as np
+
+from concepts_cli.mini import WEIGHTS, scenes
+from concepts_cli.mini.export import export
+from concepts_cli.mini.train_autoencoder import build_autoencoder, standardized, train_autoencoder
 from concepts_cli.mini.train_classifier import train_classifier
-from concepts_cli.mini.train_clip import train_clip
-from concepts_cli.mini.training import Budget, Step
+from concepts_cli.mini.train_clip import build_clip, text_encoder, train_clip
+from concepts_cli.mini.train_unet import encode_latents, read_autoencoder, train_unet
+from concepts_cli.mini.training import Budget, Step, averaged
 
 MINUTES = {"vae": 18.0, "clip": 7.0, "resnet": 5.0, "unet": 90.0}
 LOG_EVERY = 20  # steps
@@ -42,15 +46,36 @@ def follow(steps: Iterator[Step], log: Path) -> None:
             print(time.strftime("%H:%M:%S"), log.stem, line, flush=True)
 
 
-def run(stage: str, out: Path, *, seed: int, budget: Budget) -> None:
-    """Run one stage in `out`."""
+def run(stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEIGHTS) -> None:
+    """Run one stage in `out`; `export` writes to `weights`."""
     if stage == "corpus":
         if not (out / "corpus" / "captions.json").exists():
             scenes.draw_corpus(out / "corpus", seed=seed)
         return
-    train = {"vae": train_autoencoder, "clip": train_clip, "resnet": train_classifier}[stage]
-    steps = train(scenes.read_corpus(out / "corpus"), out, seed=seed, budget=budget)
+    if stage == "export":
+        export(out, weights)
+        return
+    corpus = scenes.read_corpus(out / "corpus")
+    if stage == "unet":
+        steps = _train_unet(corpus, out, seed=seed, budget=budget, weights=weights)
+    else:
+        train = {"vae": train_autoencoder, "clip": train_clip, "resnet": train_classifier}[stage]
+        steps = train(corpus, out, seed=seed, budget=budget)
     follow(steps, out / "logs" / f"{stage}.jsonl")
+    if stage == "vae":
+        vae = averaged(build_autoencoder(), out / "vae.pt")
+        standardized(vae, corpus.images[:4096]).save_pretrained(out / "vae")
+
+
+def _train_unet(corpus: scenes.Scenes, out: Path, *, seed: int, budget: Budget, weights: Path) -> Iterator[Step]:
+    """Encode the corpus if that isn't done, then train, from the text tower of the CLIP in `out` if it is there."""
+    path = out / "latents.npy"
+    if not path.exists():
+        encode_latents(corpus, read_autoencoder(out, weights), path)
+    trained = out / "clip.pt"
+    encoder = text_encoder(averaged(build_clip(), trained) if trained.exists() else build_clip())
+    latents = np.load(path, mmap_mode="r")
+    yield from train_unet(corpus, latents, encoder.requires_grad_(True), out, seed=seed, budget=budget, weights=weights)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -49,14 +49,17 @@ class StableDiffusion:
     @classmethod
     def load(cls, name: str, *, revision: str | None = None, device=None, dtype: torch.dtype | None = None):
         """Load by hub id, folder, or `mini`. Raises UcdError when it is not there or is not of this family."""
-        from diffusers import StableDiffusionPipeline
+        import diffusers
+        import transformers
 
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         device = chosen_device(device)
         dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
         source = str(WEIGHTS) if name == "mini" else name
         _refuse_other_families(name, source)
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
+            pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
                 source,
                 revision=revision,
                 torch_dtype=dtype,

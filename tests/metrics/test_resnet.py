@@ -12,6 +12,7 @@ from torchvision import transforms
 
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.resnet import _transform, imagenet_labels, load_built_in_resnet, load_resnet
+from concepts_cli.recipe import load_recipe, shipped_recipes
 
 CPU = torch.device("cpu")
 
@@ -30,6 +31,13 @@ def test_the_papers_classes_are_found_by_name_and_by_id():
     names = [name.strip() for name in NAMES.split(",")]
     assert imagenet_labels(names) == imagenet_labels(IDS.split())
     assert imagenet_labels(["geyser", "tiger", "giant panda"]) == [974, 292, 388]  # torchvision's numbers
+
+
+@pytest.mark.parametrize("recipe", [name for name in shipped_recipes() if name.startswith("imagenet")])
+def test_the_published_recipes_name_classes_that_there_are(recipe, monkeypatch):
+    monkeypatch.setenv("UCD_DATA", "/data")
+    names = load_recipe(recipe).evaluate.class_names
+    assert len(set(imagenet_labels(names))) == 5
 
 
 def test_a_synonym_and_a_word_of_one_label_are_enough():

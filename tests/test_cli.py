@@ -1,0 +1,109 @@
+"""The `ucd` executable: what lands on which stream, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from concepts_cli.cli import app
+
+
+def ucd(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from concepts_cli.cli import main; sys.argv = ['ucd', '--help']\ntry: main()\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'diffusers', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.rstrip().endswith("[]") and "visualize" in printed
+
+
+def test_train_prints_exactly_the_run_folder(workplace, recipe_file):
+    result = ucd("train", str(recipe_file), "-q", "--device", "cpu")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "runs/tiny\n", "")
+
+
+def test_a_whole_session_in_a_pipe(workplace, recipe_file):
+    """As a newcomer would, in a process of its own: results on stdout, progress on stderr."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def piped(*arguments):
+        command = [sys.executable, "-m", "concepts_cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=workplace)
+
+    trained = piped("train", str(recipe_file))
+    assert trained.stdout == "runs/tiny\n" and "3/3" in trained.stderr and "\x1b" not in trained.stderr
+    sampled = piped("sample", "--concept", "all", "-q")
+    assert len(sampled.stdout.splitlines()) == 4 and sampled.stderr == ""
+    assert all(os.path.isfile(workplace / line) for line in sampled.stdout.splitlines())
+
+
+def test_json_is_one_document(workplace, recipe_file):
+    assert json.loads(ucd("train", str(recipe_file), "--json").stdout)["concepts"] == ["<t1>", "<t2>"]
+    sampled = json.loads(ucd("sample", "--concept", "t1", "--json").stdout)
+    assert [one["seed"] for one in sampled] == [0, 1]
+    composed = json.loads(ucd("compose", "t1", "t2=2", "-n", "1", "--json").stdout)
+    assert len(composed) == 1 and os.path.isfile(composed[0]["path"])
+
+
+def test_dry_run_touches_nothing(workplace, recipe_file):
+    result = ucd("train", str(recipe_file), "--dry-run", "--json")
+    assert json.loads(result.stdout)["steps"] == 3
+    assert not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "tiny.yaml", "--set", "train.max_step=3"], "max_steps"),
+        (["train", "tiny.yaml", "--set", "data.images=nowhere"], "nowhere"),
+        (["train", "tiny.yaml", "--set", "model=./nowhere"], "nowhere"),
+        (["train", "tiny.yaml", "--device", "gpu"], "gpu"),
+        (["sample"], "no run"),
+        (["sample", "--run", "runs/nowhere"], "nowhere"),
+        (["evaluate"], "no run"),
+        (["train"], "recipe"),
+        (["trian"], "trian"),
+        (["sample", "--num-images", "0"], "num-images"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_and_exit_2(workplace, recipe_file, arguments, said):
+    result = ucd(*arguments)
+    assert result.exit_code == 2 and result.stdout == "", result.output
+    assert said.lower() in result.stderr.lower() and "Traceback" not in result.stderr
+
+
+def test_mistakes_about_a_finished_run(tiny_run):
+    for arguments in (
+        ["sample", "--concept", "t9"],
+        ["sample", "--concept", "t1", "--scheduler", "dddim"],
+        ["compose", "t1", "t9"],
+        ["compose", "t1=lots"],
+        ["evaluate", "--metric", "clup"],
+        ["visualize", "--concept", "t9"],
+        ["train", "tiny.yaml", "--output", str(tiny_run.path)],
+    ):
+        result = ucd(*arguments)
+        assert result.exit_code == 2 and result.stdout == "" and result.stderr.startswith("ucd: "), (arguments, result.output)
+
+
+def test_images_that_cannot_be_read_are_named(workplace, recipe_file, image_folder):
+    (image_folder / "broken.png").write_text("no image")
+    result = ucd("train", str(recipe_file))
+    assert result.exit_code == 2 and "broken.png" in result.stderr
+    for path in image_folder.iterdir():
+        path.unlink()
+    result = ucd("train", str(recipe_file))
+    assert result.exit_code == 2 and "no images" in result.stderr
+
+
+def test_debug_shows_the_traceback(workplace, monkeypatch):
+    monkeypatch.setenv("UCD_DEBUG", "1")
+    assert "UcdError" in repr(ucd("sample").exception)
