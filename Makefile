@@ -18,10 +18,11 @@ RUFF = $(VENV)/.ucd-ruff
 demo: export UCD_RUN = runs/demo
 demo: $(PACKAGE)
 	$(VENV)/bin/ucd train quickstart --output $(UCD_RUN) --force
-	$(VENV)/bin/ucd sample --concept all --num-images 16 --grid
+	$(VENV)/bin/ucd sample --concept all --num-images 16 --grid > /dev/null
 	$(VENV)/bin/ucd compose t1 t3 --num-images 4
 	$(VENV)/bin/ucd visualize --concept t1 --num-images 4
-	$(VENV)/bin/ucd evaluate --metric clip --metric resnet
+	$(VENV)/bin/ucd evaluate --metric clip --metric resnet --metric assignment
+	@echo "what was discovered, a concept a row: $(UCD_RUN)/samples/grid.png"
 
 test: $(TESTS)
 	$(VENV)/bin/python -m pytest
