@@ -191,6 +191,7 @@ def _concepts(
     match = arithmetic.match_one_to_one(counts)
     return {
         name: {
+            "images": size,
             "best_class": classes[row.argmax()] if row.any() else None,
             "share": row.max() / size if row.any() else None,
             "matched_class": classes[match[k]] if k in match else None,
@@ -210,26 +211,26 @@ def _earlier(run: Run) -> dict[str, Any]:
 
 def _print(found: dict[str, Any], metrics: Sequence[str], out: Output) -> None:
     """A table of the metrics, and one of the concepts."""
-    columns = ["metric", "accuracy %", "KL", "matched %", "ARI", "NMI", "threshold", "images", "scorer"]
+    columns = ["metric", "accuracy", "KL", "matched", "ARI", "NMI", "scorer"]
     rows = []
     for metric in metrics:
-        m = found[metric]
-        shares, figures = (m.get("accuracy"), m["matched_accuracy"]), (m.get("kl"), m.get("ari"), m.get("nmi"))
-        (accuracy, matched), (kl, ari, nmi) = map(_percent, shares), map(_figure, figures)
-        limit = f"{m['threshold']:g}" if "threshold" in m else None
-        rows.append((metric, accuracy, kl, matched, ari, nmi, limit, m["images"], m["scorer"]))
+        one = found[metric]
+        accuracy, matched = map(_percent, (one.get("accuracy"), one["matched_accuracy"]))
+        kl, ari, nmi = map(_figure, (one.get("kl"), one.get("ari"), one.get("nmi")))
+        limit = f" ≥ {one['threshold']:.3g}" if "threshold" in one else ""
+        rows.append((metric, accuracy, kl, matched, ari, nmi, one["scorer"] + limit))
     used = [c for c in range(len(columns)) if any(row[c] is not None for row in rows)]
     out.table("Evaluation", [columns[c] for c in used], [[row[c] for c in used] for row in rows])
     details = [
-        (name, metric, one["best_class"], _percent(one["share"]), one["matched_class"])
+        (name, metric, one["images"], one["best_class"], _percent(one["share"]), one["matched_class"])
         for metric in metrics
         for name, one in found[metric]["concepts"].items()
     ]
-    out.table("Concepts", ["concept", "metric", "best class", "share %", "matched class"], details)
+    out.table("Concepts", ["concept", "metric", "images", "best class", "share", "matched class"], details)
 
 
 def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{100 * share:.1f}"
+    return None if share is None else f"{100 * share:.1f}%"
 
 
 def _figure(value: float | None) -> str | None:

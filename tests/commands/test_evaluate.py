@@ -62,6 +62,7 @@ def test_the_papers_numbers_and_the_match(tiny_run, samples):
     assert clip["kl"] == pytest.approx(0, abs=1e-9)  # two images of each class
     assert clip["matched_accuracy"] == 0.75 and clip["images"] == 4
     assert clip["concepts"]["t1"] == {
+        "images": 3,
         "best_class": "cat",
         "share": pytest.approx(2 / 3),
         "matched_class": "cat",
@@ -120,10 +121,10 @@ def test_a_damaged_evaluation_json_is_replaced(tiny_run, samples):
 def test_in_a_pipe_the_tables_are_tab_separated(tiny_run, samples, capsys):
     evaluate(tiny_run, metrics=["clip", "assignment"], samples=samples, device="cpu", out=Output())
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["metric", "accuracy %", "KL", "matched %", "ARI", "NMI", "threshold", "images", "scorer"]
-    assert lines[1] == ["clip", "75.0", "0.0000", "75.0", "", "", "0.3", "4", "CLIP"]
+    assert lines[0] == ["metric", "accuracy", "KL", "matched", "ARI", "NMI", "scorer"]
+    assert lines[1] == ["clip", "75.0%", "0.0000", "75.0%", "", "", "CLIP ≥ 0.3"]
     assert lines[2][0] == "assignment" and lines[2][-1] == "weights"
-    assert ["t1", "clip", "cat", "66.7", "cat"] in lines
+    assert ["t1", "clip", "3", "cat", "66.7%", "cat"] in lines
 
 
 @pytest.mark.parametrize("value, expected", [(None, 0.75), (0.5, 0.5), (0.0, 1.0)])
