@@ -39,8 +39,8 @@ def visualize(
     device: str | None = None,
     out: Output,
 ) -> list[HeatMap]:
-    """Generate `settings.num_images` pictures of each concept, the same that `sample` makes, and write each with its heat
-    map to heatmaps/t1/00000.png and so on. No concept named means all.
+    """Generate `settings.num_images` pictures of each concept, the same that `sample` makes, and write each with its
+    heat map to heatmaps/t1/00000.png and so on. No concept named means all.
 
     Overlays that are there already are not made again unless `force`. Raises UcdError for an unknown concept, and for a
     file of another prompt or setting that is in the way.
