@@ -9,6 +9,7 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -96,20 +97,37 @@ def test_python_m():
     assert "train" in ran.stdout
 
 
-def test_the_wheel_holds_all_that_is_read_at_run_time(tmp_path):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with the wheel's files in it, as pip would lay them out."""
     builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder
-    from zipfile import ZipFile
+    folder = tmp_path_factory.mktemp("installed")
+    (wheel,) = builder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
+    ZipFile(wheel).extractall(folder)
+    return folder
 
-    (wheel,) = builder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
-    names = set(ZipFile(wheel).namelist())
-    for folder in ("concepts_cli/_recipes", "recipes"), ("concepts_cli/mini", "concepts_cli/mini"):
-        packed, source = folder
-        suffixes = {".yaml", ".png", ".json", ".safetensors", ".txt", ".md"}
-        wanted = [path for path in (ROOT / source).rglob("*") if path.suffix in suffixes]
-        assert wanted
-        missing = [path for path in wanted if f"{packed}/{path.relative_to(ROOT / source).as_posix()}" not in names]
-        assert not missing
-    assert not [name for name in names if name.startswith("tests/")]
+
+@pytest.mark.parametrize(("packed", "source"), [("_recipes", "recipes"), ("mini", "concepts_cli/mini")])
+def test_the_wheel_holds_all_that_is_read_at_run_time(installed, packed, source):
+    suffixes = {".yaml", ".png", ".json", ".safetensors", ".txt", ".md"}
+    wanted = [path.relative_to(ROOT / source) for path in (ROOT / source).rglob("*") if path.suffix in suffixes]
+    assert wanted
+    assert [path for path in wanted if not (installed / "concepts_cli" / packed / path).is_file()] == []
+    assert not (installed / "tests").exists()
+
+
+def test_an_installed_recipe_finds_its_images(installed, tmp_path):
+    script = """
+from pathlib import Path
+from concepts_cli.recipe import load_recipe
+recipe = load_recipe("quickstart")
+print(len(list(Path(recipe.data.images[0]).glob("*.png"))), recipe.data.images[0])
+"""
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith(f"25 {installed}")
 
 
 def test_no_file_is_ignored_that_the_package_needs():
