@@ -1,4 +1,6 @@
-"""The `ucd` executable: a function a command that parses, calls and prints. Nothing heavy is imported before it is needed."""
+"""The `ucd` executable: a function a command that parses, calls and prints. Nothing heavy is imported before it is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,14 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the best there is.")]
-RunFolder = Annotated[str | None, typer.Option("--run", help="A run folder. Default: $UCD_RUN, then the newest in runs/.")]
+RunFolder = Annotated[
+    str | None, typer.Option("--run", help="A run folder. Default: $UCD_RUN, then the newest in runs/.")
+]
 Output_ = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write. Default: in the run folder.")]
 Force = Annotated[bool, typer.Option("--force", help="Write over what is there.")]
-NumImages = Annotated[int | None, typer.Option("--num-images", "-n", min=1, help="How many of each. Default: the recipe's.")]
+NumImages = Annotated[
+    int | None, typer.Option("--num-images", "-n", min=1, help="How many of each. Default: the recipe's.")
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images denoised together; changes speed, not images.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
 Guidance = Annotated[float | None, typer.Option("--guidance-scale", min=0, help="1 is none.")]
@@ -79,7 +85,9 @@ def train(
 
 @app.command()
 def sample(
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Such as '<t1> in the snow'.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Such as '<t1> in the snow'.")
+    ] = None,
     concept: Concept = None,
     num_images: NumImages = None,
     batch_size: BatchSize = None,
@@ -118,7 +126,9 @@ def sample(
 
 @app.command()
 def compose(
-    terms: Annotated[list[str], typer.Argument(metavar="TERM...", help="t1, t3=4.5, 'at night'=-2: a concept or text, a weight.")],
+    terms: Annotated[
+        list[str], typer.Argument(metavar="TERM...", help="t1, t3=4.5, 'at night'=-2: a concept or text, a weight.")
+    ],
     num_images: NumImages = 4,
     batch_size: BatchSize = None,
     steps: Steps = None,
@@ -167,15 +177,20 @@ def visualize(
 
         found = find_run(run)
         settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
-        maps = draw(found, concepts=concept or [], settings=settings, output=output, force=force, device=device, out=out)
+        maps = draw(
+            found, concepts=concept or [], settings=settings, output=output, force=force, device=device, out=out
+        )
         _print_paths(maps, out)
 
 
 @app.command()
 def evaluate(
-    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help="clip, resnet or assignment; may be repeated.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", help="clip, resnet or assignment; may be repeated.")
+    ] = None,
     class_names: Annotated[
-        list[str] | None, typer.Option("--class-names", help="The hidden classes, separated by commas. Default: the recipe's.")
+        list[str] | None,
+        typer.Option("--class-names", help="The hidden classes, separated by commas. Default: the recipe's."),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Score at which an image counts as its class.")] = None,
     samples: Annotated[Path | None, typer.Option(help="Other samples: a folder with one folder a concept.")] = None,

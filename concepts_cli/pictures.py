@@ -78,16 +78,25 @@ class Order:
         differing = [key for key, value in wanted.items() if said.get(key, "") != value and key != "run"]
         if differing:
             was = ", ".join(f"{key} {said.get(key)!r}, now {wanted[key]!r}" for key in differing[:2])
-            raise UcdError(f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere")
+            raise UcdError(
+                f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere"
+            )
         return True
 
 
 def concept_order(
-    run: Run, settings: SampleSettings, *, prompts: Sequence[str] = (), concepts: Sequence[str] = (), output: Path | None = None
+    run: Run,
+    settings: SampleSettings,
+    *,
+    prompts: Sequence[str] = (),
+    concepts: Sequence[str] = (),
+    output: Path | None = None,
 ) -> Order:
-    """`settings.num_images` pictures of every concept (`all`, or none named: each of the run) and prompt, a folder for each.
+    """`settings.num_images` pictures of every concept (`all`, or none named: each of the run) and prompt, a folder
+    for each.
 
-    Image n has the seed `settings.seed + n`. Raises UcdError for a concept, or a word like `<t9>`, that the run did not learn.
+    Image n has the seed `settings.seed + n`. Raises UcdError for a concept, or a word like `<t9>`, that the run did
+    not learn.
     """
     if not prompts and not concepts:
         concepts = ["all"]

@@ -77,7 +77,9 @@ class Run:
         try:
             return load_file(self.path / WEIGHTS)["weights"]
         except (OSError, KeyError, SafetensorError) as error:
-            raise UcdError(f"{self.path / WEIGHTS} is missing or damaged", "train again, or restore the file") from error
+            raise UcdError(
+                f"{self.path / WEIGHTS} is missing or damaged", "train again, or restore the file"
+            ) from error
 
     @cached_property
     def images(self) -> list[ImageRecord]:
@@ -110,7 +112,9 @@ class Run:
         model = load_model(self.recipe.model, device=device)
         if self.embeddings.shape[1] != model.embedding_dim:
             have, need = self.embeddings.shape[1], model.embedding_dim
-            raise UcdError(f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now")
+            raise UcdError(
+                f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now"
+            )
         model.set_concepts(self.tokens, self.embeddings)
         return model
 
@@ -133,7 +137,9 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The whole ones, oldest first."""
-        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if (path / "state.safetensors").is_file())
+        return sorted(
+            path for path in (self.path / "checkpoints").glob("step-*") if (path / "state.safetensors").is_file()
+        )
 
     def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
         """Write checkpoints/step-000500/ and drop all but the newest `keep`."""
@@ -155,7 +161,9 @@ def bare_name(token: str) -> str:
 
 
 def find_run(given: str | Path | None = None) -> Run:
-    """The run that is meant: `given`, else $UCD_RUN, else the newest one in ./runs. Raises UcdError when there is none."""
+    """The run that is meant: `given`, else $UCD_RUN, else the newest one in ./runs. Raises UcdError when there is
+    none.
+    """
     given = given or os.environ.get("UCD_RUN")
     if given:
         for path in (Path(given), RUNS / given):
@@ -163,7 +171,9 @@ def find_run(given: str | Path | None = None) -> Run:
                 return Run(path)
         known = [run.path.name for run in all_runs()]
         near = closest(Path(given).name, known)
-        raise UcdError(f"no run at {given}", f"did you mean {RUNS / near}?" if near else "a run folder holds a recipe.yaml")
+        raise UcdError(
+            f"no run at {given}", f"did you mean {RUNS / near}?" if near else "a run folder holds a recipe.yaml"
+        )
     runs = all_runs()
     if not runs:
         raise UcdError("there is no run here yet", "train one: ucd train quickstart, or name one with --run")
@@ -181,7 +191,9 @@ def all_runs() -> list[Run]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes its place when the block ends well. Raises UcdError (1) when it can't be written."""
+    """A path beside `path` to write to; it takes its place when the block ends well. Raises UcdError (1) when it
+    can't be written.
+    """
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +203,9 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise UcdError(f"can't write {path}: {error.strerror or error}", "choose another --output", exit_code=1) from error
+        raise UcdError(
+            f"can't write {path}: {error.strerror or error}", "choose another --output", exit_code=1
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

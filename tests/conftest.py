@@ -17,7 +17,9 @@ torch.set_num_threads(1)  # tiny models: a second thread only waits
 
 
 def build_pipeline(folder: Path, *, prediction_type: str = "epsilon") -> Path:
-    """A StableDiffusionPipeline of some 100,000 random parameters, saved to `folder`: 32 px pictures, 16x16x4 latents."""
+    """A StableDiffusionPipeline of some 100,000 random parameters, saved to `folder`: 32 px pictures, 16x16x4
+    latents.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -128,9 +130,9 @@ def recipe_file(tmp_path, tiny_folder, image_folder) -> Path:
 data: {{images: images}}
 concepts: {{count: 2}}
 weights: {{initial: 1.0}}
-train: {{max_steps: 3, batch_size: 2, gradient_accumulation: 2, learning_rate: 0.01, scale_learning_rate: false, log_every: 1}}
-sample: {{num_images: 2, steps: 2, batch_size: 4}}
-evaluate: {{class_names: [cat, dog], labels: labels.json}}
+train: {{max_steps: 3, batch_size: 2, gradient_accumulation: 2, learning_rate: 0.01, scale_learning_rate: false,
+log_every: 1}} sample: {{num_images: 2, steps: 2, batch_size: 4}} evaluate: {{class_names: [cat, dog], labels:
+labels.json}}
 """
     )
     (tmp_path / "labels.json").write_text(json.dumps({f"{n}.png": ["cat" if n < 3 else "dog"] for n in range(6)}))

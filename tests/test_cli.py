@@ -18,7 +18,8 @@ def ucd(*arguments: str):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from concepts_cli.cli import main; sys.argv = ['ucd', '--help']\ntry: main()\nexcept SystemExit: pass\n"
+    code = "import sys; from concepts_cli.cli import main; sys.argv = ['ucd', '--help']\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'diffusers', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.rstrip().endswith("[]") and "visualize" in printed
@@ -91,7 +92,10 @@ def test_mistakes_about_a_finished_run(tiny_run):
         ["train", "tiny.yaml", "--output", str(tiny_run.path)],
     ):
         result = ucd(*arguments)
-        assert result.exit_code == 2 and result.stdout == "" and result.stderr.startswith("ucd: "), (arguments, result.output)
+        assert result.exit_code == 2 and result.stdout == "" and result.stderr.startswith("ucd: "), (
+            arguments,
+            result.output,
+        )
 
 
 def test_images_that_cannot_be_read_are_named(workplace, recipe_file, image_folder):

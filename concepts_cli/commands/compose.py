@@ -27,16 +27,14 @@ def compose(
 ) -> list[Picture]:
     """`settings.num_images` pictures of the composition of `terms`; image n has the seed `settings.seed + n`.
 
-    A term is a concept (`t1`) or free text, with an optional `=WEIGHT`, negative allowed. Without one its weight is the guidance
-    scale. Raises UcdError for an unknown concept or a weight that is not a number.
+    A term is a concept (`t1`) or free text, with an optional `=WEIGHT`, negative allowed. Without one its weight is
+    the guidance scale. Raises UcdError for an unknown concept or a weight that is not a number.
     """
     parsed = [parse_term(run, term, settings.guidance_scale) for term in terms]
     if not parsed:
         raise UcdError("nothing to compose", "name concepts or texts: ucd compose t1 t3=4 'at night'")
     folder = (output or run.path / "compositions") / file_name("+".join(terms))
-    planned = (
-        (folder / f"{n:05d}.png", Request(tuple(parsed), settings.seed + n)) for n in range(settings.num_images)
-    )
+    planned = ((folder / f"{n:05d}.png", Request(tuple(parsed), settings.seed + n)) for n in range(settings.num_images))
     order = Order(run, settings, tuple(planned))
     fill(order, force=force, device=device, out=out)
     made = order.pictures

@@ -25,8 +25,8 @@ def sample(
 ) -> list[Picture]:
     """Pictures of the concepts and prompts; those that are there already are not made again unless `force`.
 
-    With `grid` a contact sheet, a row a prompt, comes last. Raises UcdError for an unknown concept, and for a file of another
-    prompt or setting that is in the way.
+    With `grid` a contact sheet, a row a prompt, comes last. Raises UcdError for an unknown concept, and for a file of
+    another prompt or setting that is in the way.
     """
     order = concept_order(run, settings, prompts=prompts, concepts=concepts, output=output)
     fill(order, force=force, device=device, out=out)

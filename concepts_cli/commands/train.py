@@ -53,8 +53,8 @@ def train(
 ) -> Run:
     """Discover the recipe's concepts and write the run folder; the folder grows from the first step on.
 
-    Raises UcdError for images that can't be read, a folder that is taken, a model that can't be loaded or a loss that diverges;
-    KeyboardInterrupt after a signal, once a checkpoint is written.
+    Raises UcdError for images that can't be read, a folder that is taken, a model that can't be loaded or a loss that
+    diverges; KeyboardInterrupt after a signal, once a checkpoint is written.
     """
     records = _records(recipe)
     run = _run_folder(recipe, output, resume=resume, force=force)
@@ -198,12 +198,18 @@ def _preview(run: Run, recipe: Recipe, model: StableDiffusion, tokens: tuple[str
 
 
 def _check_same_images(run: Run, records: list[ImageRecord]) -> None:
-    """A run goes on with the images it began with, wherever they lie now. Raises UcdError naming the first that differ."""
+    """A run goes on with the images it began with, wherever they lie now. Raises UcdError naming the first that
+    differ.
+    """
     before, now = [r.sha256 for r in run.images], [r.sha256 for r in records]
     if before != now:
-        changed = [r.path for r in records if r.sha256 not in before] + [r.path for r in run.images if r.sha256 not in now]
+        changed = [r.path for r in records if r.sha256 not in before] + [
+            r.path for r in run.images if r.sha256 not in now
+        ]
         what = ", ".join(changed[:3]) if changed else "their order"
-        raise UcdError(f"the images are not those that {run.path} began with: {what}", "restore them, or train a new run")
+        raise UcdError(
+            f"the images are not those that {run.path} began with: {what}", "restore them, or train a new run"
+        )
 
 
 def _forget_later_metrics(run: Run, step: int) -> None:

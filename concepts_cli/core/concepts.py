@@ -19,7 +19,9 @@ def concept_tokens(count: int) -> tuple[str, ...]:
 class Concepts(nn.Module):
     """Embeddings (K, D) shared by all images, and raw weights (N, K)."""
 
-    def __init__(self, embeddings: Tensor, raw_weights: Tensor, *, constraint: str = "none", train_weights: bool = True):
+    def __init__(
+        self, embeddings: Tensor, raw_weights: Tensor, *, constraint: str = "none", train_weights: bool = True
+    ):
         super().__init__()
         self.embeddings = nn.Parameter(embeddings.float())
         self.raw_weights = nn.Parameter(raw_weights.float(), requires_grad=train_weights)
@@ -40,9 +42,9 @@ def initial_embeddings(
 ) -> Tensor:
     """Where the K embeddings start, (K, D): around the mean of the token table, or at given words.
 
-    `spread` is the standard deviation of the random part in units of the table's own, dimension by dimension. `words` is one
-    for all or one a concept, each a single token of the model; then the random part is added only where concepts share a word.
-    Raises UcdError for a word that the tokenizer splits.
+    `spread` is the standard deviation of the random part in units of the table's own, dimension by dimension. `words`
+    is one for all or one a concept, each a single token of the model; then the random part is added only where
+    concepts share a word. Raises UcdError for a word that the tokenizer splits.
     """
     table = model.token_table.float().cpu()
     noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=0) * spread
@@ -55,7 +57,9 @@ def initial_embeddings(
     for word in words:
         pieces = model.tokenizer(word, add_special_tokens=False).input_ids
         if len(pieces) != 1:
-            raise UcdError(f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", "choose words that are one token")
+            raise UcdError(
+                f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", "choose words that are one token"
+            )
         ids.append(pieces[0])
     shared = torch.tensor([words.count(word) > 1 for word in words])
     return table[ids] + noise * shared[:, None]

@@ -1,8 +1,8 @@
 """The loop that discovers: a generator of steps over frozen scores.
 
-Every draw of step s (images, mirrors, noise, timesteps, sentences) is a function of the seed and s alone, made for the whole batch
-of all processes and then cut. So a resumed run needs no state of any random generator, and two processes see what one with twice
-the batch would.
+Every draw of step s (images, mirrors, noise, timesteps, sentences) is a function of the seed and s alone, made for
+the whole batch of all processes and then cut. So a resumed run needs no state of any random generator, and two
+processes see what one with twice the batch would.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Batch:
-    """B noisy latents to be explained: `rows` of the weights, clean latents, noise, timesteps, a sentence index each."""
+    """B images to be explained: their rows of the weights, clean latents, noise, timesteps, a sentence each."""
 
     rows: Tensor
     latents: Tensor
@@ -49,8 +49,8 @@ class Batch:
 class ComposedLoss(nn.Module):
     """Eq. 10: mean squared distance of the target and the composition (eq. 11) of the concepts' scores.
 
-    Holds the trained parameters; the frozen model stays outside of its state. `sentences` are the templates that the concepts'
-    words are put into.
+    Holds the trained parameters; the frozen model stays outside of its state. `sentences` are the templates that the
+    concepts' words are put into.
     """
 
     def __init__(
@@ -89,10 +89,18 @@ class ComposedLoss(nn.Module):
 
 
 class Training:
-    """K concepts in the making: parameters, optimizer and step count; `steps()` runs it, `state()` is all that a resume needs."""
+    """K concepts in the making: parameters, optimizer and step count; `steps()` runs it, `state()` is all that a
+    resume needs.
+    """
 
     def __init__(
-        self, loss: ComposedLoss, latents: Latents, settings: TrainSettings, *, flip_probability: float, accelerator: Accelerator
+        self,
+        loss: ComposedLoss,
+        latents: Latents,
+        settings: TrainSettings,
+        *,
+        flip_probability: float,
+        accelerator: Accelerator,
     ):
         self.settings, self.latents, self.flip_probability = settings, latents, flip_probability
         self.accelerator = accelerator
@@ -137,7 +145,9 @@ class Training:
             value = self.accelerator.reduce(total, "mean").item()
             if not math.isfinite(value):
                 raise UcdError(
-                    f"the loss is {value} at step {self.step}", "lower train.learning_rate or use bf16 or float32", exit_code=1
+                    f"the loss is {value} at step {self.step}",
+                    "lower train.learning_rate or use bf16 or float32",
+                    exit_code=1,
                 )
             yield Step(self.step, value, rates[0])
 
@@ -180,13 +190,18 @@ class Training:
         for name, value in self.concepts.state_dict().items():
             if parts["concepts"][name].shape != value.shape:
                 was, now = tuple(parts["concepts"][name].shape), tuple(value.shape)
-                raise UcdError(f"the checkpoint's {name} is {was}, this run's {now}", "resume with the recipe and images it began with")
+                raise UcdError(
+                    f"the checkpoint's {name} is {was}, this run's {now}",
+                    "resume with the recipe and images it began with",
+                )
         self.concepts.load_state_dict(parts["concepts"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
-        self._optimizer.load_state_dict({"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]})
+        self._optimizer.load_state_dict(
+            {"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]}
+        )
         if self.accelerator.scaler and parts["scaler"]:
             self.accelerator.scaler.load_state_dict({name: value.item() for name, value in parts["scaler"].items()})
         self.step = int(tensors["step"])
@@ -209,4 +224,6 @@ def _schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, total_s
     scheduler = get_scheduler(
         settings.schedule, optimizer, num_warmup_steps=settings.warmup_steps, num_training_steps=total_steps
     )
-    return lambda step: [base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    return lambda step: [
+        base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]

@@ -30,7 +30,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Request:
-    """One image to be made: the terms of its score (one term with the guidance scale for a plain prompt), and its seed."""
+    """One image to be made: the terms of its score (one term with the guidance scale for a plain prompt), and its
+    seed.
+    """
 
     terms: tuple[Term, ...]
     seed: int
@@ -62,13 +64,17 @@ def composed_scores(model: StableDiffusion, requests: Sequence[Request]) -> Pred
 
 
 def seeded_noise(model: StableDiffusion, generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal latents (B, C, H, W), each from its own CPU generator: image n is the same in any batch, on any device."""
+    """Standard normal latents (B, C, H, W), each from its own CPU generator: image n is the same in any batch, on any
+    device.
+    """
     draws = [torch.randn(model.latent_shape(), generator=generator) for generator in generators]
     return torch.stack(draws).to(model.device)
 
 
 @torch.no_grad()
-def denoise(scheduler, latents: Tensor, predict: Predict, num_inference_steps: int, generators=None) -> Iterator[Tensor]:
+def denoise(
+    scheduler, latents: Tensor, predict: Predict, num_inference_steps: int, generators=None
+) -> Iterator[Tensor]:
     """Latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
     `generators`, one an image, feed the schedulers that add noise on the way.
@@ -91,7 +97,9 @@ def generate(
     scheduler: str = "ddim",
     batch_size: int = 8,
 ) -> Iterator[Image.Image]:
-    """A picture for every request, in order, `batch_size` at a time (requests of unlike term counts are batched apart)."""
+    """A picture for every request, in order, `batch_size` at a time (requests of unlike term counts are batched
+    apart).
+    """
     start = 0
     while start < len(requests):
         count = len(requests[start].terms)
@@ -103,9 +111,8 @@ def generate(
         generators = [torch.Generator().manual_seed(request.seed) for request in batch]
         latents = seeded_noise(model, generators)
         predict = composed_scores(model, batch)
-        for latents in denoise(model.scheduler(scheduler), latents, predict, num_inference_steps, generators):
-            pass
-        yield from map(to_image, model.decode(latents))
+        *_, clean = denoise(model.scheduler(scheduler), latents, predict, num_inference_steps, generators)
+        yield from map(to_image, model.decode(clean))
         start += len(batch)
 
 

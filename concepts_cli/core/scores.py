@@ -1,7 +1,7 @@
 """Scores composed: the equation that the whole project turns on.
 
-Shapes: B images, K concepts, C H W latents, T tokens, D text width. "Score" is what the UNet predicts, noise or velocity: both are
-affine in the score, and composing either by eq. 11 is the same.
+Shapes: B images, K concepts, C H W latents, T tokens, D text width. "Score" is what the UNet predicts, noise or
+velocity: both are affine in the score, and composing either by eq. 11 is the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from concepts_cli.models.stable_diffusion import StableDiffusion
 def compose(uncond: Tensor, conditional: Tensor, weights: Tensor) -> Tensor:
     """Eq. 11 of Liu et al. 2023: `uncond + sum_k w_k (cond_k - uncond)`.
 
-    Shapes: uncond (B, C, H, W), conditional (B, K, C, H, W), weights (B, K) -> (B, C, H, W). Guidance is K = 1 with w the
-    guidance scale; weights that sum to 1 leave no unconditional score in it.
+    Shapes: uncond (B, C, H, W), conditional (B, K, C, H, W), weights (B, K) -> (B, C, H, W). Guidance is K = 1 with w
+    the guidance scale; weights that sum to 1 leave no unconditional score in it.
     """
     return uncond + torch.einsum("bk,bkchw->bchw", weights, conditional - uncond[:, None])
 
@@ -27,8 +27,8 @@ def stacked_scores(
 ) -> Tensor:
     """All K conditional scores of every image, in one UNet call: hidden (B, K, T, D) -> (B, K, C, H, W).
 
-    With `checkpointed` the calls are one a concept, each recomputed in the backward pass: peak memory then does not grow with K,
-    for one more forward pass.
+    With `checkpointed` the calls are one a concept, each recomputed in the backward pass: peak memory then does not
+    grow with K, for one more forward pass.
     """
     count = hidden.shape[1]
     if checkpointed:

@@ -30,7 +30,8 @@ class ImageRecord:
 def find_images(places: Sequence[str | Path], images_per_folder: int | None = None) -> list[Path]:
     """Every image file of folders (searched to the bottom, names in order) and of single files.
 
-    `images_per_folder` keeps that many of each place. Raises UcdError for a place that does not exist and when nothing is found.
+    `images_per_folder` keeps that many of each place. Raises UcdError for a place that does not exist and when
+    nothing is found.
     """
     found: list[Path] = []
     for place in map(Path, places):
@@ -38,7 +39,9 @@ def find_images(places: Sequence[str | Path], images_per_folder: int | None = No
             found.append(place)
             continue
         if not place.is_dir():
-            raise UcdError(f"no such folder or image: {place}", "data.images lists folders or files, relative to the recipe")
+            raise UcdError(
+                f"no such folder or image: {place}", "data.images lists folders or files, relative to the recipe"
+            )
         inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not inside:
             raise UcdError(f"no images in {place}", f"looked for {', '.join(sorted(SUFFIXES))}")
@@ -83,7 +86,9 @@ def read_images(paths: Sequence[Path]) -> list[ImageRecord]:
             broken.append(str(path))
     if broken:
         shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        raise UcdError(f"not readable as an image: {shown}", "remove or convert: PNG, JPEG, WebP, BMP, TIFF and GIF are read")
+        raise UcdError(
+            f"not readable as an image: {shown}", "remove or convert: PNG, JPEG, WebP, BMP, TIFF and GIF are read"
+        )
     return records
 
 

@@ -18,7 +18,9 @@ from concepts_cli.models.stable_diffusion import StableDiffusion
 
 @dataclass
 class Latents:
-    """Means and standard deviations of N images' latents, each (O, N, C, h, w); O is 2 when mirrored ones are there, else 1."""
+    """Means and standard deviations of N images' latents, each (O, N, C, h, w); O is 2 when mirrored ones are there,
+    else 1.
+    """
 
     mean: Tensor
     std: Tensor
@@ -27,7 +29,9 @@ class Latents:
         return self.mean.shape[1]
 
     def draw(self, rows: Tensor, flip_probability: float, generator: torch.Generator) -> Tensor:
-        """One sample of the latents of the images `rows` (B,), mirrored with that probability -> (B, C, h, w), on the CPU."""
+        """One sample of the latents of the images `rows` (B,), mirrored with that probability -> (B, C, h, w), on the
+        CPU.
+        """
         mirrored = torch.zeros_like(rows)
         if self.mean.shape[0] == 2:
             mirrored = (torch.rand(rows.shape, generator=generator) < flip_probability).long()
@@ -43,7 +47,13 @@ def cache_folder() -> Path:
 
 
 def encode(
-    model: StableDiffusion, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool, batch_size: int = 8
+    model: StableDiffusion,
+    records: Sequence[ImageRecord],
+    *,
+    resolution: int,
+    resize: str,
+    mirrored: bool,
+    batch_size: int = 8,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Mean and standard deviation of a batch of images at a time, each (O, B, C, h, w)."""
     for start in range(0, len(records), batch_size):
@@ -54,8 +64,12 @@ def encode(
         yield torch.stack([mean.cpu() for mean, _ in encoded]), torch.stack([std.cpu() for _, std in encoded])
 
 
-def cache_file(model: StableDiffusion, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool) -> Path:
-    """Where these latents lie: named by everything they depend on, so that a file found there is always the right one."""
+def cache_file(
+    model: StableDiffusion, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool
+) -> Path:
+    """Where these latents lie: named by everything they depend on, so that a file found there is always the right
+    one.
+    """
     key = hashlib.sha256(f"1 {model.vae_fingerprint} {resolution} {resize} {mirrored}".encode())
     for record in records:
         key.update(record.sha256.encode())

@@ -1,7 +1,7 @@
 """Sentences to put a concept's word into while it is learned.
 
-The lists are textual inversion's (Gal et al., 2022, arXiv 2208.01618, appendix), which the paper draws from at random, one for
-every image of a step. Without a property the bare word is the prompt.
+The lists are textual inversion's (Gal et al., 2022, arXiv 2208.01618, appendix), which the paper draws from at
+random, one for every image of a step. Without a property the bare word is the prompt.
 """
 
 from __future__ import annotations

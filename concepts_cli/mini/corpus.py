@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from concepts_cli.data.prompts import OBJECT, STYLE
 from concepts_cli.mini import atlas
 
 SIZE = atlas.SIZE  # pixels, of a scene's side
@@ -44,24 +45,9 @@ HELD_OUT_BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 }
 NIGHT = np.array([0.36, 0.42, 0.72], dtype=np.float32)  # the share of red, green and blue light left at night
 
-# Textual inversion's templates, in which concepts are later learned: https://arxiv.org/abs/2208.01618.
-OBJECT_TEMPLATES = (
-    "a photo of a {}", "a rendering of a {}", "a cropped photo of the {}", "the photo of a {}", "a photo of a clean {}",
-    "a photo of a dirty {}", "a dark photo of the {}", "a photo of my {}", "a photo of the cool {}",
-    "a close-up photo of a {}", "a bright photo of the {}", "a cropped photo of a {}", "a photo of the {}",
-    "a good photo of the {}", "a photo of one {}", "a close-up photo of the {}", "a rendition of the {}",
-    "a photo of the clean {}", "a rendition of a {}", "a photo of a nice {}", "a good photo of a {}",
-    "a photo of the nice {}", "a photo of the small {}", "a photo of the weird {}", "a photo of the large {}",
-    "a photo of a cool {}", "a photo of a small {}", "a photo of {}", "a {}", "{}",
-)  # fmt: skip
-STYLE_TEMPLATES = (
-    "a painting in the style of {}", "a rendering in the style of {}", "a cropped painting in the style of {}",
-    "the painting in the style of {}", "a clean painting in the style of {}", "a dirty painting in the style of {}",
-    "a dark painting in the style of {}", "a picture in the style of {}", "a cool painting in the style of {}",
-    "a close-up painting in the style of {}", "a bright painting in the style of {}",
-    "a good painting in the style of {}", "one painting in the style of {}", "a nice painting in the style of {}",
-    "a small painting in the style of {}", "a weird painting in the style of {}", "a large painting in the style of {}",
-)  # fmt: skip
+# Concepts are later learned in the templates of `ucd train`, so captions use these, and the plainest of all.
+OBJECT_TEMPLATES = (*OBJECT, "a photo of {}", "a {}", "{}")
+STYLE_TEMPLATES = STYLE
 
 
 def _edges(image: np.ndarray) -> np.ndarray:

@@ -46,36 +46,32 @@ def follow(steps: Iterator[Step], log: Path) -> None:
             print(time.strftime("%H:%M:%S"), log.stem, line, flush=True)
 
 
+def stage_steps(stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEIGHTS) -> Iterator[Step]:
+    """The steps of one training stage, as they are made; closing the iterator saves a checkpoint."""
+    corpus = scenes.read_corpus(out / "corpus")
+    if stage == "unet":
+        if not (out / "latents.npy").exists():
+            encode_latents(corpus, read_autoencoder(out, weights), out / "latents.npy")
+        latents = np.load(out / "latents.npy", mmap_mode="r")
+        clip = averaged(build_clip(), out / "clip.pt") if (out / "clip.pt").exists() else build_clip()
+        yield from train_unet(corpus, latents, text_encoder(clip), out, seed=seed, budget=budget, weights=weights)
+    else:
+        train = {"vae": train_autoencoder, "clip": train_clip, "resnet": train_classifier}[stage]
+        yield from train(corpus, out, seed=seed, budget=budget)
+
+
 def run(stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEIGHTS) -> None:
     """Run one stage in `out`; `export` writes to `weights`."""
     if stage == "corpus":
         if not (out / "corpus" / "captions.json").exists():
             scenes.draw_corpus(out / "corpus", seed=seed)
-        return
-    if stage == "export":
+    elif stage == "export":
         export(out, weights)
-        return
-    corpus = scenes.read_corpus(out / "corpus")
-    if stage == "unet":
-        steps = _train_unet(corpus, out, seed=seed, budget=budget, weights=weights)
     else:
-        train = {"vae": train_autoencoder, "clip": train_clip, "resnet": train_classifier}[stage]
-        steps = train(corpus, out, seed=seed, budget=budget)
-    follow(steps, out / "logs" / f"{stage}.jsonl")
-    if stage == "vae":
-        vae = averaged(build_autoencoder(), out / "vae.pt")
-        standardized(vae, corpus.images[:4096]).save_pretrained(out / "vae")
-
-
-def _train_unet(corpus: scenes.Scenes, out: Path, *, seed: int, budget: Budget, weights: Path) -> Iterator[Step]:
-    """Encode the corpus if that isn't done, then train, from the text tower of the CLIP in `out` if it is there."""
-    path = out / "latents.npy"
-    if not path.exists():
-        encode_latents(corpus, read_autoencoder(out, weights), path)
-    trained = out / "clip.pt"
-    encoder = text_encoder(averaged(build_clip(), trained) if trained.exists() else build_clip())
-    latents = np.load(path, mmap_mode="r")
-    yield from train_unet(corpus, latents, encoder.requires_grad_(True), out, seed=seed, budget=budget, weights=weights)
+        follow(stage_steps(stage, out, seed=seed, budget=budget, weights=weights), out / "logs" / f"{stage}.jsonl")
+        if stage == "vae":
+            vae = averaged(build_autoencoder(), out / "vae.pt")
+            standardized(vae, scenes.read_corpus(out / "corpus").images[:4096]).save_pretrained(out / "vae")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -42,9 +42,12 @@ def warmup_cosine(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def warmup_constant(step: int, progress: float) -> float:
-    """A factor of the learning rate: up over 200 steps, then flat, so that training can go on for as long as it pays."""
-    return min(1.0, (step + 1) / 200)
+def warmup_flat_cooldown(step: int, progress: float) -> float:
+    """A factor of the learning rate: up over 200 steps, flat, and down over the last 15% of the budget.
+
+    A training that is resumed with a longer budget goes on at the flat rate.
+    """
+    return min(1.0, (step + 1) / 200) * min(1.0, max(0.05, (1 - progress) / 0.15))
 
 
 def step_rng(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class LearnedTokens(nn.Module):
     """Stands in for a text encoder's token table and looks a few extra ids up elsewhere.
 
-    The table keeps its size, its dtype and its values; gradients reach the learned rows (K, D) and nothing else. A text encoder
-    so equipped is otherwise the one that was loaded.
+    The table keeps its size, its dtype and its values; gradients reach the learned rows (K, D) and nothing else. A
+    text encoder so equipped is otherwise the one that was loaded.
     """
 
     def __init__(self, table: nn.Embedding):

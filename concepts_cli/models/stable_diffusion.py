@@ -73,7 +73,7 @@ class StableDiffusion:
             reason = str(error).strip().splitlines()
             raise UcdError(
                 f"model {name!r} could not be loaded: {reason[0] if reason else type(error).__name__}",
-                "give the id of a Stable Diffusion 1 or 2 model on the hub (with a network), a folder that holds one, or `mini`",
+                "give a hub id of a Stable Diffusion 1 or 2 model (needs a network), a folder that holds one, or mini",
             ) from error
         return cls(pipeline, name, device=device, dtype=dtype)
 
@@ -93,10 +93,12 @@ class StableDiffusion:
         return self._tokens.table.weight
 
     def set_concepts(self, tokens: Sequence[str], embeddings: Tensor) -> None:
-        """Give `tokens` the meaning of the rows of `embeddings` (K, D) in every later prompt; gradients flow to them."""
+        """Let `tokens` mean the rows of `embeddings` (K, D) in every later prompt; gradients flow to them."""
         known = set(self.tokenizer.get_vocab()) - set(self.tokenizer.get_added_vocab())
         if taken := known.intersection(tokens):
-            raise UcdError(f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "name the concepts otherwise")
+            raise UcdError(
+                f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "name the concepts otherwise"
+            )
         self.tokenizer.add_tokens(list(tokens))
         self._tokens.learn(self.tokenizer.convert_tokens_to_ids(list(tokens)), embeddings.to(self.device))
 
@@ -119,7 +121,7 @@ class StableDiffusion:
         return len(self.tokenizer(prompt).input_ids) > self.tokenizer.model_max_length
 
     def token_positions(self, prompt: str, text: str) -> list[int]:
-        """Positions in the T tokens of `prompt` (0 is the start token) that belong to any occurrence of `text` in it."""
+        """Which of the T tokens of `prompt` (0 is the start token) belong to an occurrence of `text`."""
         ids = self.tokenize([prompt])[0].tolist()
         part = self.tokenizer(text, add_special_tokens=False).input_ids
         starts = [i for i in range(len(ids) - len(part) + 1) if part and ids[i : i + len(part)] == part]
@@ -128,13 +130,13 @@ class StableDiffusion:
     # ---- images
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """(C, H, W) of an image of `height` x `width` px (the model's own resolution by default)."""
+        """(C, H, W) of an image of `height` x `width` px, by default the model's own."""
         size = [side or self.resolution for side in (height, width)]
         return (self.latent_channels, size[0] // self.vae_scale, size[1] // self.vae_scale)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, 3, H, W) in [-1, 1] -> mean and standard deviation (B, C, h, w) of their latents, scaled as the UNet's."""
+        """Pixels (B, 3, H, W) in [-1, 1] -> mean and standard deviation (B, C, h, w) of their scaled latents."""
         posterior = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist
         scale = self.vae.config.scaling_factor
         return posterior.mean.float() * scale, posterior.std.float() * scale
@@ -155,7 +157,10 @@ class StableDiffusion:
     # ---- noise
 
     def predict(self, noisy_latents: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """The UNet's output, noise or velocity: (B, C, h, w), timesteps (B,) or (), hidden (B, T, D') -> (B, C, h, w)."""
+        """The UNet's output, noise or velocity.
+
+        Shapes: noisy_latents (B, C, h, w), timesteps (B,) or (), encoder_hidden_states (B, T, D') -> (B, C, h, w).
+        """
         prediction = self.unet(
             noisy_latents.to(self.dtype), timesteps, encoder_hidden_states.to(self.dtype), return_dict=False
         )[0]
@@ -174,7 +179,10 @@ class StableDiffusion:
 
 
 def chosen_device(name: str | torch.device | None = None) -> torch.device:
-    """`name`, or the best there is: the first CUDA device, then Apple's, then the CPU. Raises UcdError for one that isn't there."""
+    """`name`, or the best there is: the first CUDA device, then Apple's, then the CPU.
+
+    Raises UcdError for a device that isn't there.
+    """
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -183,9 +191,14 @@ def chosen_device(name: str | torch.device | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UcdError(f"no such device: {name!r}", "cuda, cuda:1, mps or cpu") from error
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 0)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+        device.type, 0
+    )
     if (device.index or 0) >= there:
-        raise UcdError(f"no device {name!r} here", f"there is {chosen_device()}" + (", and cpu" if chosen_device().type != "cpu" else ""))
+        raise UcdError(
+            f"no device {name!r} here",
+            f"there is {chosen_device()}" + (", and cpu" if chosen_device().type != "cpu" else ""),
+        )
     return device
 
 
@@ -198,7 +211,9 @@ def _refuse_other_families(name: str, source: str) -> None:
         return
     index = folder / "model_index.json"
     if not index.is_file():
-        raise UcdError(f"{name} holds no diffusers pipeline", "it needs a model_index.json; `mini` is the model that ships")
+        raise UcdError(
+            f"{name} holds no diffusers pipeline", "it needs a model_index.json; `mini` is the model that ships"
+        )
     family = json.loads(index.read_text()).get("_class_name")
     if family != "StableDiffusionPipeline":
         raise UcdError(f"{name} is a {family}", "only Stable Diffusion 1 and 2 (StableDiffusionPipeline) are supported")

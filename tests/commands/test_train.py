@@ -101,7 +101,7 @@ def test_an_interrupt_finishes_the_step_writes_a_checkpoint_and_can_be_resumed(w
 def test_a_resume_with_other_images_is_refused_by_name(workplace, recipe_file, image_folder):
     run = run_recipe(recipe_file)
     (image_folder / "3.png").write_bytes((image_folder / "4.png").read_bytes())
-    with pytest.raises(UcdError, match="3.png"):
+    with pytest.raises(UcdError, match=r"3\.png"):
         run_recipe(recipe_file, output=run.path, resume=True)
 
 
@@ -116,7 +116,9 @@ def test_a_folder_that_holds_something_is_not_written_to(workplace, recipe_file)
 
 def test_plan_counts_steps_as_images_times_iterations(workplace, recipe_file):
     recipe = load_recipe(recipe_file)
-    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_steps=None, iterations_per_image=7))
+    recipe = dataclasses.replace(
+        recipe, train=dataclasses.replace(recipe.train, max_steps=None, iterations_per_image=7)
+    )
     planned = plan(recipe)
     assert (planned.images, planned.concepts, planned.steps, planned.images_per_step) == (6, 2, 42, 4)
     assert not (workplace / "runs").exists()

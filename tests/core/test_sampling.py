@@ -49,7 +49,9 @@ def test_image_n_is_the_same_at_any_batch_size(tiny_model):
 
 
 def test_composition_of_one_term_is_sampling_and_order_and_zero_do_not_matter(tiny_model):
-    cat, dog, red = (Term(f"a photo of a {word}", weight) for word, weight in (("cat", 5.0), ("dog", 3.0), ("red", 0.0)))
+    cat, dog, red = (
+        Term(f"a photo of a {word}", weight) for word, weight in (("cat", 5.0), ("dog", 3.0), ("red", 0.0))
+    )
 
     def picture(*terms):
         return np.asarray(next(generate(tiny_model, [Request(terms, seed=7)], num_inference_steps=4))).astype(int)

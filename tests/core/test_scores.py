@@ -32,8 +32,14 @@ def draw(model) -> Batch:
     )
 
 
+def plain_score(model, noisy, t, prompt) -> torch.Tensor:
+    return model.unet(noisy, t, encoder_hidden_states=model.encode_prompts([prompt])).sample
+
+
 def plain_loss(model, concepts, batch) -> torch.Tensor:
-    """Eq. 10 and 11 word by word: one image, one concept, one UNet call at a time, through the resized vocabulary of the encoder."""
+    """Eq. 10 and 11 word by word: one image, one concept, one UNet call at a time, through the resized vocabulary of
+    the encoder.
+    """
     alphas = model.scheduler("ddpm").alphas_cumprod
     weights = concepts.raw_weights.softmax(-1) if concepts.constraint == "softmax" else concepts.raw_weights
     total = 0.0
@@ -43,13 +49,12 @@ def plain_loss(model, concepts, batch) -> torch.Tensor:
         noisy = a.sqrt() * x + (1 - a).sqrt() * noise
         target = noise if model.prediction_type == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x
 
-        def score(prompt):
-            return model.unet(noisy, t, encoder_hidden_states=model.encode_prompts([prompt])).sample
-
-        uncond = score("").detach()
+        uncond = plain_score(model, noisy, t, "").detach()
         composed = uncond
         for k, token in enumerate(concept_tokens(concepts.count)):
-            composed = composed + weights[row, k] * (score(SENTENCES[batch.sentences[b]].format(token)) - uncond)
+            composed = composed + weights[row, k] * (
+                plain_score(model, noisy, t, SENTENCES[batch.sentences[b]].format(token)) - uncond
+            )
         total = total + ((target - composed) ** 2).mean()
     return total / len(batch.rows)
 

@@ -9,7 +9,9 @@ from concepts_cli.data.images import find_images, open_image, read_images, to_pi
 
 
 def encode_all(model, records, mirrored=True):
-    means, stds = zip(*cache.encode(model, records, resolution=32, resize="squash", mirrored=mirrored, batch_size=4), strict=True)
+    means, stds = zip(
+        *cache.encode(model, records, resolution=32, resize="squash", mirrored=mirrored, batch_size=4), strict=True
+    )
     return cache.Latents(torch.cat(means, dim=1), torch.cat(stds, dim=1))
 
 
@@ -44,7 +46,10 @@ def test_the_cache_is_found_again_and_depends_on_everything(tiny_model, image_fo
     found = cache.load_cached(path)
     assert torch.equal(found.mean, latents.mean) and torch.equal(found.std, latents.std)
     others = {cache.cache_file(tiny_model, records[:-1], **how)}
-    others |= {cache.cache_file(tiny_model, records, **(how | change)) for change in ({"resolution": 64}, {"resize": "crop"}, {"mirrored": False})}
+    others |= {
+        cache.cache_file(tiny_model, records, **(how | change))
+        for change in ({"resolution": 64}, {"resize": "crop"}, {"mirrored": False})
+    }
     assert len(others) == 4 and path not in others
     path.write_bytes(path.read_bytes()[:100])
     assert cache.load_cached(path) is None
