@@ -161,9 +161,7 @@ def bare_name(token: str) -> str:
 
 
 def find_run(given: str | Path | None = None) -> Run:
-    """The run that is meant: `given`, else $UCD_RUN, else the newest one in ./runs. Raises UcdError when there is
-    none.
-    """
+    """The run that is meant: `given`, else $UCD_RUN, else the newest in ./runs. Raises UcdError for none."""
     given = given or os.environ.get("UCD_RUN")
     if given:
         for path in (Path(given), RUNS / given):

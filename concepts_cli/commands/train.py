@@ -198,9 +198,7 @@ def _preview(run: Run, recipe: Recipe, model: StableDiffusion, tokens: tuple[str
 
 
 def _check_same_images(run: Run, records: list[ImageRecord]) -> None:
-    """A run goes on with the images it began with, wherever they lie now. Raises UcdError naming the first that
-    differ.
-    """
+    """A run goes on with the images it began with, wherever they lie now. Raises UcdError naming those that differ."""
     before, now = [r.sha256 for r in run.images], [r.sha256 for r in records]
     if before != now:
         changed = [r.path for r in records if r.sha256 not in before] + [

@@ -30,9 +30,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Request:
-    """One image to be made: the terms of its score (one term with the guidance scale for a plain prompt), and its
-    seed.
-    """
+    """One image to be made: the terms of its score and its seed. A plain prompt is one term at the guidance scale."""
 
     terms: tuple[Term, ...]
     seed: int
@@ -64,9 +62,7 @@ def composed_scores(model: StableDiffusion, requests: Sequence[Request]) -> Pred
 
 
 def seeded_noise(model: StableDiffusion, generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal latents (B, C, H, W), each from its own CPU generator: image n is the same in any batch, on any
-    device.
-    """
+    """Standard normal latents (B, C, H, W), each from its own CPU generator: the same in any batch, on any device."""
     draws = [torch.randn(model.latent_shape(), generator=generator) for generator in generators]
     return torch.stack(draws).to(model.device)
 
@@ -97,9 +93,7 @@ def generate(
     scheduler: str = "ddim",
     batch_size: int = 8,
 ) -> Iterator[Image.Image]:
-    """A picture for every request, in order, `batch_size` at a time (requests of unlike term counts are batched
-    apart).
-    """
+    """A picture for every request, in order, `batch_size` at a time; requests of unlike term counts apart."""
     start = 0
     while start < len(requests):
         count = len(requests[start].terms)

@@ -29,9 +29,7 @@ class Latents:
         return self.mean.shape[1]
 
     def draw(self, rows: Tensor, flip_probability: float, generator: torch.Generator) -> Tensor:
-        """One sample of the latents of the images `rows` (B,), mirrored with that probability -> (B, C, h, w), on the
-        CPU.
-        """
+        """A sample of the latents of the images `rows` (B,), some mirrored -> (B, C, h, w), on the CPU."""
         mirrored = torch.zeros_like(rows)
         if self.mean.shape[0] == 2:
             mirrored = (torch.rand(rows.shape, generator=generator) < flip_probability).long()
@@ -67,9 +65,7 @@ def encode(
 def cache_file(
     model: StableDiffusion, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool
 ) -> Path:
-    """Where these latents lie: named by everything they depend on, so that a file found there is always the right
-    one.
-    """
+    """Where these latents lie: the name has everything that they depend on, so that what is there is right."""
     key = hashlib.sha256(f"1 {model.vae_fingerprint} {resolution} {resize} {mirrored}".encode())
     for record in records:
         key.update(record.sha256.encode())

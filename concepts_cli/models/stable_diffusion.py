@@ -113,7 +113,7 @@ class StableDiffusion:
         return batch.input_ids.to(self.device)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Hidden states (P, T, D') of prompts, learned tokens included. A long prompt is cut at the encoder's length."""
+        """Hidden states (P, T, D') of prompts, learned tokens included; a long prompt is cut at T tokens."""
         return self.text_encoder(self.tokenize(prompts))[0]
 
     def is_truncated(self, prompt: str) -> bool:
