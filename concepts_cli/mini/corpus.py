@@ -3,8 +3,8 @@
     scene = draw_scene(np.random.default_rng(0))
     scene.caption   # 'a photo of a tiger on blue'
 
-A scene has one or two objects in one of four drawing styles, on a plain or graded background, by day or at night, perhaps seen
-through a filter (`STYLES`). The same generator state draws the same scene.
+A scene has one or two objects in one of four drawing styles, on a plain or graded background, by day or at night,
+perhaps seen through a filter (`STYLES`). The same generator state draws the same scene.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,13 @@ class Scene:
     @property
     def facts(self) -> list[str]:
         """All that a caption could truly name."""
-        return [*self.labels, self.drawing, self.background, "night" if self.night else "day", *filter(None, [self.style])]
+        return [
+            *self.labels,
+            self.drawing,
+            self.background,
+            "night" if self.night else "day",
+            *filter(None, [self.style]),
+        ]
 
 
 def draw_scene(
@@ -109,8 +115,8 @@ def draw_scene(
 ) -> Scene:
     """Draw a scene; what is not given is chosen by `rng`, as in the training corpus.
 
-    `labels` are one or two of `CLASSES`; `style=""` means no filter. With `held_out` the background and the placement are such
-    as training never has. Raises ValueError for a name that does not exist.
+    `labels` are one or two of `CLASSES`; `style=""` means no filter. With `held_out` the background and the placement
+    are such as training never has. Raises ValueError for a name that does not exist.
     """
     # Every choice is drawn, used or not: giving one part leaves the others as they were.
     chance = rng.random(4)
@@ -158,7 +164,9 @@ def _draw_background(rng: np.random.Generator, colour: tuple[int, int, int]) -> 
     return np.clip(gradient[:, None, None] * shade, 0, 255).repeat(SIZE, axis=1)
 
 
-def _place(rng: np.random.Generator, sprite: np.ndarray, i: int, count: int, held_out: bool) -> tuple[np.ndarray, int, int]:
+def _place(
+    rng: np.random.Generator, sprite: np.ndarray, i: int, count: int, held_out: bool
+) -> tuple[np.ndarray, int, int]:
     """Object `i` of `count`, scaled and perhaps mirrored, and the row and column of its upper left corner."""
     side = int(rng.integers(50, 59) if count == 1 else rng.integers(28, 33))
     middle = SIZE / 2 if count == 1 else SIZE * (1 + 2 * i) / 4
@@ -167,7 +175,9 @@ def _place(rng: np.random.Generator, sprite: np.ndarray, i: int, count: int, hel
         shift = [rng.choice([-1, 1]) * rng.uniform(r, r + 1.5) for r in reach]
     else:
         shift = [rng.uniform(-r, r) for r in reach]
-    left, top = (int(np.clip(round(m + s - side / 2), 0, SIZE - side)) for m, s in zip((middle, SIZE / 2), shift, strict=True))
+    left, top = (
+        int(np.clip(round(m + s - side / 2), 0, SIZE - side)) for m, s in zip((middle, SIZE / 2), shift, strict=True)
+    )
     picture = Image.fromarray(sprite).resize((side, side), Image.Resampling.BILINEAR)
     picture = np.asarray(picture, dtype=np.float32)
     return (picture[:, ::-1] if rng.random() < 0.5 else picture), top, left
@@ -207,4 +217,6 @@ def words() -> list[str]:
 def claims(caption: str) -> frozenset[str]:
     """What a caption names; it is true of every scene that has these among its `facts`."""
     text = f" {caption} "
-    return frozenset(name for name in (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, "night", "day") if f" {name} " in text)
+    return frozenset(
+        name for name in (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, "night", "day") if f" {name} " in text
+    )

@@ -58,7 +58,9 @@ def muon_and_adamw(
     """Optimizers for all of `module`: embeddings, biases, norms and convolutions of pixels or latents go to AdamW."""
     matrices, others = [], []
     for name, parameter in module.named_parameters():
-        hidden = parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= 48 and "embedding.weight" not in name
+        hidden = (
+            parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= 48 and "embedding.weight" not in name
+        )
         (matrices if hidden and muon else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay)]
     return optimizers + ([Muon(matrices, lr, weight_decay=weight_decay)] if matrices else [])

@@ -3,8 +3,8 @@
     python -m concepts_cli.mini.pretrain all --out runs/mini
     python -m concepts_cli.mini.pretrain unet --out runs/mini --minutes 90
 
-Stages: corpus, vae, clip, resnet, unet, export. Each needs the ones before it, writes a checkpoint into OUT, goes on from it
-when called again, and logs to OUT/logs/STAGE.jsonl.
+Stages: corpus, vae, clip, resnet, unet, export. Each needs the ones before it, writes a checkpoint into OUT, goes on
+from it when called again, and logs to OUT/logs/STAGE.jsonl.
 """
 
 import argparse
@@ -76,13 +76,17 @@ def run(stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEI
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m concepts_cli.mini.pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"], metavar="STAGE", help=", ".join(STAGES) + " or all")
+    parser.add_argument(
+        "stages", nargs="+", choices=[*STAGES, "all"], metavar="STAGE", help=", ".join(STAGES) + " or all"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder for corpus, checkpoints and logs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="length of each stage; default: " + str(MINUTES))
     parser.add_argument("--steps", type=int, help="length of each stage in steps, instead")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through the generators, which save their checkpoints
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # leaves through the generators, which save their checkpoints
     for stage in STAGES if "all" in chosen.stages else chosen.stages:
         budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
         run(stage, chosen.out, seed=chosen.seed, budget=budget)

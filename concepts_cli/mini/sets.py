@@ -2,8 +2,8 @@
 
     python -m concepts_cli.mini.sets s2 my-pictures --seed 3
 
-writes my-pictures/images/image-00.png … in no telling order, and my-pictures/classes.json: what is in each. The backgrounds and
-placements are such as the built-in model has never seen.
+writes my-pictures/images/image-00.png … in no telling order, and my-pictures/classes.json: what is in each. The
+backgrounds and placements are such as the built-in model has never seen.
 """
 
 import argparse
@@ -24,8 +24,8 @@ NAMES = (*SETS, "scenes", "styles")
 def draw_set(name: str, *, images_per_class: int = 5, seed: int = 0) -> list[tuple[Scene, list[str]]]:
     """The scenes of a set in random order, each with its hidden classes.
 
-    `s1` to `s4`: one object an image, `images_per_class` of each of five classes. `scenes`: two of four objects, by day or at
-    night. `styles`: each of four filters over objects of any kind; the filter comes first among the classes.
+    `s1` to `s4`: one object an image, `images_per_class` of each of five classes. `scenes`: two of four objects, by
+    day or at night. `styles`: each of four filters over objects of any kind; the filter comes first among the classes.
     """
     if name not in NAMES:
         raise ValueError(f"no set {name!r}: expected one of {', '.join(NAMES)}")
@@ -50,7 +50,7 @@ def draw_set(name: str, *, images_per_class: int = 5, seed: int = 0) -> list[tup
 
 
 def write_set(name: str, folder: Path, *, images_per_class: int = 5, seed: int = 0) -> list[Path]:
-    """Write a set's pictures to `folder`/images and their classes to `folder`/classes.json; returns the pictures' paths."""
+    """Write a set to `folder`/images and its classes to `folder`/classes.json; returns the pictures' paths."""
     pictures = Path(folder) / "images"
     pictures.mkdir(parents=True, exist_ok=True)
     classes, paths = {}, []

@@ -50,7 +50,7 @@ def train_autoencoder(
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = step_rng(seed, step)
-        # Without other colours it learns the few backgrounds of the corpus by heart, and paints every other one as the nearest.
+        # Else it learns the few backgrounds of the corpus by heart, and paints any other as the nearest.
         images = recoloured(pixels(scenes.images[rng.integers(len(scenes), size=batch_size)]), generator)
         images = images.contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(images).latent_dist
@@ -67,7 +67,8 @@ def train_autoencoder(
 def standardized(vae: AutoencoderKL, images) -> AutoencoderKL:
     """The same autoencoder, with each latent channel shifted and scaled to mean 0 and deviation 1 over `images`.
 
-    Pipelines know one scaling factor for all channels and no shift, so both go into the 1x1 convolutions at the latents' door.
+    Pipelines know one scaling factor for all channels and no shift, so both go into the 1x1 convolutions at the
+    latents' door.
     """
     means = torch.cat([vae.encode(pixels(images[i : i + 64])).latent_dist.mean for i in range(0, len(images), 64)])
     shift, scale = means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))

@@ -1,7 +1,8 @@
 """What every stage of pretraining shares: a budget, the moving average, exact resuming.
 
-A stage is a generator of `Step`s: whoever calls it logs, and stops when he likes. All that is random in step n is drawn from
-(seed, n), so a checkpoint needs no random state, and a resumed training repeats an uninterrupted one bit by bit.
+A stage is a generator of `Step`s: whoever calls it logs, and stops when he likes. All that is random in step n is
+drawn from (seed, n), so a checkpoint needs no random state, and a resumed training repeats an uninterrupted one bit by
+bit.
 """
 
 import math
@@ -89,7 +90,9 @@ class Training:
                 values = losses(self.step)
                 self._update(values["loss"], self.schedule(self.step - self.first, progress))
                 self.seconds = time.monotonic() - start
-                yield Step(self.step, self.samples, self.seconds, {name: float(v.detach()) for name, v in values.items()})
+                yield Step(
+                    self.step, self.samples, self.seconds, {name: float(v.detach()) for name, v in values.items()}
+                )
                 if time.monotonic() - saved > 60 * self.save_minutes:
                     self.save()
                     saved = time.monotonic()

@@ -1,0 +1,93 @@
+"""Stage `export`: the averaged weights of every stage, as other people's loaders read them, in float16.
+
+weights/            StableDiffusionPipeline.from_pretrained(weights, torch_dtype=torch.float32)
+weights/clip/       open_clip.create_model_and_transforms(f"local-dir:{weights}/clip"), and get_tokenizer likewise
+weights/resnet/     timm.create_model(config["architecture"], **config["model_args"]), then model.safetensors
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
+from torch import nn
+
+from concepts_cli.mini.corpus import CLASSES, SIZE
+from concepts_cli.mini.tokenizer import build_tokenizer, save_tokenizer
+from concepts_cli.mini.train_classifier import ARCHITECTURE, SHAPE, build_classifier
+from concepts_cli.mini.train_clip import NORMALIZATION, build_clip, model_config, text_encoder
+from concepts_cli.mini.train_unet import build_scheduler, build_unet, read_autoencoder
+from concepts_cli.mini.training import averaged
+
+
+def averaged_unet(folder: Path) -> nn.ModuleDict:
+    """The denoiser and its text encoder after `folder/unet.pt`."""
+    module = nn.ModuleDict({"unet": build_unet(), "text_encoder": text_encoder(build_clip())})
+    return averaged(module, folder / "unet.pt")
+
+
+def build_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """The pipeline of the checkpoints in `folder`, in float32."""
+    module = averaged_unet(folder)
+    pipeline = StableDiffusionPipeline(
+        vae=read_autoencoder(folder),
+        text_encoder=module["text_encoder"],
+        tokenizer=build_tokenizer(),
+        unet=module["unet"],
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def export(folder: Path, weights: Path) -> None:
+    """Write what has been trained in `folder` to `weights`, file by file, each moved into its place when complete."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        fresh = Path(temporary)
+        if (folder / "unet.pt").exists():
+            build_pipeline(folder).to(torch.float16).save_pretrained(fresh)
+            save_tokenizer(fresh / "tokenizer")
+            state = torch.load(folder / "unet.pt", weights_only=True)
+            progress = {"steps": state["step"], "samples": state["samples"]}
+            (fresh / "training.json").write_text(json.dumps(progress) + "\n")
+        if (folder / "clip.pt").exists():
+            clip = averaged(build_clip(), folder / "clip.pt")
+            _save(clip, fresh / "clip" / "open_clip_model.safetensors")
+            config = {"model_cfg": model_config(), "preprocess_cfg": NORMALIZATION}
+            (fresh / "clip" / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+            save_tokenizer(fresh / "clip")
+        if (folder / "resnet.pt").exists():
+            _save(averaged(build_classifier(), folder / "resnet.pt"), fresh / "resnet" / "model.safetensors")
+            config = {
+                "architecture": ARCHITECTURE,
+                "model_args": SHAPE,
+                "label_names": CLASSES,
+                "input_size": [3, SIZE, SIZE],
+                "mean": NORMALIZATION["mean"],
+                "std": NORMALIZATION["std"],
+            }
+            (fresh / "resnet" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        _move(fresh, weights)
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in module.half().state_dict().items()}, path)
+
+
+def _move(fresh: Path, weights: Path) -> None:
+    """Replace the files in `weights` by those in `fresh`, each at once: a reader finds the old one or the new."""
+    for source in sorted(path for path in fresh.rglob("*") if path.is_file()):
+        target = weights / source.relative_to(fresh)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")  # on the same file system as the target
+        shutil.copyfile(source, part)
+        os.replace(part, target)

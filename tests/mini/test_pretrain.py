@@ -1,0 +1,82 @@
+"""Every stage trains, resumes to the same weights, and the whole exports to folders that others can load."""
+
+import json
+
+import pytest
+import torch
+
+from concepts_cli.mini import pretrain, scenes
+from concepts_cli.mini.measure import load_classifier, load_clip, load_pipeline
+from concepts_cli.mini.training import Budget, Training, warmup_cosine, warmup_flat_cooldown
+
+STAGES = ("vae", "clip", "resnet", "unet")
+CHECKPOINTS = {"vae": "vae.pt", "clip": "clip.pt", "resnet": "resnet.pt", "unet": "unet.pt"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which every stage has trained two steps at once, on 96 scenes."""
+    folder = tmp_path_factory.mktemp("mini")
+    scenes.draw_corpus(folder / "corpus", seed=3, count=96)
+    for stage in STAGES:
+        pretrain.run(stage, folder, seed=3, budget=Budget(steps=2), weights=folder / "nothing")
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resumes_bit_by_bit(trained, tmp_path, stage):
+    for name in ("corpus", "clip.pt", "vae", "latents.npy"):
+        if name != CHECKPOINTS[stage]:
+            (tmp_path / name).symlink_to(trained / name)
+    steps = pretrain.stage_steps(stage, tmp_path, seed=3, budget=Budget(steps=2), weights=tmp_path / "nothing")
+    assert next(steps).number == 1
+    steps.close()  # as an interruption would
+    pretrain.run(stage, tmp_path, seed=3, budget=Budget(steps=2), weights=tmp_path / "nothing")
+    resumed, straight = (torch.load(folder / CHECKPOINTS[stage]) for folder in (tmp_path, trained))
+    assert resumed["step"] == straight["step"] == 2
+    for part in ("module", "average"):
+        for name, tensor in straight[part].items():
+            assert torch.equal(resumed[part][name], tensor), name
+
+
+def test_exports_what_others_load(trained, tmp_path):
+    pretrain.run("export", trained, seed=3, budget=Budget(), weights=tmp_path)
+    pipeline = load_pipeline(tmp_path)
+    saved = torch.load(trained / "unet.pt")["average"]["unet.conv_in.weight"]
+    torch.testing.assert_close(pipeline.unet.conv_in.weight, saved, atol=1e-3, rtol=1e-3)  # float16 between
+    load_clip(tmp_path), load_classifier(tmp_path)
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 2
+
+
+def test_goes_on_from_exported_weights(trained, tmp_path):
+    """In a fresh clone there is no checkpoint: the shipped weights and their count of steps are the start."""
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    pretrain.run("export", trained, seed=3, budget=Budget(), weights=weights)
+    (out).mkdir()
+    (out / "corpus").symlink_to(trained / "corpus")
+    steps = pretrain.stage_steps("unet", out, seed=3, budget=Budget(steps=3), weights=weights)
+    assert next(steps).number == 3
+    steps.close()
+    assert torch.load(out / "unet.pt")["samples"] > torch.load(trained / "unet.pt")["samples"]
+
+
+def test_schedules():
+    assert warmup_cosine(0, 0.0) == pytest.approx(0.01)
+    assert warmup_cosine(1000, 1.0) == pytest.approx(0.02)
+    assert warmup_flat_cooldown(1000, 0.5) == 1.0
+    assert warmup_flat_cooldown(1000, 1.0) == pytest.approx(0.05)
+
+
+def test_a_resumed_module_keeps_its_optimizer_state(tmp_path):
+    def one_step():
+        torch.manual_seed(0)
+        module = torch.nn.Linear(2, 1)
+        training = Training(module, [torch.optim.AdamW(module.parameters(), lr=0.1)], tmp_path / "x.pt", batch_size=1)
+        yield from training.run(Budget(steps=3), lambda step: {"loss": module(torch.ones(1, 2)).square().mean()})
+
+    steps = one_step()
+    first = next(steps)
+    steps.close()
+    rest = list(one_step())
+    assert first.number == 1 and [step.number for step in rest] == [2, 3]
+    assert rest[-1].samples == 3
