@@ -21,7 +21,7 @@ from concepts_cli.metrics.resnet import ResNetScorer, load_built_in_resnet, load
 from concepts_cli.models import BUILT_IN
 from concepts_cli.models.stable_diffusion import chosen_device
 from concepts_cli.output import Output, plain
-from concepts_cli.pictures import concept_order, fill
+from concepts_cli.pictures import concept_order, fill, png_text
 from concepts_cli.run_dir import Run, bare_name, write_json
 
 SCORED = ("clip", "resnet")  # metrics over samples, by a model
@@ -117,9 +117,18 @@ def _scorer(metric: str, run: Run, names: Sequence[str], device: torch.device) -
 
 
 def _own_samples(run: Run, device: str | None, out: Output) -> Samples:
-    """The run's samples. A concept that has none gets the recipe's number of them."""
+    """The run's samples. A concept that has none gets the recipe's number of them.
+
+    Raises UcdError for samples of an earlier training: their numbers would be another run's.
+    """
     folder = run.path / "samples"
     groups = {bare_name(token): _images(folder / bare_name(token)) for token in run.tokens}
+    order = concept_order(run, run.recipe.sample)
+    ours = order.metadata(order.planned[0][1])["concepts"]
+    stale = [path for paths in groups.values() for path in paths if png_text(path).get("concepts", ours) != ours]
+    if stale:
+        problem = f"{len(stale)} samples in {folder} show concepts of an earlier training, such as {stale[0].name}"
+        raise UcdError(problem, "make them anew: ucd sample --concept all --force")
     if missing := [name for name, paths in groups.items() if not paths]:
         fill(concept_order(run, run.recipe.sample, concepts=missing), device=device, out=out)
         groups = {name: _images(folder / name) for name in groups}

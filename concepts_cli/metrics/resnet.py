@@ -73,7 +73,7 @@ def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNe
     folder = weights / "resnet"
     config = json.loads((folder / "config.json").read_text())
     names: list[str] = config["label_names"]
-    model = timm.create_model(config["architecture"], num_classes=len(names), **config.get("model_args", {}))
+    model = timm.create_model(config["architecture"], **config["model_args"])
     model.load_state_dict(load_file(folder / "model.safetensors"))
 
     def find_labels(class_names: Sequence[str]) -> list[int]:

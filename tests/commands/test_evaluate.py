@@ -13,6 +13,7 @@ from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.data.images import open_image
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from concepts_cli.run_dir import Run
 
 OUT = Output(quiet=True)
 COLOURS = {"cat": 0, "dog": 1, "fox": 2}  # a class is a channel
@@ -103,6 +104,14 @@ def test_samples_are_made_when_missing_and_kept(tiny_run):
 def test_other_prompts_samples_are_not_a_concepts(tiny_run, samples):
     paint(tiny_run.path / "samples", {"t1": [(1, 0, 0)], "t2": [(0, 1, 0)], "a-photo-of-a-cat": [(0, 0, 1)]})
     assert evaluate(tiny_run, device="cpu", out=OUT)["metrics"]["clip"]["images"] == 2
+
+
+def test_samples_of_an_earlier_training_are_refused(tiny_run):
+    evaluate(tiny_run, device="cpu", out=OUT)
+    again = Run(tiny_run.path)
+    again.save_concepts(tiny_run.tokens, tiny_run.embeddings + 1, tiny_run.weights)
+    with pytest.raises(UcdError, match="4 samples in .* show concepts of an earlier training"):
+        evaluate(again, device="cpu", out=OUT)
 
 
 def test_evaluation_json_keeps_what_other_calls_found(tiny_run, samples):

@@ -84,7 +84,8 @@ def test_the_built_in_resnet_comes_from_its_folder(pictures, tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=3).eval()
     save_file(model.half().state_dict(), folder / "model.safetensors")
-    config = {"architecture": "test_resnet", "label_names": ["cat", "dog", "polar bear"], "threshold": 1.5}
+    config = {"architecture": "test_resnet", "model_args": {"num_classes": 3}, "threshold": 1.5}
+    config |= {"label_names": ["cat", "dog", "polar bear"]}
     config |= {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3}
     (folder / "config.json").write_text(json.dumps(config))
     scorer = load_built_in_resnet(CPU, tmp_path)
