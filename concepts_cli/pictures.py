@@ -10,7 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from concepts_cli.core.sampling import Request, contact_sheet, generate, guided
+from concepts_cli.core.contact_sheet import contact_sheet, overview
+from concepts_cli.core.sampling import Request, generate, guided
+from concepts_cli.data.images import open_image
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.models.stable_diffusion import StableDiffusion
@@ -131,13 +133,18 @@ def fill(order: Order, *, force: bool = False, device: str | None = None, out: O
         pass
 
 
-def sheet(order: Order) -> Image.Image:
-    """A contact sheet of what was made: a row a prompt."""
-    rows: dict[Path, list[Image.Image]] = {}
-    for path, _ in order.planned:
-        with Image.open(path) as picture:
-            rows.setdefault(path.parent, []).append(picture.convert("RGB"))
-    return contact_sheet(list(rows.values()))
+def write_sheet(order: Order, path: Path) -> Picture:
+    """A contact sheet of what was made, a row a prompt, the training images on top when it shows every concept."""
+    rows: dict[str, list[Image.Image]] = {}
+    for place, _ in order.planned:
+        rows.setdefault(place.parent.name, []).append(open_image(place))
+    originals = [Path(record.path) for record in order.run.images]
+    if set(rows) == {bare_name(token) for token in order.run.tokens} and all(map(Path.is_file, originals)):
+        page = overview([open_image(original) for original in originals], rows)
+    else:
+        page = contact_sheet(rows)
+    write_png(path, page, {"run": order.run.name, "model": order.run.recipe.model, "seed": order.settings.seed})
+    return Picture(str(path), "contact sheet", order.settings.seed)
 
 
 def caption(request: Request) -> str:

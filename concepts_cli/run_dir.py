@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 RECIPE, CONCEPTS, WEIGHTS, IMAGES = "recipe.yaml", "concepts.safetensors", "weights.safetensors", "images.jsonl"
+WRITTEN = (
+    *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", "evaluation.json", "report.html"),
+    *("embeddings", "checkpoints", "previews", "samples", "compositions", "heatmaps"),
+)
 
 
 class Run:
@@ -134,6 +138,12 @@ class Run:
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
             write_safetensors(path, {token: embedding[None]}, {"model": self.recipe.model})
         write_safetensors(self.path / CONCEPTS, {"embeddings": embeddings}, metadata)  # last: it marks the run as done
+
+    def clear(self) -> None:
+        """Take away what an earlier run left in this folder; what ucd did not write stays."""
+        if self.exists():
+            for path in map(self.path.joinpath, WRITTEN):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def checkpoints(self) -> list[Path]:
         """The whole ones, oldest first."""

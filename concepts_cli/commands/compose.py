@@ -9,9 +9,9 @@ from concepts_cli.core.sampling import Request, Term
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
-from concepts_cli.pictures import Order, Picture, file_name, fill, sheet
+from concepts_cli.pictures import Order, Picture, file_name, fill, write_sheet
 from concepts_cli.recipe import SampleSettings
-from concepts_cli.run_dir import Run, write_png
+from concepts_cli.run_dir import Run
 
 
 def compose(
@@ -39,9 +39,7 @@ def compose(
     fill(order, force=force, device=device, out=out)
     made = order.pictures
     if grid:
-        path = folder / "grid.png"
-        write_png(path, sheet(order), {"run": run.name, "model": run.recipe.model, "seed": settings.seed})
-        made.append(Picture(str(path), "contact sheet", settings.seed))
+        made.append(write_sheet(order, folder / "grid.png"))
     return made
 
 

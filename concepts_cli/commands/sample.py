@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from concepts_cli.output import Output
-from concepts_cli.pictures import Picture, concept_order, fill, sheet
+from concepts_cli.pictures import Picture, concept_order, fill, write_sheet
 from concepts_cli.recipe import SampleSettings
-from concepts_cli.run_dir import Run, write_png
+from concepts_cli.run_dir import Run
 
 
 def sample(
@@ -32,7 +32,5 @@ def sample(
     fill(order, force=force, device=device, out=out)
     made = order.pictures
     if grid:
-        path = (output or run.path / "samples") / "grid.png"
-        write_png(path, sheet(order), {"run": run.name, "model": run.recipe.model, "seed": settings.seed})
-        made.append(Picture(str(path), "contact sheet", settings.seed))
+        made.append(write_sheet(order, (output or run.path / "samples") / "grid.png"))
     return made

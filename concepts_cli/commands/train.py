@@ -15,8 +15,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
+from concepts_cli.core.contact_sheet import contact_sheet
 from concepts_cli.core.discovery import ComposedLoss, Step, Training, seeded
-from concepts_cli.core.sampling import contact_sheet, generate, guided
+from concepts_cli.core.sampling import generate, guided
 from concepts_cli.data import latents as cache
 from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import default_prompt, templates
@@ -25,7 +26,7 @@ from concepts_cli.models import load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion, chosen_device
 from concepts_cli.output import Output
 from concepts_cli.recipe import Recipe
-from concepts_cli.run_dir import RUNS, Run, replacing, write_png
+from concepts_cli.run_dir import RUNS, Run, bare_name, replacing, write_png
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -69,7 +70,7 @@ def train(
         _forget_later_metrics(run, training.step)
         out.note(f"resuming at step {training.step} of {training.total_steps}")
     elif accelerator.is_main_process:
-        (run.path / "metrics.jsonl").unlink(missing_ok=True)
+        run.clear()
     if accelerator.is_main_process:
         run.begin(recipe, records)
 
@@ -193,7 +194,7 @@ def _preview(run: Run, recipe: Recipe, model: StableDiffusion, tokens: tuple[str
         for n in range(each)
     ]
     pictures = list(generate(model, requests, num_inference_steps=settings.steps, scheduler=settings.scheduler))
-    rows = [pictures[first : first + each] for first in range(0, len(pictures), each)]
+    rows = {bare_name(token): pictures[k * each : (k + 1) * each] for k, token in enumerate(tokens)}
     write_png(run.path / "previews" / f"step-{step:06d}.png", contact_sheet(rows), {"run": run.name, "step": step})
 
 

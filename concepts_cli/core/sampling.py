@@ -110,16 +110,5 @@ def generate(
         start += len(batch)
 
 
-def contact_sheet(rows: Sequence[Sequence[Image.Image]], *, cell: int = 128, gap: int = 6) -> Image.Image:
-    """Pictures laid out row by row on white, each scaled to `cell` px."""
-    height, width = len(rows), max(map(len, rows))
-    sheet = Image.new("RGB", (width * (cell + gap) + gap, height * (cell + gap) + gap), "white")
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            scaled = picture.resize((cell, cell), Image.Resampling.LANCZOS)
-            sheet.paste(scaled, (gap + x * (cell + gap), gap + y * (cell + gap)))
-    return sheet
-
-
 def _takes_generator(scheduler) -> bool:
     return "generator" in inspect.signature(scheduler.step).parameters

@@ -142,4 +142,13 @@ def test_previews_show_every_concept(workplace, recipe_file):
 
     run = run_recipe(recipe_file, "train.preview_every=3", "train.preview_images=2")
     with Image.open(run.path / "previews" / "step-000003.png") as sheet:
-        assert sheet.width > 2 * 128 and sheet.height > 2 * 128
+        assert sheet.width > 2 * 112 and sheet.height > 2 * 112
+
+
+def test_force_starts_over_and_leaves_what_is_not_ours(workplace, recipe_file):
+    first = run_recipe(recipe_file)
+    (first.path / "samples").mkdir()
+    (first.path / "notes.txt").write_text("mine")
+    again = run_recipe(recipe_file, force=True)
+    assert again.path == first.path and not (again.path / "samples").exists()
+    assert (again.path / "notes.txt").read_text() == "mine" and len(again.checkpoints()) == 1
