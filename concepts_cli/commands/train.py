@@ -22,7 +22,7 @@ from concepts_cli.data import latents as cache
 from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import default_prompt, templates
 from concepts_cli.errors import UcdError
-from concepts_cli.models import load_model
+from concepts_cli.models import BUILT_IN, load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion, chosen_device
 from concepts_cli.output import Output
 from concepts_cli.recipe import Recipe
@@ -60,6 +60,8 @@ def train(
     records = _records(recipe)
     run = _run_folder(recipe, output, resume=resume, force=force)
     accelerator = _accelerator(recipe, device)
+    if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
+        out.note(f"loading {recipe.model}, which is downloaded when it is used for the first time")
     model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[recipe.train.mixed_precision])
     training, tokens = _prepare(recipe, records, model, accelerator, out)
 

@@ -3,6 +3,8 @@
 weights/            StableDiffusionPipeline.from_pretrained(weights, torch_dtype=torch.float32)
 weights/clip/       open_clip.create_model_and_transforms(f"local-dir:{weights}/clip"), and get_tokenizer likewise
 weights/resnet/     timm.create_model(config["architecture"], **config["model_args"]), then model.safetensors
+
+Each of the two scorers keeps in its config the `threshold` that 95% of unseen scenes reach with their class's score.
 """
 
 import json
@@ -17,9 +19,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from concepts_cli.mini.corpus import CLASSES, SIZE
+from concepts_cli.mini.measure import held_out_scenes, threshold
 from concepts_cli.mini.tokenizer import build_tokenizer, save_tokenizer
-from concepts_cli.mini.train_classifier import ARCHITECTURE, SHAPE, build_classifier
-from concepts_cli.mini.train_clip import NORMALIZATION, build_clip, model_config, text_encoder
+from concepts_cli.mini.train_classifier import ARCHITECTURE, SHAPE, build_classifier, classify
+from concepts_cli.mini.train_clip import NORMALIZATION, build_clip, model_config, text_encoder, zero_shot
 from concepts_cli.mini.train_unet import build_scheduler, build_unet, read_autoencoder
 from concepts_cli.mini.training import averaged
 
@@ -50,6 +53,7 @@ def build_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 def export(folder: Path, weights: Path) -> None:
     """Write what has been trained in `folder` to `weights`, file by file, each moved into its place when complete."""
+    images, classes = held_out_scenes(20)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         fresh = Path(temporary)
         if (folder / "unet.pt").exists():
@@ -60,12 +64,14 @@ def export(folder: Path, weights: Path) -> None:
             (fresh / "training.json").write_text(json.dumps(progress) + "\n")
         if (folder / "clip.pt").exists():
             clip = averaged(build_clip(), folder / "clip.pt")
+            limit = threshold(zero_shot(clip, images), classes)
+            config = {"model_cfg": model_config(), "preprocess_cfg": NORMALIZATION, "threshold": limit}
             _save(clip, fresh / "clip" / "open_clip_model.safetensors")
-            config = {"model_cfg": model_config(), "preprocess_cfg": NORMALIZATION}
             (fresh / "clip" / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
             save_tokenizer(fresh / "clip")
         if (folder / "resnet.pt").exists():
-            _save(averaged(build_classifier(), folder / "resnet.pt"), fresh / "resnet" / "model.safetensors")
+            classifier = averaged(build_classifier(), folder / "resnet.pt")
+            limit = threshold(classify(classifier, images), classes)
             config = {
                 "architecture": ARCHITECTURE,
                 "model_args": SHAPE,
@@ -73,7 +79,9 @@ def export(folder: Path, weights: Path) -> None:
                 "input_size": [3, SIZE, SIZE],
                 "mean": NORMALIZATION["mean"],
                 "std": NORMALIZATION["std"],
+                "threshold": limit,
             }
+            _save(classifier, fresh / "resnet" / "model.safetensors")
             (fresh / "resnet" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         _move(fresh, weights)
 

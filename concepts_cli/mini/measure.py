@@ -58,6 +58,11 @@ def accuracy(scores: torch.Tensor, classes: np.ndarray) -> float:
     return float((scores.argmax(dim=1).numpy() == classes).mean())
 
 
+def threshold(scores: torch.Tensor, classes: np.ndarray) -> float:
+    """The score of their own class that 95% of the pictures reach."""
+    return round(float(scores[torch.arange(len(classes)), torch.as_tensor(classes)].quantile(0.05)), 4)
+
+
 def draw_samples(
     pipeline: StableDiffusionPipeline, per_class: int, *, steps: int = 50, guidance_scale: float = 5.0, seed: int = 0
 ) -> np.ndarray:

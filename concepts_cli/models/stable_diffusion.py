@@ -12,6 +12,7 @@ from torch import Tensor
 
 from concepts_cli.errors import UcdError, closest
 from concepts_cli.mini import WEIGHTS
+from concepts_cli.models import BUILT_IN
 from concepts_cli.models.learned_tokens import LearnedTokens
 
 SCHEDULERS = {
@@ -56,7 +57,7 @@ class StableDiffusion:
         transformers.utils.logging.disable_progress_bar()
         device = chosen_device(device)
         dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-        source = str(WEIGHTS) if name == "mini" else name
+        source = str(WEIGHTS) if name == BUILT_IN else name
         _refuse_other_families(name, source)
         try:
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
@@ -78,10 +79,6 @@ class StableDiffusion:
         return cls(pipeline, name, device=device, dtype=dtype)
 
     # ---- text
-
-    @property
-    def is_mini(self) -> bool:
-        return self.name == "mini"
 
     @property
     def embedding_dim(self) -> int:
