@@ -33,7 +33,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 def pixels(images) -> Tensor:
     """(B, 64, 64, 3) uint8 -> (B, 3, 64, 64) float32 in [-1, 1], channels last in memory."""
-    return torch.as_tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
