@@ -225,7 +225,7 @@ def main() -> None:
 @contextmanager
 def _output(quiet: bool, json: bool) -> Iterator[Output]:
     """The command's output, and the exit status of whatever goes wrong in it."""
-    out = Output(quiet=quiet, json=json)
+    out = Output(quiet=quiet, json=json, mute=os.environ.get("RANK", "0") != "0")  # of many processes the first speaks
     hush()
     try:
         yield out

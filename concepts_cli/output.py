@@ -34,11 +34,12 @@ class Output:
 
     `result`, `table` and `document` are results (stdout); `note`, `warn`, `error` and `track` are for whoever watches
     (stderr). With `json` only `document` reaches stdout, so that it is one document; with `quiet` only `error` reaches
-    stderr. Call `close` at the end of a command, whatever happened.
+    stderr; with `mute`, for all but the first of many processes, nothing but errors is said at all. Call `close` at the
+    end of a command, whatever happened.
     """
 
-    def __init__(self, quiet: bool = False, json: bool = False):
-        self.quiet, self.json = quiet, json
+    def __init__(self, quiet: bool = False, json: bool = False, mute: bool = False):
+        self.quiet, self.json, self.mute = quiet or mute, json, mute
         self._stdout = Console(highlight=False)
         self._stderr = Console(highlight=False, stderr=True)
         self._bar: Progress | None = None
@@ -48,7 +49,7 @@ class Output:
 
     def result(self, line: object) -> None:
         """One line of stdout, such as the path of an image."""
-        if self.json:
+        if self.json or self.mute:
             return
         if self._bar and _is_terminal(sys.stdout):
             self._held.append(str(line))
@@ -57,12 +58,12 @@ class Output:
 
     def document(self, value: Any) -> None:
         """The one JSON document of a `--json` run: dataclasses, paths, numpy's numbers and arrays are understood."""
-        if self.json:
+        if self.json and not self.mute:
             _write(sys.stdout, jsonlib.dumps(plain(value), indent=2, allow_nan=False))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table on a terminal; in a pipe a line of column names and a line a row, separated by tabs."""
-        if self.json:
+        if self.json or self.mute:
             return
         self.close()
         cells = [["" if cell is None else str(cell) for cell in row] for row in rows]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
@@ -58,8 +59,10 @@ def train(
     diverges; KeyboardInterrupt after a signal, once a checkpoint is written.
     """
     records = _records(recipe)
-    run = _run_folder(recipe, output, resume=resume, force=force)
     accelerator = _accelerator(recipe, device)
+    main = accelerator.is_main_process
+    folder = _run_folder(recipe, output, resume=resume, force=force).path if main else None
+    run = Run(broadcast_object_list([folder])[0])  # every process writes to, and resumes from, the main one's
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
         out.note(f"loading {recipe.model}, which is downloaded when it is used for the first time")
     model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[recipe.train.mixed_precision])
@@ -69,15 +72,16 @@ def train(
     if checkpoints:
         _check_same_images(run, records)
         training.restore(load_file(checkpoints[-1] / "state.safetensors"))
-        _forget_later_metrics(run, training.step)
+        if main:
+            _forget_later_metrics(run, training.step)
         out.note(f"resuming at step {training.step} of {training.total_steps}")
-    elif accelerator.is_main_process:
+    elif main:
         run.clear()
-    if accelerator.is_main_process:
+    if main:
         run.begin(recipe, records)
 
     def checkpoint() -> None:
-        if accelerator.is_main_process:
+        if main:
             run.save_checkpoint(training.step, training.state(), recipe.train.keep_checkpoints)
 
     settings = recipe.train
@@ -86,17 +90,18 @@ def train(
             training.steps(), total=training.total_steps, start=training.step, label="discovering", describe=_describe
         )
         for step in steps:
-            if accelerator.is_main_process and (step.number % settings.log_every == 0 or step.number == 1):
+            if main and (step.number % settings.log_every == 0 or step.number == 1):
                 run.log(asdict(step))
-            if settings.preview_every and step.number % settings.preview_every == 0 and accelerator.is_main_process:
+            if settings.preview_every and step.number % settings.preview_every == 0 and main:
                 _preview(run, recipe, model, tokens, step.number)
             if noted or step.number % settings.checkpoint_every == 0 or step.number == training.total_steps:
                 checkpoint()
             if noted:
                 out.note(f"stopped at step {step.number}; go on with --output {run.path} --resume")
                 raise KeyboardInterrupt
-    if accelerator.is_main_process:
+    if main:
         run.save_concepts(tokens, training.concepts.embeddings, training.concepts.weights())
+    accelerator.wait_for_everyone()
     return run
 
 
