@@ -63,6 +63,7 @@ class TrainSettings:
     mixed_precision: Literal["no", "fp16", "bf16"] = setting(
         "no", "of the frozen model; words and weights stay float32"
     )
+    timesteps: Literal["uniform", "high-noise", "low-noise"] = setting("uniform", "which are drawn more often")
     seed: int = setting(0, "of the start, the noise and the order of images", at_least=0, at_most=MAX_SEED)
     concept_checkpointing: bool = setting(False, "one concept in memory at a time: slower, memory flat in the count")
     log_every: int = setting(10, "steps between lines of metrics.jsonl", at_least=1)
