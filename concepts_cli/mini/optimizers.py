@@ -58,6 +58,8 @@ def muon_and_adamw(
     """Optimizers for all of `module`: embeddings, biases, norms and convolutions of pixels or latents go to AdamW."""
     matrices, others = [], []
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         hidden = (
             parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= 48 and "embedding.weight" not in name
         )

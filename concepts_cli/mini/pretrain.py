@@ -3,8 +3,8 @@
     python -m concepts_cli.mini.pretrain all --out runs/mini
     python -m concepts_cli.mini.pretrain unet --out runs/mini --minutes 90
 
-Stages: corpus, vae, clip, resnet, unet, export. Each needs the ones before it, writes a checkpoint into OUT, goes on
-from it when called again, and logs to OUT/logs/STAGE.jsonl.
+Stages: corpus, vae, clip, resnet, unet, decoder, export. Each needs the ones before it, writes a checkpoint into OUT,
+goes on from it when called again, and logs to OUT/logs/STAGE.jsonl.
 """
 
 import argparse
@@ -18,28 +18,31 @@ from pathlib import Path
 import numpy as np
 
 from concepts_cli.mini import WEIGHTS, scenes
+from concepts_cli.mini.cores import IdleCores
 from concepts_cli.mini.export import export
-from concepts_cli.mini.train_autoencoder import build_autoencoder, standardized, train_autoencoder
+from concepts_cli.mini.train_autoencoder import build_autoencoder, standardized, train_autoencoder, train_decoder
 from concepts_cli.mini.train_classifier import train_classifier
 from concepts_cli.mini.train_clip import build_clip, text_encoder, train_clip
 from concepts_cli.mini.train_unet import encode_latents, read_autoencoder, train_unet
 from concepts_cli.mini.training import Budget, Step, averaged
 
-MINUTES = {"vae": 18.0, "clip": 7.0, "resnet": 5.0, "unet": 90.0}
+MINUTES = {"vae": 20.0, "clip": 4.0, "resnet": 3.0, "unet": 90.0, "decoder": 6.0}
 LOG_EVERY = 20  # steps
 
 
-def follow(steps: Iterator[Step], log: Path) -> None:
-    """Exhaust `steps`, writing their average losses to `log` and to stdout now and then."""
+def follow(steps: Iterator[Step], log: Path, cores: IdleCores | None = None) -> None:
+    """Exhaust `steps` on the `cores` that are idle, writing average losses to `log` and to stdout now and then."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    sums: dict[str, float] = {}
+    losses: list[dict[str, float]] = []
     with log.open("a") as file:
         for step in steps:
-            sums = {name: sums.get(name, 0.0) + loss for name, loss in step.losses.items()}
+            losses.append(step.losses)
+            if cores:
+                cores.adapt()
             if step.number % LOG_EVERY:
                 continue
-            means = {name: round(total / LOG_EVERY, 5) for name, total in sums.items()}
-            sums = {}
+            means = {name: round(sum(each[name] for each in losses) / len(losses), 5) for name in step.losses}
+            losses.clear()
             line = {"step": step.number, "samples": step.samples, "seconds": round(step.seconds, 1), **means}
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -55,12 +58,16 @@ def stage_steps(stage: str, out: Path, *, seed: int, budget: Budget, weights: Pa
         latents = np.load(out / "latents.npy", mmap_mode="r")
         clip = averaged(build_clip(), out / "clip.pt") if (out / "clip.pt").exists() else build_clip()
         yield from train_unet(corpus, latents, text_encoder(clip), out, seed=seed, budget=budget, weights=weights)
+    elif stage == "decoder":
+        yield from train_decoder(corpus, read_autoencoder(out, weights), out, seed=seed, budget=budget)
     else:
         train = {"vae": train_autoencoder, "clip": train_clip, "resnet": train_classifier}[stage]
         yield from train(corpus, out, seed=seed, budget=budget)
 
 
-def run(stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEIGHTS) -> None:
+def run(
+    stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEIGHTS, cores: IdleCores | None = None
+) -> None:
     """Run one stage in `out`; `export` writes to `weights`."""
     if stage == "corpus":
         if not (out / "corpus" / "captions.json").exists():
@@ -68,10 +75,13 @@ def run(stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEI
     elif stage == "export":
         export(out, weights)
     else:
-        follow(stage_steps(stage, out, seed=seed, budget=budget, weights=weights), out / "logs" / f"{stage}.jsonl")
+        steps = stage_steps(stage, out, seed=seed, budget=budget, weights=weights)
+        follow(steps, out / "logs" / f"{stage}.jsonl", cores)
         if stage == "vae":
             vae = averaged(build_autoencoder(), out / "vae.pt")
             standardized(vae, scenes.read_corpus(out / "corpus").images[:4096]).save_pretrained(out / "vae")
+        elif stage == "decoder":
+            averaged(read_autoencoder(out, weights), out / "decoder.pt").save_pretrained(out / "vae")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -83,16 +93,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="length of each stage; default: " + str(MINUTES))
     parser.add_argument("--steps", type=int, help="length of each stage in steps, instead")
+    parser.add_argument("--idle-cores", action="store_true", help="leave the cores that others use; not bit-repeatable")
     chosen = parser.parse_args(arguments)
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # leaves through the generators, which save their checkpoints
     for stage in STAGES if "all" in chosen.stages else chosen.stages:
         budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
-        run(stage, chosen.out, seed=chosen.seed, budget=budget)
+        run(stage, chosen.out, seed=chosen.seed, budget=budget, cores=IdleCores() if chosen.idle_cores else None)
 
 
-STAGES = ("corpus", "vae", "clip", "resnet", "unet", "export")
+STAGES = ("corpus", "vae", "clip", "resnet", "unet", "decoder", "export")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Stage `vae`: 64 px pictures to 16x16 latents of 4 channels, and back."""
+"""Stage `vae`: 64 px pictures to 16x16 latents of 4 channels, and back. Stage `decoder`: the way back, better."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +36,11 @@ def pixels(images) -> Tensor:
     return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
-    return images.diff(dim=2), images.diff(dim=3)
+def reconstruction(decoded: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """How far pictures are from what they should be, in values and in edges; and the mean squared error alone."""
+    mse = F.mse_loss(decoded, images)
+    slopes = sum(F.l1_loss(decoded.diff(dim=dim), images.diff(dim=dim)) for dim in (2, 3))
+    return F.l1_loss(decoded, images) + mse + 0.5 * slopes, mse
 
 
 def train_autoencoder(
@@ -54,11 +57,44 @@ def train_autoencoder(
         images = recoloured(pixels(scenes.images[rng.integers(len(scenes), size=batch_size)]), generator)
         images = images.contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(images).latent_dist
-        decoded = vae.decode(posterior.sample(generator)).sample
-        mse, l1 = F.mse_loss(decoded, images), F.l1_loss(decoded, images)
-        slopes = sum(F.l1_loss(d, i) for d, i in zip(_slopes(decoded), _slopes(images), strict=True))
+        error, mse = reconstruction(vae.decode(posterior.sample(generator)).sample, images)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return {"loss": l1 + mse + 0.5 * slopes + KL_WEIGHT * kl, "mse": mse, "kl": kl}
+        return {"loss": error + KL_WEIGHT * kl, "mse": mse, "kl": kl}
+
+    yield from training.run(budget, losses)
+
+
+def train_decoder(
+    scenes: Scenes,
+    vae: AutoencoderKL,
+    folder: Path,
+    *,
+    seed: int,
+    budget: Budget,
+    batch_size: int = BATCH_SIZE,
+    lr: float = 2e-3,
+) -> Iterator[Step]:
+    """Go on with the decoder alone: the latents, and all that was trained on them, stay as they are.
+
+    It decodes slightly noisy latents, as a denoiser's are. Goes on from `folder/decoder.pt` if there is one.
+    """
+    vae = vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    optimizers = muon_and_adamw(vae, lr, muon=False)
+    training = Training(vae, optimizers, folder / "decoder.pt", batch_size, ema_decay=0.995)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        rng, generator = step_rng(seed, step)
+        images = pixels(scenes.images[rng.integers(len(scenes), size=batch_size)])
+        half = batch_size // 2
+        images = torch.cat([images[:half], recoloured(images[half:], generator)])
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            latents = vae.encode(images).latent_dist.mean
+            latents += 0.05 * torch.randn(latents.shape, generator=generator)
+        error, mse = reconstruction(vae.decode(latents).sample, images)
+        return {"loss": error, "mse": mse}
 
     yield from training.run(budget, losses)
 
