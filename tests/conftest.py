@@ -131,7 +131,8 @@ data: {{images: images}}
 concepts: {{count: 2}}
 weights: {{initial: 1.0}}
 train:
-  {{max_steps: 3, batch_size: 2, gradient_accumulation: 2, learning_rate: 0.01, scale_learning_rate: no, log_every: 1}}
+  {{max_steps: 3, batch_size: 2, gradient_accumulation: 2, log_every: 1,
+    learning_rate: 0.01, scale_learning_rate: false}}
 sample: {{num_images: 2, steps: 2, batch_size: 4}}
 evaluate: {{class_names: [cat, dog], labels: labels.json}}
 """

@@ -28,9 +28,10 @@ def overview(
     At most `shown` training images and `columns` samples a row are drawn; the headings count all of them.
     """
     columns = max(6, min(columns, max(len(pictures) for pictures in rows.values())))
-    across = 2 * columns  # small pictures are half as wide
-    small = (LABEL + columns * (CELL + GAP) - GAP - (across - 1) * GAP) // across
-    strips = [images[start : start + across] for start in range(0, min(len(images), shown), across)]
+    count = min(len(images), shown)
+    across = -(-count // -(-count // (2 * columns)))  # about half as wide as the samples, in rows of the same length
+    small = min(CELL, (LABEL + columns * (CELL + GAP) - GAP - (across - 1) * GAP) // across)
+    strips = [images[start : start + across] for start in range(0, count, across)]
     heading = 40
     strip_height, row_height = small + GAP, CELL + GAP
     top_of_rows = MARGIN + heading + len(strips) * strip_height + MARGIN

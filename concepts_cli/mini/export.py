@@ -52,7 +52,10 @@ def build_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 def export(folder: Path, weights: Path) -> None:
-    """Write what has been trained in `folder` to `weights`, file by file, each moved into its place when complete."""
+    """Write what has been trained in `folder` to `weights`, and the logs to `logs` beside it.
+
+    Files are moved into their places when complete.
+    """
     images, classes = held_out_scenes(20)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         fresh = Path(temporary)
@@ -84,6 +87,8 @@ def export(folder: Path, weights: Path) -> None:
             _save(classifier, fresh / "resnet" / "model.safetensors")
             (fresh / "resnet" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         _move(fresh, weights)
+    for log in (folder / "logs").glob("*.jsonl"):
+        _continue_log(log, weights.parent / "logs" / log.name)
 
 
 def _save(module: nn.Module, path: Path) -> None:
@@ -99,3 +104,13 @@ def _move(fresh: Path, weights: Path) -> None:
         part = target.with_name(target.name + ".part")  # on the same file system as the target
         shutil.copyfile(source, part)
         os.replace(part, target)
+
+
+def _continue_log(log: Path, shipped: Path) -> None:
+    """Put `log` in the place of `shipped`, after those of its lines that come before: earlier trainings' steps."""
+    lines = log.read_text().splitlines()
+    if shipped.exists() and lines:
+        first = json.loads(lines[0])["step"]
+        lines = [line for line in shipped.read_text().splitlines() if json.loads(line)["step"] < first] + lines
+    shipped.parent.mkdir(parents=True, exist_ok=True)
+    shipped.write_text("".join(line + "\n" for line in lines))

@@ -44,12 +44,13 @@ def test_resumes_bit_by_bit(trained, tmp_path, stage):
 
 
 def test_exports_what_others_load(trained, tmp_path):
-    pretrain.run("export", trained, seed=3, budget=Budget(), weights=tmp_path)
-    pipeline = load_pipeline(tmp_path)
+    weights = tmp_path / "weights"
+    pretrain.run("export", trained, seed=3, budget=Budget(), weights=weights)
+    pipeline = load_pipeline(weights)
     saved = torch.load(trained / "unet.pt")["average"]["unet.conv_in.weight"]
     torch.testing.assert_close(pipeline.unet.conv_in.weight, saved, atol=1e-3, rtol=1e-3)  # float16 between
-    load_clip(tmp_path), load_classifier(tmp_path)
-    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 2
+    load_clip(weights), load_classifier(weights)
+    assert json.loads((weights / "training.json").read_text())["steps"] == 2
 
 
 def test_goes_on_from_exported_weights(trained, tmp_path):
@@ -62,6 +63,20 @@ def test_goes_on_from_exported_weights(trained, tmp_path):
     assert next(steps).number == 3
     steps.close()
     assert torch.load(out / "unet.pt")["samples"] > torch.load(trained / "unet.pt")["samples"]
+
+
+def test_logs_of_later_trainings_follow_the_earlier(trained, tmp_path):
+    shipped, weights = tmp_path / "logs" / "unet.jsonl", tmp_path / "weights"
+    log = trained / "logs" / "unet.jsonl"
+    shipped.parent.mkdir()
+    shipped.write_text('{"step": 20}\n{"step": 40}\n')
+    before = log.read_text()
+    log.write_text('{"step": 40, "loss": 1}\n{"step": 60, "loss": 1}\n')
+    pretrain.run("export", trained, seed=3, budget=Budget(), weights=weights)
+    log.write_text(before)
+    assert [json.loads(line) for line in shipped.read_text().splitlines()] == [
+        {"step": 20}, {"step": 40, "loss": 1}, {"step": 60, "loss": 1}
+    ]  # fmt: skip
 
 
 def test_schedules():
