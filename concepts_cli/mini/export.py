@@ -33,11 +33,11 @@ def averaged_unet(folder: Path) -> nn.ModuleDict:
     return averaged(module, folder / "unet.pt")
 
 
-def build_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The pipeline of the checkpoints in `folder`, in float32."""
+def build_pipeline(folder: Path, weights: Path) -> StableDiffusionPipeline:
+    """The pipeline of the checkpoints in `folder`, in float32; with the autoencoder of `weights` if it has none."""
     module = averaged_unet(folder)
     pipeline = StableDiffusionPipeline(
-        vae=read_autoencoder(folder),
+        vae=read_autoencoder(folder, weights),
         text_encoder=module["text_encoder"],
         tokenizer=build_tokenizer(),
         unet=module["unet"],
@@ -60,10 +60,10 @@ def export(folder: Path, weights: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         fresh = Path(temporary)
         if (folder / "unet.pt").exists():
-            build_pipeline(folder).to(torch.float16).save_pretrained(fresh)
+            build_pipeline(folder, weights).to(torch.float16).save_pretrained(fresh)
             save_tokenizer(fresh / "tokenizer")
             state = torch.load(folder / "unet.pt", weights_only=True)
-            progress = {"steps": state["step"], "samples": state["samples"]}
+            progress = {"steps": state["step"], "samples": state["samples"]}  # where training goes on
             (fresh / "training.json").write_text(json.dumps(progress) + "\n")
         if (folder / "clip.pt").exists():
             clip = averaged(build_clip(), folder / "clip.pt")

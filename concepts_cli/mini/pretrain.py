@@ -26,6 +26,7 @@ from concepts_cli.mini.train_clip import build_clip, text_encoder, train_clip
 from concepts_cli.mini.train_unet import encode_latents, read_autoencoder, train_unet
 from concepts_cli.mini.training import Budget, Step, averaged
 
+STAGES = ("corpus", "vae", "clip", "resnet", "unet", "decoder", "export")
 MINUTES = {"vae": 20.0, "clip": 4.0, "resnet": 3.0, "unet": 90.0, "decoder": 6.0}
 LOG_EVERY = 20  # steps
 
@@ -91,19 +92,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder for corpus, checkpoints and logs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, help="length of each stage; default: " + str(MINUTES))
+    parser.add_argument("--minutes", type=float, help=f"length of each stage, over all its runs; default: {MINUTES}")
     parser.add_argument("--steps", type=int, help="length of each stage in steps, instead")
     parser.add_argument("--idle-cores", action="store_true", help="leave the cores that others use; not bit-repeatable")
     chosen = parser.parse_args(arguments)
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # leaves through the generators, which save their checkpoints
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the generators, which save their checkpoints
     for stage in STAGES if "all" in chosen.stages else chosen.stages:
         budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
         run(stage, chosen.out, seed=chosen.seed, budget=budget, cores=IdleCores() if chosen.idle_cores else None)
 
-
-STAGES = ("corpus", "vae", "clip", "resnet", "unet", "decoder", "export")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -101,14 +101,14 @@ def train_unet(
 ) -> Iterator[Step]:
     """Train from `folder/unet.pt`, else from the pipeline in `weights`, else from nothing and `text_encoder`."""
     torch.manual_seed(seed)
-    start = (
-        json.loads(state.read_text()) if (state := weights / "training.json").exists() else {"steps": 0, "samples": 0}
-    )
-    fresh = (folder / "unet.pt").exists() or not start["steps"]
-    unet = build_unet() if fresh else UNet2DConditionModel.from_pretrained(weights / "unet", torch_dtype=torch.float32)
-    unet = unet.train().to(memory_format=torch.channels_last)
-    if not fresh:
+    start = {"steps": 0, "samples": 0}
+    unet = build_unet()
+    # Not where an autoencoder has been trained too: its latents are others.
+    if (weights / "training.json").exists() and not (folder / "vae.pt").exists():
+        start = json.loads((weights / "training.json").read_text())
+        unet = UNet2DConditionModel.from_pretrained(weights / "unet", torch_dtype=torch.float32)
         text_encoder = CLIPTextModel.from_pretrained(weights / "text_encoder", torch_dtype=torch.float32)
+    unet = unet.train().to(memory_format=torch.channels_last)
     text_encoder.requires_grad_(True).train()
     module = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     optimizers = [

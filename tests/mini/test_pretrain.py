@@ -99,3 +99,14 @@ def test_a_resumed_module_keeps_its_optimizer_state(tmp_path):
     rest = list(one_step())
     assert first.number == 1 and [step.number for step in rest] == [2, 3]
     assert rest[-1].samples == 3
+
+
+def test_starts_anew_where_the_autoencoder_is_new(trained, tmp_path):
+    """The shipped denoiser knows nothing of another autoencoder's latents."""
+    weights = tmp_path / "weights"
+    pretrain.run("export", trained, seed=3, budget=Budget(), weights=weights)
+    for name in ("corpus", "vae", "vae.pt", "latents.npy"):
+        (tmp_path / name).symlink_to(trained / name)
+    steps = pretrain.stage_steps("unet", tmp_path, seed=3, budget=Budget(steps=1), weights=weights)
+    assert next(steps).number == 1
+    steps.close()
