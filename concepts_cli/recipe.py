@@ -64,6 +64,11 @@ class TrainSettings:
         "no", "of the frozen model; words and weights stay float32"
     )
     timesteps: Literal["uniform", "high-noise", "low-noise"] = setting("uniform", "which are drawn more often")
+    revive_every: int | None = setting(
+        None,
+        "steps, in the first half, between fresh starts for concepts that no image prefers; null: none",
+        at_least=1,
+    )
     seed: int = setting(0, "of the start, the noise and the order of images", at_least=0, at_most=MAX_SEED)
     concept_checkpointing: bool = setting(False, "one concept in memory at a time: slower, memory flat in the count")
     log_every: int = setting(10, "steps between lines of metrics.jsonl", at_least=1)

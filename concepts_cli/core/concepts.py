@@ -36,6 +36,31 @@ class Concepts(nn.Module):
         raw = self.raw_weights[rows]
         return raw.softmax(dim=-1) if self.constraint == "softmax" else raw
 
+    @torch.no_grad()
+    def revive(self, generator: torch.Generator, noise: float = 0.3) -> int:
+        """Give every concept that is the strongest of no image half of the images of the one that is of most.
+
+        It starts as that one plus noise (in units of the embedding's own deviation), with the same weights; from there
+        the loss tells the two apart, as splitting a cluster does in k-means. Returns how many concepts began anew.
+        """
+        owners = self.weights().argmax(dim=1)
+        sizes = owners.bincount(minlength=self.count)
+        revived = 0
+        for dead in (sizes == 0).nonzero().flatten().tolist():
+            largest = int(sizes.argmax())
+            if sizes[largest] < 2:
+                break
+            start = self.embeddings[largest]
+            shift = torch.randn(start.shape, generator=generator).to(start.device) * start.std() * noise
+            self.embeddings[dead] = start + shift
+            theirs = owners == largest
+            if self.constraint == "none":
+                self.raw_weights[theirs, largest] /= 2
+            self.raw_weights[theirs, dead] = self.raw_weights[theirs, largest]
+            sizes[largest] = sizes[dead] = sizes[largest] // 2
+            revived += 1
+        return revived
+
 
 def initial_embeddings(
     model: StableDiffusion, count: int, *, words: Sequence[str] | None, spread: float, generator: torch.Generator

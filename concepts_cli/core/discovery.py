@@ -142,6 +142,7 @@ class Training:
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             self.step += 1
+            self._revive()
             value = self.accelerator.reduce(total, "mean").item()
             if not math.isfinite(value):
                 raise UcdError(
@@ -150,6 +151,11 @@ class Training:
                     exit_code=1,
                 )
             yield Step(self.step, value, rates[0])
+
+    def _revive(self) -> None:
+        every = self.settings.revive_every
+        if every and self.step % every == 0 and self.step <= self.total_steps // 2:
+            self.concepts.revive(seeded(self.settings.seed, "revive", self.step))
 
     def draw(self, index: int) -> Batch:
         """Micro-batch number `index` of this process."""

@@ -27,7 +27,7 @@ from concepts_cli.mini.train_unet import encode_latents, read_autoencoder, train
 from concepts_cli.mini.training import Budget, Step, averaged
 
 STAGES = ("corpus", "vae", "clip", "resnet", "unet", "decoder", "export")
-MINUTES = {"vae": 20.0, "clip": 4.0, "resnet": 3.0, "unet": 90.0, "decoder": 6.0}
+MINUTES = {"vae": 20.0, "clip": 4.0, "resnet": 3.0, "unet": 90.0, "decoder": 5.0}
 LOG_EVERY = 20  # steps
 
 

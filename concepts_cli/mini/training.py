@@ -44,11 +44,11 @@ def warmup_cosine(step: int, progress: float) -> float:
 
 
 def warmup_flat_cooldown(step: int, progress: float) -> float:
-    """A factor of the learning rate: up over 200 steps, flat, and down over the last 15% of the budget.
+    """A factor of the learning rate: up over 200 steps, flat, and down over the last 30% of the budget.
 
     A training that is resumed with a longer budget goes on at the flat rate.
     """
-    return min(1.0, (step + 1) / 200) * min(1.0, max(0.05, (1 - progress) / 0.15))
+    return min(1.0, (step + 1) / 200) * min(1.0, max(0.05, (1 - progress) / 0.3))
 
 
 def step_rng(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:

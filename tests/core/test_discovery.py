@@ -108,3 +108,25 @@ def test_concepts_start_around_the_table_or_at_words(tiny_model):
     for words in (["cat", "dog", "red"], ["elephant", "dog"]):
         with pytest.raises(UcdError, match=r"concepts\.initial"):
             start(words=words)
+
+
+@pytest.mark.parametrize("constraint", ["none", "softmax"])
+def test_a_concept_that_no_image_prefers_gets_half_of_the_largest(constraint):
+    embeddings = torch.randn(3, 16, generator=seeded(0, "embeddings"))
+    weights = torch.tensor([[3.0, 0.0, 1.0]] * 4 + [[0.0, 0.0, 2.0]] * 2)
+    concepts = Concepts(embeddings.clone(), weights.clone(), constraint=constraint)
+    before = concepts.weights().detach()
+    assert concepts.revive(seeded(0, "revive")) == 1
+    torch.testing.assert_close(concepts.embeddings[[0, 2]], embeddings[[0, 2]])
+    away = (concepts.embeddings[1] - embeddings[0]).std() / embeddings[0].std()
+    assert 0.1 < away < 0.6
+    after = concepts.weights()
+    torch.testing.assert_close(after[:4, 0], after[:4, 1])
+    torch.testing.assert_close(after[4:], before[4:])
+    torch.testing.assert_close(after.sum(1), before.sum(1))
+
+
+def test_nothing_is_revived_while_every_concept_has_an_image():
+    concepts = Concepts(torch.randn(2, 16), torch.eye(2))
+    assert concepts.revive(seeded(0, "revive")) == 0
+    assert torch.equal(concepts.raw_weights, torch.eye(2))
