@@ -192,8 +192,9 @@ def hush() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    for name in ("accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # What they log as an error they raise as well; open_clip uses the root's logger.
+    for name in (None, "accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models.stable_diffusion import StableDiffusion
 from concepts_cli.output import Output
 from concepts_cli.recipe import SampleSettings
-from concepts_cli.run_dir import Run, bare_name, write_png
+from concepts_cli.run_dir import Run, bare_name, check_place, write_png
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,14 @@ class Order:
     def pictures(self) -> list[Picture]:
         return [Picture(str(path), caption(request), request.seed) for path, request in self.planned]
 
-    def missing(self) -> list[tuple[Path, Request]]:
-        """What isn't there yet. Raises UcdError when a file of that name shows something else."""
-        return [(path, request) for path, request in self.planned if not self._is_made(path, request)]
+    def missing(self, force: bool = False) -> list[tuple[Path, Request]]:
+        """What isn't there yet, with `force` everything. Raises UcdError when a file of that name shows something
+        else, or none can be written there.
+        """
+        wanted = [(path, request) for path, request in self.planned if force or not self._is_made(path, request)]
+        for folder in {path.parent for path, _ in wanted}:
+            check_place(folder)
+        return wanted
 
     def make(self, model: StableDiffusion, missing: Sequence[tuple[Path, Request]]) -> Iterator[Picture]:
         """Make and write them, one after the other, batches inside."""
@@ -107,8 +112,7 @@ def concept_order(
         for token in run.tokens if concept == "all" else (run.token(concept),):
             wanted[bare_name(token)] = default_prompt(run.recipe.concepts.property, token)
     for prompt in prompts:
-        for name in re.findall(r"<t\d+>", prompt):
-            run.token(name)
+        check_words(run, prompt)
         wanted[_free_name(prompt, wanted)] = prompt
     folder = output or run.path / "samples"
     planned = (
@@ -119,9 +123,15 @@ def concept_order(
     return Order(run, settings, tuple(planned))
 
 
+def check_words(run: Run, prompt: str) -> None:
+    """Raise UcdError for a word like `<t9>` that the run did not learn."""
+    for name in re.findall(r"<t\d+>", prompt):
+        run.token(name)
+
+
 def fill(order: Order, *, force: bool = False, device: str | None = None, out: Output) -> None:
     """Make what is missing of an order."""
-    missing = list(order.planned) if force else order.missing()
+    missing = order.missing(force)
     if not missing:
         return
     model = order.run.load_model(device)

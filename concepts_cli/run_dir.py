@@ -55,7 +55,10 @@ class Run:
         path = self.path / CONCEPTS
         try:
             with safe_open(path, "pt") as file:
-                return tuple(json.loads(file.metadata()["tokens"])), file.get_tensor("embeddings")
+                tokens, embeddings = tuple(json.loads(file.metadata()["tokens"])), file.get_tensor("embeddings")
+            if not tokens or embeddings.shape[:-1] != (len(tokens),) or not all(isinstance(t, str) for t in tokens):
+                raise ValueError
+            return tokens, embeddings
         except FileNotFoundError as error:
             hint = f"finish it: ucd train {self.path / RECIPE} --output {self.path} --resume" if self.exists() else None
             raise UcdError(f"{self.path} has no concepts yet", hint or "train one: ucd train quickstart") from error
@@ -79,10 +82,13 @@ class Run:
         from safetensors.torch import load_file
 
         try:
-            return load_file(self.path / WEIGHTS)["weights"]
-        except (OSError, KeyError, SafetensorError) as error:
+            weights = load_file(self.path / WEIGHTS)["weights"]
+            if weights.shape != (len(self.images), len(self.tokens)):
+                raise ValueError
+            return weights
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise UcdError(
-                f"{self.path / WEIGHTS} is missing or damaged", "train again, or restore the file"
+                f"{self.path / WEIGHTS} is missing, damaged or another run's", "train again, or restore the file"
             ) from error
 
     @cached_property
@@ -92,6 +98,8 @@ class Run:
 
         try:
             lines = (self.path / IMAGES).read_text(encoding="utf-8").splitlines()
+            if not lines:
+                raise ValueError
             return [ImageRecord(**json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError) as error:
             raise UcdError(f"{self.path / IMAGES} is missing or damaged", "train again, or restore the file") from error
@@ -126,7 +134,6 @@ class Run:
 
     def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
         """Lay down what a run is made of, before the first step."""
-        self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / RECIPE, dump_recipe(recipe))
         write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
 
@@ -147,9 +154,21 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The whole ones, oldest first."""
-        return sorted(
-            path for path in (self.path / "checkpoints").glob("step-*") if (path / "state.safetensors").is_file()
-        )
+        whole = (path.parent for path in (self.path / "checkpoints").glob("step-*/state.safetensors"))
+        return sorted((path for path in whole if path.name[5:].isdecimal()), key=lambda path: int(path.name[5:]))
+
+    def load_checkpoint(self) -> dict[str, Tensor] | None:
+        """The state in the newest checkpoint, or None when there is none yet. Raises UcdError for a damaged one."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not (found := self.checkpoints()):
+            return None
+        try:
+            return load_file(found[-1] / "state.safetensors")
+        except (OSError, SafetensorError) as error:
+            hint = "remove it to go on from the one before, or start over with --force"
+            raise UcdError(f"the checkpoint {found[-1]} is damaged", hint) from error
 
     def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
         """Write checkpoints/step-000500/ and drop all but the newest `keep`."""
@@ -211,9 +230,21 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise UcdError(
-            f"can't write {path}: {error.strerror or error}", "choose another --output", exit_code=1
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UcdError:
+    """What to raise for a place that can't be written."""
+    return UcdError(f"can't write {path}: {error.strerror or error}", "choose another --output", exit_code=1)
+
+
+def check_place(folder: Path) -> None:
+    """Raise UcdError before long work when `folder` could not be made or written to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UcdError(f"--output {folder}: {there} is no folder", "name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UcdError(f"--output {folder}: {there} can't be written to", "choose another --output")
 
 
 def write_text(path: Path, text: str) -> None:

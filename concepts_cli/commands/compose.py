@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from concepts_cli.core.sampling import Request, Term
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
-from concepts_cli.pictures import Order, Picture, file_name, fill, write_sheet
+from concepts_cli.pictures import Order, Picture, check_words, file_name, fill, write_sheet
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.run_dir import Run
 
@@ -59,9 +60,10 @@ def parse_term(run: Run, text: str, default_weight: float) -> Term:
         raise UcdError(f"{text!r} names nothing", "a term is a concept or a text, then an optional =WEIGHT")
     if name in run.tokens or f"<{name}>" in run.tokens or _looks_like_concept(name):
         name = default_prompt(run.recipe.concepts.property, run.token(name))
+    check_words(run, name)
     return Term(name, weight)
 
 
 def _looks_like_concept(name: str) -> bool:
-    """`t9` and `<anything>` are meant as concepts, known or not; every other word is free text."""
-    return name.startswith("<") or (name[:1] == "t" and name[1:].isdigit())
+    """`t9`, `T9` and `<anything>` are meant as concepts, known or not; every other word is free text."""
+    return re.fullmatch(r"<[^<>]*>|[tT]\d+", name) is not None

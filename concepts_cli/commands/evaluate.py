@@ -59,12 +59,13 @@ def evaluate(
     _check(metrics, threshold)
     names = _class_names(run, class_names) if set(metrics) & set(SCORED) else ()
     chosen = chosen_device(device)
+    other = _find_samples(samples) if samples else None
     scorers = {metric: _scorer(metric, run, names, chosen) for metric in metrics if metric in SCORED}
     found: dict[str, Any] = {}
     if "assignment" in metrics:
         found["assignment"] = _assignment(run)
     if scorers:
-        images = _find_samples(samples) if samples else _own_samples(run, device, out)
+        images = other or _own_samples(run, device, out)
         for metric, scorer in scorers.items():
             limits = (threshold, getattr(run.recipe.evaluate, f"{metric}_threshold"), scorer.threshold)
             found[metric] = _scored(scorer, images, names, next(limit for limit in limits if limit is not None))

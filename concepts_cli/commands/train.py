@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.contact_sheet import contact_sheet
@@ -68,10 +67,9 @@ def train(
     model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[recipe.train.mixed_precision])
     training, tokens = _prepare(recipe, records, model, accelerator, out)
 
-    checkpoints = run.checkpoints() if resume else []
-    if checkpoints:
+    if state := run.load_checkpoint() if resume else None:
         _check_same_images(run, records)
-        training.restore(load_file(checkpoints[-1] / "state.safetensors"))
+        training.restore(state)
         if main:
             _forget_later_metrics(run, training.step)
         out.note(f"resuming at step {training.step} of {training.total_steps}")
@@ -222,9 +220,17 @@ def _forget_later_metrics(run: Run, step: int) -> None:
     """Drop the lines of metrics.jsonl that the resumed steps will write again."""
     path = run.path / "metrics.jsonl"
     if path.is_file():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["number"] <= step]
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
         with replacing(path) as beside:
             beside.write_text("".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    """The step that a line of metrics.jsonl is of; after all others when a kill has cut it."""
+    try:
+        return json.loads(line)["number"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def _describe(step: Step) -> dict[str, str]:

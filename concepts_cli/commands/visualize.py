@@ -46,7 +46,7 @@ def visualize(
     file of another prompt or setting that is in the way.
     """
     order = concept_order(run, settings, concepts=concepts, output=output or run.path / "heatmaps")
-    missing = list(order.planned) if force else order.missing()
+    missing = order.missing(force)
     if missing:
         model = run.load_model(device)
         for _ in out.track(_make(model, order, missing), total=len(missing), label="drawing heat maps"):
@@ -70,7 +70,10 @@ def _make(model: StableDiffusion, order: Order, missing: Sequence[tuple[Path, Re
         for (path, request), picture, maps in zip(batch, pictures, recorder.maps(), strict=True):
             prompt = request.terms[0].prompt
             token = tokens[prompt]
-            heat = normalise(token_map(maps, model.token_positions(prompt, token)))
+            # The text encoder is causal: what follows the word, the end of the text and its padding, has read it
+            # and says what the picture is. The word's own place alone often points at the background.
+            first = model.token_positions(prompt, token)[0]
+            heat = normalise(token_map(maps, range(first, len(maps))))
             page = overlay(picture, heat.cpu().numpy(), title=token, subtitle=f"{prompt}  ·  seed {request.seed}")
             write_png(path, page, order.metadata(request))
             yield path

@@ -197,6 +197,8 @@ class Training:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `state()`. Raises UcdError when it belongs to other images or another number of concepts."""
+        if missing := {name for name in self.state() if not name.startswith(("optimizer.", "scaler."))} - set(tensors):
+            raise UcdError(f"the checkpoint lacks {', '.join(sorted(missing))}", "start over with --force")
         parts = {name: _below(tensors, name) for name in ("concepts", "optimizer", "scaler")}
         for name, value in self.concepts.state_dict().items():
             if parts["concepts"][name].shape != value.shape:

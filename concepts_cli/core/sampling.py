@@ -15,6 +15,7 @@ from torch import Tensor
 
 from concepts_cli.core.scores import compose
 from concepts_cli.data.images import to_image
+from concepts_cli.errors import UcdError
 from concepts_cli.models.stable_diffusion import StableDiffusion
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (latents (B, C, H, W), timestep ()) -> noise_pred (B, C, H, W)
@@ -93,7 +94,13 @@ def generate(
     scheduler: str = "ddim",
     batch_size: int = 8,
 ) -> Iterator[Image.Image]:
-    """A picture for every request, in order, `batch_size` at a time; requests of unlike term counts apart."""
+    """A picture for every request, in order, `batch_size` at a time; requests of unlike term counts apart.
+
+    Raises UcdError for more steps than the model has.
+    """
+    most = model.scheduler_config["num_train_timesteps"]
+    if num_inference_steps > most:
+        raise UcdError(f"got {num_inference_steps} denoising steps", f"this model has {most} at most")
     start = 0
     while start < len(requests):
         count = len(requests[start].terms)

@@ -70,7 +70,7 @@ class StableDiffusion:
                 requires_safety_checker=False,
                 use_safetensors=True,  # nothing is unpickled
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()
             raise UcdError(
                 f"model {name!r} could not be loaded: {reason[0] if reason else type(error).__name__}",
@@ -211,6 +211,9 @@ def _refuse_other_families(name: str, source: str) -> None:
         raise UcdError(
             f"{name} holds no diffusers pipeline", "it needs a model_index.json; `mini` is the model that ships"
         )
-    family = json.loads(index.read_text()).get("_class_name")
+    try:
+        family = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UcdError(f"{index} is damaged", "restore or download the model again") from error
     if family != "StableDiffusionPipeline":
         raise UcdError(f"{name} is a {family}", "only Stable Diffusion 1 and 2 (StableDiffusionPipeline) are supported")
