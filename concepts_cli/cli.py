@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,9 +41,9 @@ NumImages = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images denoised together; changes speed, not images.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
-Guidance = Annotated[float | None, typer.Option("--guidance-scale", min=0, help="1 is none.")]
+Guidance = Annotated[float | None, typer.Option("--guidance-scale", min=0, max=1000, help="1 is none.")]
 Scheduler = Annotated[str | None, typer.Option(help="ddim, dpm++, euler, …")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Image n of a seed is always the same image.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Image n of a seed is always the same image.")]
 Grid = Annotated[bool, typer.Option("--grid", help="A contact sheet, too.")]
 Concept = Annotated[list[str] | None, typer.Option("--concept", "-c", help="t3, <t3> or all; may be repeated.")]
 
@@ -227,6 +228,7 @@ def _output(quiet: bool, json: bool) -> Iterator[Output]:
     """The command's output, and the exit status of whatever goes wrong in it."""
     out = Output(quiet=quiet, json=json, mute=os.environ.get("RANK", "0") != "0")  # of many processes the first speaks
     hush()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it, too, leaves nothing half done
     try:
         yield out
     except UcdError as error:
@@ -241,6 +243,7 @@ def _output(quiet: bool, json: bool) -> Iterator[Output]:
         raise typer.Exit(0) from None
     finally:
         out.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _override(settings, num_images, batch_size, steps, guidance_scale, scheduler, seed):

@@ -47,7 +47,7 @@ class Order:
         else, or none can be written there.
         """
         wanted = [(path, request) for path, request in self.planned if force or not self._is_made(path, request)]
-        for folder in {path.parent for path, _ in wanted}:
+        for folder in dict.fromkeys(path.parent for path, _ in wanted):
             check_place(folder)
         return wanted
 

@@ -82,7 +82,7 @@ class TrainSettings:
 class SampleSettings:
     num_images: int = setting(64, "images a concept", at_least=1)
     steps: int = setting(50, "denoising steps", at_least=1)
-    guidance_scale: float = setting(7.5, "1: no guidance", at_least=0)
+    guidance_scale: float = setting(7.5, "1: no guidance", at_least=0, at_most=1000)
     scheduler: Scheduler = setting("ddim", "the sampler")
     batch_size: int = setting(8, "images denoised together; changes speed, not images", at_least=1)
     seed: int = setting(0, "image n of a seed is always the same image", at_least=0, at_most=MAX_SEED)

@@ -107,6 +107,9 @@ class Run:
     def exists(self) -> bool:
         return (self.path / RECIPE).is_file()
 
+    def is_finished(self) -> bool:
+        return (self.path / CONCEPTS).is_file()
+
     def token(self, concept: str) -> str:
         """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and what the run has."""
         bare = concept.strip().removeprefix("<").removesuffix(">")
@@ -180,8 +183,12 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """One more line of metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise unwritable(path, error) from error
 
 
 def bare_name(token: str) -> str:
@@ -242,9 +249,9 @@ def check_place(folder: Path) -> None:
     """Raise UcdError before long work when `folder` could not be made or written to."""
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise UcdError(f"--output {folder}: {there} is no folder", "name a folder")
+        raise UcdError(f"can't write to {folder}: {there} is no folder", "choose another --output")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UcdError(f"--output {folder}: {there} can't be written to", "choose another --output")
+        raise UcdError(f"can't write to {folder}: {there} is read-only", "choose another --output")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -257,10 +264,15 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as beside:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
+        try:
+            save_file(whole, beside, metadata)
+        except SafetensorError as error:  # its way to say that the disk is full
+            raise OSError(str(error)) from error
 
 
 def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:

@@ -73,6 +73,8 @@ def test_dry_run_touches_nothing(workplace, recipe_file):
         (["train"], "recipe"),
         (["trian"], "trian"),
         (["sample", "--num-images", "0"], "num-images"),
+        (["sample", "--guidance-scale", "inf"], "guidance-scale"),
+        (["sample", "--seed", "99999999999999999999"], "seed"),
     ],
 )
 def test_mistakes_are_told_in_a_line_and_exit_2(workplace, recipe_file, arguments, said):
@@ -90,6 +92,11 @@ def test_mistakes_about_a_finished_run(tiny_run):
         ["evaluate", "--metric", "clup"],
         ["visualize", "--concept", "t9"],
         ["train", "tiny.yaml", "--output", str(tiny_run.path)],
+        ["train", "tiny.yaml", "--output", "tiny.yaml/below"],
+        ["sample", "--output", "tiny.yaml"],
+        ["visualize", "--output", "tiny.yaml", "--force"],
+        ["sample", "--steps", "1001"],
+        ["evaluate", "--samples", "nowhere"],
     ):
         result = ucd(*arguments)
         assert result.exit_code == 2 and result.stdout == "" and result.stderr.startswith("ucd: "), (
@@ -111,3 +118,12 @@ def test_images_that_cannot_be_read_are_named(workplace, recipe_file, image_fold
 def test_debug_shows_the_traceback(workplace, monkeypatch):
     monkeypatch.setenv("UCD_DEBUG", "1")
     assert "UcdError" in repr(ucd("sample").exception)
+
+
+def test_a_termination_while_sampling_counts_as_an_interrupt(tiny_run, monkeypatch):
+    import signal
+
+    monkeypatch.setattr("concepts_cli.pictures.generate", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    result = ucd("sample")
+    assert result.exit_code == 130 and "Traceback" not in result.output
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -7,10 +7,11 @@ import os
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from concepts_cli.errors import UcdError
-from concepts_cli.run_dir import Run, find_run, replacing, write_png, write_text
+from concepts_cli.run_dir import Run, check_place, find_run, replacing, write_png, write_text
 
 
 def test_the_newest_run_is_meant_unless_another_is_named(tiny_run, workplace, monkeypatch):
@@ -78,3 +79,51 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
         run.save_checkpoint(step, {"step": torch.tensor(step)}, keep=2)
     assert [p.name for p in run.checkpoints()] == ["step-000002", "step-000003"]
     assert load_file(run.checkpoints()[-1] / "state.safetensors")["step"] == 3
+
+
+def test_only_whole_checkpoints_count_and_steps_are_numbers(tmp_path):
+    for name in ("step-1000000", "step-999999", "step-copy"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "state.safetensors").touch()
+    (tmp_path / "checkpoints" / "step-2000000").mkdir()
+    assert [p.name for p in Run(tmp_path).checkpoints()] == ["step-999999", "step-1000000"]
+
+
+def test_files_that_do_not_belong_together_are_said_so(tiny_run):
+    images = tiny_run.path / "images.jsonl"
+    lines = images.read_text().splitlines(keepends=True)
+    images.write_text("".join(lines[1:]))
+    with pytest.raises(UcdError, match="another run's"):
+        _ = Run(tiny_run.path).weights
+    images.write_text("")
+    with pytest.raises(UcdError, match="damaged"):
+        _ = Run(tiny_run.path).images
+    save_file({"embeddings": torch.zeros(3, 32)}, tiny_run.path / "concepts.safetensors", {"tokens": '["<t1>"]'})
+    with pytest.raises(UcdError, match="damaged"):
+        _ = Run(tiny_run.path).tokens
+
+
+def test_a_place_is_checked_before_long_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    check_place(tmp_path / "new" / "folder")
+    for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(UcdError, match="no folder"):
+            check_place(place)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UcdError, match="read-only"):
+        check_place(tmp_path / "new")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+    def full(tensors, path, metadata=None):
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(UcdError, match="No space left") as caught:
+        Run(tmp_path).save_checkpoint(1, {"step": torch.tensor(1)}, keep=1)
+    assert caught.value.exit_code == 1 and not any((tmp_path / "checkpoints" / "step-000001").iterdir())
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UcdError, match=r"metrics\.jsonl"):
+        Run(tmp_path).log({})

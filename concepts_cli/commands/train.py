@@ -26,7 +26,7 @@ from concepts_cli.models import BUILT_IN, load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion, chosen_device
 from concepts_cli.output import Output
 from concepts_cli.recipe import Recipe
-from concepts_cli.run_dir import RUNS, Run, bare_name, replacing, write_png
+from concepts_cli.run_dir import RUNS, Run, bare_name, check_place, replacing, unwritable, write_png
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -60,12 +60,14 @@ def train(
     records = _records(recipe)
     accelerator = _accelerator(recipe, device)
     main = accelerator.is_main_process
-    folder = _run_folder(recipe, output, resume=resume, force=force).path if main else None
-    run = Run(broadcast_object_list([folder])[0])  # every process writes to, and resumes from, the main one's
+    if main:
+        _run_folder(recipe, output, resume=resume, force=force)  # what is wrong is said before the long work
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
         out.note(f"loading {recipe.model}, which is downloaded when it is used for the first time")
     model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[recipe.train.mixed_precision])
     training, tokens = _prepare(recipe, records, model, accelerator, out)
+    folder = _make_run_folder(recipe, output, resume=resume, force=force).path if main else None
+    run = Run(broadcast_object_list([folder])[0])  # every process writes to, and resumes from, the main one's
 
     if state := run.load_checkpoint() if resume else None:
         _check_same_images(run, records)
@@ -130,7 +132,34 @@ def _records(recipe: Recipe) -> list[ImageRecord]:
     return read_images(find_images(recipe.data.images, recipe.data.images_per_folder))
 
 
+def _make_run_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
+    """The run folder, made now. Trainings that start at once and were not told where get a folder each."""
+    may_exist = bool(output or resume or force)
+    while True:
+        run = _run_folder(recipe, output, resume=resume, force=force)
+        try:
+            run.path.mkdir(parents=True, exist_ok=may_exist)
+            return run
+        except OSError as error:
+            if may_exist or not isinstance(error, FileExistsError):
+                raise unwritable(run.path, error) from error
+
+
 def _run_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
+    """Where the run goes. Raises UcdError when it can't go there, or there is something to be lost."""
+    if resume and force:
+        raise UcdError("--resume goes on, --force starts over", "give one of them")
+    run = _find_run_folder(recipe, output, resume=resume, force=force)
+    check_place(run.path)
+    if resume and run.path.is_dir() and any(run.path.iterdir()):
+        if not run.exists():
+            raise UcdError(f"{run.path} is not empty and no run", "choose another --output")
+        if run.is_finished() and not run.checkpoints():
+            raise UcdError(f"{run.path} is finished and has no checkpoint to go on from", "start over with --force")
+    return run
+
+
+def _find_run_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
     """`output`, or runs/NAME, or with that taken runs/NAME-2 and so on; to resume, the newest of them."""
     numbered = [RUNS / recipe.name] + [RUNS / f"{recipe.name}-{n}" for n in range(2, 10_000)]
     if output is None:
@@ -139,8 +168,6 @@ def _run_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: boo
         if force:
             return Run(numbered[0])
         return Run(taken[-1] if resume and taken else free)
-    if output.is_file():
-        raise UcdError(f"--output {output} is a file", "name a folder")
     if output.is_dir() and any(output.iterdir()) and not (resume or force):
         raise UcdError(f"--output {output} is not empty", "--resume goes on with it, --force writes over it")
     return Run(output)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -83,10 +85,11 @@ def load_cached(path: Path) -> Latents | None:
 
 def save_cached(path: Path, latents: Latents) -> None:
     """Write a cache file beside its place and rename it; a cache that can't be written is no reason to stop."""
-    try:
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    with suppress(OSError, SafetensorError):  # safetensors has its own for a full disk
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"mean": latents.mean.contiguous(), "std": latents.std.contiguous()}, beside)
-        beside.replace(path)
-    except OSError:
-        return
+        try:
+            save_file({"mean": latents.mean.contiguous(), "std": latents.std.contiguous()}, beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)

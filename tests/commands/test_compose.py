@@ -21,13 +21,14 @@ from concepts_cli.output import Output
         ("t2=-1.5", Term("a photo of a <t2>", -1.5)),
         ("at night", Term("at night", 7.5)),
         ("a = b=2", Term("a = b", 2.0)),
+        ("<t1> in <t2>'s snow=2", Term("<t1> in <t2>'s snow", 2.0)),
     ],
 )
 def test_terms(tiny_run, text, term):
     assert parse_term(tiny_run, text, 7.5) == term
 
 
-@pytest.mark.parametrize("text", ["t9", "<sofa>", "t1=much", "t1=", "=3", "t1=nan", "t1=inf"])
+@pytest.mark.parametrize("text", ["t9", "T9", "<sofa>", "a <t9> in snow", "t1=much", "t1=", "=3", "t1=nan", "t1=inf"])
 def test_terms_that_mean_nothing_are_refused(tiny_run, text):
     with pytest.raises(UcdError):
         parse_term(tiny_run, text, 7.5)

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from concepts_cli.commands.train import plan, train
 from concepts_cli.errors import UcdError
@@ -110,7 +110,7 @@ def test_a_folder_that_holds_something_is_not_written_to(workplace, recipe_file)
     (workplace / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(UcdError, match="not empty"):
         run_recipe(recipe_file, output=workplace / "mine")
-    with pytest.raises(UcdError, match="is a file"):
+    with pytest.raises(UcdError, match="is no folder"):
         run_recipe(recipe_file, output=workplace / "mine" / "thesis.txt")
 
 
@@ -152,3 +152,57 @@ def test_force_starts_over_and_leaves_what_is_not_ours(workplace, recipe_file):
     again = run_recipe(recipe_file, force=True)
     assert again.path == first.path and not (again.path / "samples").exists()
     assert (again.path / "notes.txt").read_text() == "mine" and len(again.checkpoints()) == 1
+
+
+def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, monkeypatch):
+    """The other one makes its folder between our look at what is free and our taking it."""
+    import concepts_cli.commands.train as command
+
+    look, taken = command._find_run_folder, []
+
+    def overtaken(*args, **options):
+        run = look(*args, **options)
+        if len(taken) == 1:
+            run.path.mkdir(parents=True)
+        taken.append(run.name)
+        return run
+
+    monkeypatch.setattr(command, "_find_run_folder", overtaken)
+    run = run_recipe(recipe_file)
+    assert taken == ["tiny", "tiny", "tiny-2"] and run.name == "tiny-2"
+    assert not any((workplace / "runs" / "tiny").iterdir())
+
+
+def test_a_resume_refuses_what_it_would_destroy(workplace, recipe_file, image_folder):
+    import shutil
+
+    with pytest.raises(UcdError, match="no run"):
+        run_recipe(recipe_file, output=image_folder, resume=True)
+    run = run_recipe(recipe_file)
+    with pytest.raises(UcdError, match="--force starts over"):
+        run_recipe(recipe_file, output=run.path, resume=True, force=True)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(UcdError, match="no checkpoint"):
+        run_recipe(recipe_file, output=run.path, resume=True)
+    assert run.is_finished() and (run.path / "embeddings").is_dir()
+
+
+def test_a_damaged_checkpoint_is_said_so_and_a_cut_line_of_metrics_is_forgotten(workplace, recipe_file):
+    run = run_recipe(recipe_file)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"number": 4, "lo')
+    run_recipe(recipe_file, "train.max_steps=4", output=run.path, resume=True)
+    assert [json.loads(line)["number"] for line in (run.path / "metrics.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    state = run.checkpoints()[-1] / "state.safetensors"
+    whole = load_file(state)
+    state.write_bytes(state.read_bytes()[:-8])
+    with pytest.raises(UcdError, match="step-000004 is damaged"):
+        run_recipe(recipe_file, output=run.path, resume=True)
+    save_file({"step": whole["step"]}, state)
+    with pytest.raises(UcdError, match="lacks concepts.embeddings"):
+        run_recipe(recipe_file, output=run.path, resume=True)

@@ -53,3 +53,15 @@ def test_the_cache_is_found_again_and_depends_on_everything(tiny_model, image_fo
     assert len(others) == 4 and path not in others
     path.write_bytes(path.read_bytes()[:100])
     assert cache.load_cached(path) is None
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(cache, "save_file", full)
+    cache.save_cached(tmp_path / "latents.safetensors", cache.Latents(torch.zeros(1), torch.zeros(1)))
+    assert not any(tmp_path.iterdir())

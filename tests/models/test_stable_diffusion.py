@@ -75,6 +75,9 @@ def test_models_that_are_not_there_or_not_of_the_family_are_refused(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
     with pytest.raises(UcdError, match="StableDiffusionXLPipeline"):
         load_model(str(tmp_path), device="cpu")
+    (tmp_path / "model_index.json").write_text('{"_class')
+    with pytest.raises(UcdError, match="damaged"):
+        load_model(str(tmp_path), device="cpu")
     with pytest.raises(UcdError, match="could not be loaded"):
         load_model("somebody/no-such-model-on-the-hub", device="cpu")
 
