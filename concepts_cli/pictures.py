@@ -148,9 +148,9 @@ def write_sheet(order: Order, path: Path) -> Picture:
     rows: dict[str, list[Image.Image]] = {}
     for place, _ in order.planned:
         rows.setdefault(place.parent.name, []).append(open_image(place))
-    originals = [Path(record.path) for record in order.run.images]
+    originals = [Path(record.path) for record in order.run.images[:50]]
     if set(rows) == {bare_name(token) for token in order.run.tokens} and all(map(Path.is_file, originals)):
-        page = overview([open_image(original) for original in originals], rows)
+        page = overview([open_image(original) for original in originals], rows, total=len(order.run.images))
     else:
         page = contact_sheet(rows)
     write_png(path, page, {"run": order.run.name, "model": order.run.recipe.model, "seed": order.settings.seed})

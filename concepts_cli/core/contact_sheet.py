@@ -21,22 +21,23 @@ def contact_sheet(rows: Mapping[str, Sequence[Image.Image]], *, columns: int = 1
 
 
 def overview(
-    images: Sequence[Image.Image], rows: Mapping[str, Sequence[Image.Image]], *, columns: int = 10, shown: int = 50
+    images: Sequence[Image.Image], rows: Mapping[str, Sequence[Image.Image]], *, total: int, columns: int = 10
 ) -> Image.Image:
     """What went in and what came out: the training images, small, above a labelled row of samples a concept.
 
-    At most `shown` training images and `columns` samples a row are drawn; the headings count all of them.
+    `images` are some or all of the `total` training images; at most `columns` samples a row are drawn.
     """
     columns = max(6, min(columns, max(len(pictures) for pictures in rows.values())))
-    count = min(len(images), shown)
-    across = -(-count // -(-count // (2 * columns)))  # about half as wide as the samples, in rows of the same length
+    across = -(
+        -len(images) // -(-len(images) // (2 * columns))
+    )  # about half as wide as the samples, in rows of the same length
     small = min(CELL, (LABEL + columns * (CELL + GAP) - GAP - (across - 1) * GAP) // across)
-    strips = [images[start : start + across] for start in range(0, count, across)]
+    strips = [images[start : start + across] for start in range(0, len(images), across)]
     heading = 40
     strip_height, row_height = small + GAP, CELL + GAP
     top_of_rows = MARGIN + heading + len(strips) * strip_height + MARGIN
     page = _page(columns, top_of_rows + heading + len(rows) * row_height - GAP + MARGIN)
-    _heading(page, MARGIN, f"{len(images)} images", "no labels")
+    _heading(page, MARGIN, f"{total} images", "no labels")
     for y, strip in enumerate(strips):
         for x, picture in enumerate(strip):
             spot = (MARGIN + x * (small + GAP), MARGIN + heading + y * strip_height)
