@@ -66,7 +66,7 @@ class TrainSettings:
     timesteps: Literal["uniform", "high-noise", "low-noise"] = setting("uniform", "which are drawn more often")
     revive_every: int | None = setting(
         None,
-        "steps, in the first half, between fresh starts for concepts that no image prefers; null: none",
+        "steps, in the first half, between fresh starts for concepts that few images prefer; null: none",
         at_least=1,
     )
     seed: int = setting(0, "of the start, the noise and the order of images", at_least=0, at_most=MAX_SEED)

@@ -38,7 +38,7 @@ class Concepts(nn.Module):
 
     @torch.no_grad()
     def revive(self, generator: torch.Generator, noise: float = 0.3) -> int:
-        """Give every concept that is the strongest of no image half of the images of the one that is of most.
+        """Give every concept that is the strongest of few images half of the images of the one that is of most.
 
         It starts as that one plus noise (in units of the embedding's own deviation), with the same weights; from there
         the loss tells the two apart, as splitting a cluster does in k-means. Returns how many concepts began anew.
@@ -46,7 +46,8 @@ class Concepts(nn.Module):
         owners = self.weights().argmax(dim=1)
         sizes = owners.bincount(minlength=self.count)
         revived = 0
-        for dead in (sizes == 0).nonzero().flatten().tolist():
+        few = len(owners) / self.count / 4  # a quarter of an equal share
+        for dead in (sizes < few).nonzero().flatten().tolist():
             largest = int(sizes.argmax())
             if sizes[largest] < 2:
                 break
