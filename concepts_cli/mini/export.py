@@ -51,6 +51,13 @@ def build_pipeline(folder: Path, weights: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
+def _forget_origin(path: Path) -> None:
+    """Take out of a config where on this machine its model was loaded from."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def export(folder: Path, weights: Path) -> None:
     """Write what has been trained in `folder` to `weights`, and the logs to `logs` beside it.
 
@@ -61,6 +68,7 @@ def export(folder: Path, weights: Path) -> None:
         fresh = Path(temporary)
         if (folder / "unet.pt").exists():
             build_pipeline(folder, weights).to(torch.float16).save_pretrained(fresh)
+            _forget_origin(fresh / "vae" / "config.json")
             save_tokenizer(fresh / "tokenizer")
             state = torch.load(folder / "unet.pt", weights_only=True)
             progress = {"steps": state["step"], "samples": state["samples"]}  # where training goes on

@@ -146,7 +146,8 @@ class StableDiffusion:
     @property
     def vae_fingerprint(self) -> str:
         """A hash of the image encoder's weights: latents are as good as it."""
-        digest = hashlib.sha256(json.dumps(dict(self.vae.config), sort_keys=True, default=str).encode())
+        settings = {key: value for key, value in self.vae.config.items() if not key.startswith("_")}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for key, tensor in sorted(self.vae.encoder.state_dict().items()):
             digest.update(key.encode() + tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
