@@ -1,19 +1,13 @@
-"""`make bench`: what a training step costs. Ratios within one run; seconds differ from machine to machine.
-
-    python -m tests.bench [--model mini] [--concepts 5] [--batch 4] [--repeats 10]
+"""What a training step costs.
 
 - the published way of a step (a UNet call per score, the unconditional one with gradient too, the images through the
-VAE every
-  time, AdamW over the whole table of words), written out here, over ours;
+VAE every time, AdamW over the whole table of words), written out here, over ours;
 - our step over the UNet calls that it can't do without (stacked forward and backward, the unconditional forward);
 - the tensors that our optimizer holds.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -26,8 +20,9 @@ from concepts_cli.data.latents import Latents
 from concepts_cli.data.prompts import OBJECT
 from concepts_cli.models import load_model
 from concepts_cli.recipe import TrainSettings
+from tests.bench.timing import interleaved
 
-IMAGES = 8
+IMAGES, CONCEPTS, BATCH, REPEATS = 8, 5, 4, 10
 
 
 def published_step(model, tokens, batch: int) -> Callable[[], None]:
@@ -84,48 +79,24 @@ def bare_unet(model, count: int, batch: int) -> Callable[[], None]:
     return step
 
 
-def interleaved(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns, so that a slow minute of the machine hits all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if repeat:  # the first is warm-up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--concepts", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=10)
-    options = parser.parse_args()
-    tokens = concept_tokens(options.concepts)
+    tokens = concept_tokens(CONCEPTS)
 
-    ours_model, theirs_model = (load_model(options.model, device="cpu") for _ in range(2))
-    training = our_training(ours_model, tokens, options.batch)
+    ours_model, theirs_model = (load_model("mini", device="cpu") for _ in range(2))
+    training = our_training(ours_model, tokens, BATCH)
     steps = training.steps()
     median = interleaved(
         {
-            "published step": published_step(theirs_model, tokens, options.batch),
+            "published step": published_step(theirs_model, tokens, BATCH),
             "our step": lambda: next(steps),
-            "bare UNet": bare_unet(ours_model, options.concepts, options.batch),
+            "bare UNet": bare_unet(ours_model, CONCEPTS, BATCH),
         },
-        options.repeats,
+        REPEATS,
     )
-    print(
-        f"model {options.model}, {options.concepts} concepts, batch {options.batch}, {torch.get_num_threads()} threads"
-    )
+    print(f"model mini, {CONCEPTS} concepts, batch {BATCH}, {torch.get_num_threads()} threads")
     for name, seconds in median.items():
         print(f"{name:>16}  {seconds * 1000:8.1f} ms")
     print(f"published / ours  {median['published step'] / median['our step']:.2f}")
     print(f"ours / bare UNet  {median['our step'] / median['bare UNet']:.2f}")
     held = {name: tuple(value.shape) for name, value in training.state().items() if name.startswith("optimizer.")}
     print("optimizer holds  ", ", ".join(f"{name.removeprefix('optimizer.')} {shape}" for name, shape in held.items()))
-
-
-if __name__ == "__main__":
-    main()
