@@ -63,6 +63,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
     force: Force = False,
+    num_processes: Annotated[
+        int, typer.Option(min=1, help="Train in so many processes of this machine, a GPU each.")
+    ] = 1,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -74,11 +77,17 @@ def train(
         settings = load_recipe(recipe, set_ or [])
         from concepts_cli.commands import train as command
 
+        launching = num_processes > 1 and "WORLD_SIZE" not in os.environ
+        if dry_run or launching:
+            planned = command.plan(settings, output=output, resume=resume, force=force, processes=num_processes)
         if dry_run:
-            planned = command.plan(settings, output=output, resume=resume, force=force)
             out.table("", ["setting", "value"], list(dataclasses.asdict(planned).items()))
             out.document(planned)
             return
+        if launching:
+            from concepts_cli.launch import launch
+
+            raise typer.Exit(launch(sys.argv[1:], num_processes))
         run = command.train(settings, output=output, resume=resume, force=force, device=device, out=out)
         out.result(run.path)
         out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})

@@ -17,7 +17,19 @@ from concepts_cli.recipe_yaml import Mistakes, Node, merge, read_file, read_over
 from concepts_cli.settings import build, setting
 
 Metric = Literal["clip", "resnet", "assignment"]
-Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+Method = Literal["composed", "textual-inversion", "ti-kmeans", "ti-clip-kmeans"]
+Schedule = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "piecewise_constant",
+]
+Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
+STEP_RULES = (r"(\d+(\.\d+)?:\d+,)+\d+(\.\d+)?", "FACTOR:STEP,…,FACTOR, such as 1:100,0.1")
+HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository's name: user/name")
 Scheduler = Literal["ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm++", "unipc"]
 MAX_SEED = 2**32 - 1  # numpy's limit
 
@@ -29,6 +41,7 @@ class DataSettings:
     resize: Literal["squash", "crop"] = setting("squash", "squash to a square, or crop the centre")
     flip_probability: float = setting(0.5, "share of images mirrored in a step", at_least=0, at_most=1)
     images_per_folder: int | None = setting(None, "the first so many of each folder, by name; null: all", at_least=1)
+    repeats: int = setting(100, "times that an epoch shows each image; they are shuffled together", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,7 @@ class ConceptSettings:
     property: Literal["object", "style"] | None = setting("object", "chooses the prompts; null: the bare token")
     initial: tuple[str, ...] | None = setting(None, "a word to start each concept from, or one for all; null: random")
     initial_spread: float = setting(1.0, "spread of a random start, in units of the token table's own", at_least=0)
+    unit_norm: bool = setting(False, "scale each starting embedding to length 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +58,37 @@ class WeightSettings:
     initial: float = setting(1.0, "every weight at the start")
     constraint: Literal["none", "softmax"] = setting("none", "none, or softmax: an image's weights sum to one")
     trained: bool = setting(True, "false: the weights stay as they start")
+    per_image: bool = setting(True, "false: all images share one row of weights")
+    composition: Literal["eq11", "mean"] = setting(
+        "eq11", "uncond + sum w (cond - uncond); or mean: sum w cond, with w of sum 1 (initial 1/K) the plain mean"
+    )
+    update: Literal["auto", "all", "seen"] = setting(
+        "auto", "all by AdamW, or only those of a step's images; auto: all up to 10,000 images"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizerSettings:
+    """Terms added to the loss, as the published trainer offers them; all are off there by default.
+
+    The first three keep the concepts' scores apart, the others their words.
+    """
+
+    score_similarity: float = setting(0.0, "coefficient: dot products of pairs of scores", at_least=0)
+    square_similarity: bool = setting(False, "square the dot products")
+    score_energy: float = setting(0.0, "coefficient: hyperspherical energy of the scores", at_least=0)
+    energy: Literal["euclidean", "log", "arccos"] = setting("log", "mean of 1/d, of log 1/d, or of log 1/angle")
+    normalize_scores: bool = setting(False, "scale scores to length 1 first, and words for token_repulsion")
+    weighted_scores: bool = setting(False, "multiply scores by their image's weights first")
+    token_repulsion: float = setting(0.0, "coefficient: mean log 1/d of pairs of words", at_least=0)
+    token_similarity: float = setting(0.0, "coefficient: mean squared dot product of pairs of words", at_least=0)
+    token_distance: float = setting(0.0, "coefficient: mean 1/d of pairs of words", at_least=0)
+    token_norm: float = setting(0.0, "coefficient: mean length of the words", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
+    method: Method = setting("composed", "this method, or a baseline of the paper's Table 1")
     max_steps: int | None = setting(None, "optimizer steps; null: images x iterations_per_image", at_least=1)
     iterations_per_image: int = setting(120, "optimizer steps per image of the collection", at_least=1)
     batch_size: int = setting(2, "images in a forward pass", at_least=1)
@@ -60,6 +101,11 @@ class TrainSettings:
     adam_epsilon: float = setting(1e-8, "AdamW's", above=0)
     schedule: Schedule = setting("constant", "of the learning rate, by diffusers' name")
     warmup_steps: int = setting(0, "steps over which the learning rate rises", at_least=0)
+    schedule_restarts: int = setting(1, "of cosine_with_restarts", at_least=1)
+    schedule_power: float = setting(1.0, "of polynomial", above=0)
+    schedule_rules: str | None = setting(
+        None, "of piecewise_constant: 1:100,0.1 is the whole rate up to step 100, then a tenth", pattern=STEP_RULES
+    )
     mixed_precision: Literal["no", "fp16", "bf16"] = setting(
         "no", "of the frozen model; words and weights stay float32"
     )
@@ -70,12 +116,22 @@ class TrainSettings:
         at_least=1,
     )
     seed: int = setting(0, "of the start, the noise and the order of images", at_least=0, at_most=MAX_SEED)
+    patience: int | None = setting(
+        None, "stop early when no image has changed its strongest concept for so many steps; null: never", at_least=1
+    )
     concept_checkpointing: bool = setting(False, "one concept in memory at a time: slower, memory flat in the count")
+    gradient_checkpointing: bool = setting(False, "keep fewer activations of the model and recompute them: slower")
+    tf32: bool = setting(False, "TensorFloat-32 on Ampere GPUs and newer: faster, a little coarser")
+    compile: bool = setting(False, "torch.compile the model: slow to start, then faster")
     log_every: int = setting(10, "steps between lines of metrics.jsonl", at_least=1)
     checkpoint_every: int = setting(500, "steps between checkpoints", at_least=1)
     keep_checkpoints: int = setting(1, "newest checkpoints to keep", at_least=1)
     preview_every: int | None = setting(None, "steps between previews; null: none", at_least=1)
     preview_images: int = setting(4, "images a concept in a preview", at_least=1)
+    trackers: tuple[Tracker, ...] | None = setting(None, "follow the run with these of accelerate's; null: none")
+    push_to_hub: str | None = setting(
+        None, "publish the finished run as this repository of the Hugging Face hub", pattern=HUB_ID
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +168,7 @@ class Recipe:
     data: DataSettings
     concepts: ConceptSettings = ConceptSettings()
     weights: WeightSettings = WeightSettings()
+    regularizers: RegularizerSettings = RegularizerSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from concepts_cli.errors import UcdError
 from concepts_cli.models.stable_diffusion import StableDiffusion
@@ -17,7 +18,7 @@ def concept_tokens(count: int) -> tuple[str, ...]:
 
 
 class Concepts(nn.Module):
-    """Embeddings (K, D) shared by all images, and raw weights (N, K)."""
+    """Embeddings (K, D) shared by all images, and raw weights, (N, K) or one row (1, K) for all images alike."""
 
     def __init__(
         self, embeddings: Tensor, raw_weights: Tensor, *, constraint: str = "none", train_weights: bool = True
@@ -31,10 +32,17 @@ class Concepts(nn.Module):
     def count(self) -> int:
         return self.embeddings.shape[0]
 
+    def constrain(self, raw_weights: Tensor) -> Tensor:
+        """Raw weights (..., K) as they are, or (`softmax`) on the simplex of the paper's eq. 10."""
+        return raw_weights.softmax(dim=-1) if self.constraint == "softmax" else raw_weights
+
     def weights(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The weights of those images, (B, K): as they are, or (`softmax`) on the simplex of the paper's eq. 10."""
-        raw = self.raw_weights[rows]
-        return raw.softmax(dim=-1) if self.constraint == "softmax" else raw
+        """The weights of those rows, (B, K)."""
+        return self.constrain(self.raw_weights[rows])
+
+    def strongest(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Which concept weighs most in those rows, (B,)."""
+        return self.raw_weights.detach()[rows].argmax(dim=1)
 
     @torch.no_grad()
     def revive(self, generator: torch.Generator, noise: float = 0.3) -> int:
@@ -43,7 +51,7 @@ class Concepts(nn.Module):
         It starts as that one plus noise (in units of the embedding's own deviation), with the same weights; from there
         the loss tells the two apart, as splitting a cluster does in k-means. Returns how many concepts began anew.
         """
-        owners = self.weights().argmax(dim=1)
+        owners = self.strongest()
         sizes = owners.bincount(minlength=self.count)
         revived = 0
         few = len(owners) / self.count / 4  # a quarter of an equal share
@@ -64,14 +72,28 @@ class Concepts(nn.Module):
 
 
 def initial_embeddings(
-    model: StableDiffusion, count: int, *, words: Sequence[str] | None, spread: float, generator: torch.Generator
+    model: StableDiffusion,
+    count: int,
+    *,
+    words: Sequence[str] | None,
+    spread: float,
+    generator: torch.Generator,
+    unit_norm: bool = False,
 ) -> Tensor:
     """Where the K embeddings start, (K, D): around the mean of the token table, or at given words.
 
     `spread` is the standard deviation of the random part in units of the table's own, dimension by dimension. `words`
     is one for all or one a concept, each a single token of the model; then the random part is added only where
-    concepts share a word. Raises UcdError for a word that the tokenizer splits.
+    concepts share a word. `unit_norm` scales each to length 1 in the end. Raises UcdError for a word that the
+    tokenizer splits.
     """
+    start = _initial_embeddings(model, count, words, spread, generator)
+    return F.normalize(start, dim=1) if unit_norm else start
+
+
+def _initial_embeddings(
+    model: StableDiffusion, count: int, words: Sequence[str] | None, spread: float, generator: torch.Generator
+) -> Tensor:
     table = model.token_table.float().cpu()
     noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=0) * spread
     if not words:

@@ -1,196 +1,216 @@
 """The loop that discovers: a generator of steps over frozen scores.
 
-Every draw of step s (images, mirrors, noise, timesteps, sentences) is a function of the seed and s alone, made for
-the whole batch of all processes and then cut. So a resumed run needs no state of any random generator, and two
-processes see what one with twice the batch would.
+Gradients are summed over processes here, not by a wrapper: they are K x D numbers and a few rows of the weights.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.nn import functional as F
+from accelerate.utils import find_executable_batch_size
+from torch import Tensor
 
-from concepts_cli.core.concepts import Concepts
-from concepts_cli.core.scores import compose, stacked_scores
+from concepts_cli.core.draws import Draws, seeded
+from concepts_cli.core.objective import Objective
+from concepts_cli.core.row_adamw import RowAdamW
 from concepts_cli.data.latents import Latents
 from concepts_cli.errors import UcdError
-from concepts_cli.models.stable_diffusion import StableDiffusion
 from concepts_cli.recipe import TrainSettings
+
+FEW_IMAGES = 10_000  # up to so many, AdamW moves all weights at every step, as published
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step did. `number` counts from 1."""
+    """What one optimizer step did. `number` counts from 1; `terms` are the parts of the loss, when it has several."""
 
     number: int
     loss: float
     learning_rate: float
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B images to be explained: their rows of the weights, clean latents, noise, timesteps, a sentence each."""
-
-    rows: Tensor
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-    sentences: Tensor
-
-
-class ComposedLoss(nn.Module):
-    """Eq. 10: mean squared distance of the target and the composition (eq. 11) of the concepts' scores.
-
-    Holds the trained parameters; the frozen model stays outside of its state. `sentences` are the templates that the
-    concepts' words are put into.
-    """
-
-    def __init__(
-        self,
-        model: StableDiffusion,
-        concepts: Concepts,
-        tokens: tuple[str, ...],
-        sentences: tuple[str, ...],
-        *,
-        checkpointed: bool = False,
-    ):
-        super().__init__()
-        self.concepts = concepts.to(model.device)
-        self.checkpointed = checkpointed
-        self._frozen = (model,)  # in a tuple, so that it is no submodule
-        self._noise_schedule = model.scheduler("ddpm")
-        model.set_concepts(tokens, self.concepts.embeddings)
-        self._prompt_ids = torch.stack([model.tokenize([s.format(t) for t in tokens]) for s in sentences])  # (S, K, T)
-        with torch.no_grad():
-            self._hidden_uncond = model.encode_prompts([""])  # (1, T, D)
-
-    def forward(self, batch: Batch) -> Tensor:  # -> ()
-        (model,) = self._frozen
-        noisy = self._noise_schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
-        ids = self._prompt_ids[batch.sentences]  # (B, K, T)
-        hidden = model.text_encoder(ids.flatten(0, 1))[0].unflatten(0, ids.shape[:2])  # (B, K, T, D)
-        with torch.no_grad():
-            uncond = model.predict(noisy, batch.timesteps, self._hidden_uncond.expand(len(noisy), -1, -1))
-        conditional = stacked_scores(model, noisy, batch.timesteps, hidden, checkpointed=self.checkpointed)
-        return F.mse_loss(compose(uncond, conditional, self.concepts.weights(batch.rows)), self._target(batch))
-
-    def _target(self, batch: Batch) -> Tensor:
-        if self._frozen[0].prediction_type == "v_prediction":
-            return self._noise_schedule.get_velocity(batch.latents, batch.noise, batch.timesteps)
-        return batch.noise
+    terms: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False  # by `stop` of some process, or by patience: no step follows
 
 
 class Training:
-    """K concepts in the making: parameters, optimizer and step count; `steps()` runs it, `state()` is all that a
+    """K concepts in the making: parameters, optimizers and step count; `steps()` runs it, `state()` is all that a
     resume needs.
     """
 
     def __init__(
         self,
-        loss: ComposedLoss,
+        objective: Objective,
         latents: Latents,
         settings: TrainSettings,
         *,
         flip_probability: float,
+        repeats: int = 1,
+        update: str = "auto",
         accelerator: Accelerator,
     ):
-        self.settings, self.latents, self.flip_probability = settings, latents, flip_probability
-        self.accelerator = accelerator
-        self.concepts = loss.concepts
-        self.sentence_count = len(loss._prompt_ids)
-        self.timestep_count = loss._noise_schedule.config.num_train_timesteps
-        self.micro_batch = settings.batch_size * accelerator.num_processes
-        self.total_steps = settings.max_steps or len(latents) * settings.iterations_per_image
-        self.step = 0
-
-        scale = self.micro_batch * settings.gradient_accumulation if settings.scale_learning_rate else 1
-        rates = [settings.learning_rate, settings.weights_learning_rate or settings.learning_rate]
-        parameters = [self.concepts.embeddings, self.concepts.raw_weights]
-        groups = [
-            {"params": [parameter], "lr": rate * scale}
-            for parameter, rate in zip(parameters, rates, strict=True)
-            if parameter.requires_grad
-        ]
-        optimizer = torch.optim.AdamW(
-            groups, betas=tuple(settings.adam_betas), eps=settings.adam_epsilon, weight_decay=settings.weight_decay
+        self.objective, self.concepts, self.settings, self.accelerator = (
+            objective,
+            objective.concepts,
+            settings,
+            accelerator,
         )
-        self._rate_at = _schedule(settings, optimizer, self.total_steps)
-        self._loss, self._optimizer = accelerator.prepare(loss, optimizer)
+        self.draws = Draws(
+            latents,
+            seed=settings.seed,
+            concepts=self.concepts.count,
+            sentences=objective.sentence_count,
+            num_train_timesteps=objective.noise_schedule.config.num_train_timesteps,
+            timesteps=settings.timesteps,
+            flip_probability=flip_probability,
+            repeats=repeats,
+        )
+        self.total_steps = settings.max_steps or len(latents) * settings.iterations_per_image
+        self.images_per_step = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
+        self.sees_rows = update == "seen" or (update == "auto" and len(self.concepts.raw_weights) > FEW_IMAGES)
+        self.step = 0
+        self.settled_since = 0  # the last step at which an image's strongest concept became another
+        self._part: int | None = None  # images in a forward pass, once it is known how many fit
+        optimizers = self._build_optimizers()
+        self._rates = [_schedule(settings, optimizer, self.total_steps) for optimizer in optimizers]
+        self._optimizers = [accelerator.prepare(optimizer) for optimizer in optimizers]
 
-    def steps(self) -> Iterator[Step]:
-        """Optimizer steps until `total_steps`. Raises UcdError (exit status 1) when the loss is no longer finite."""
-        accumulation = self.settings.gradient_accumulation
-        while self.step < self.total_steps:
-            rates = self._rate_at(self.step)
-            for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+    def _build_optimizers(self) -> list[torch.optim.Optimizer]:
+        settings = self.settings
+        scale = self.images_per_step if settings.scale_learning_rate else 1
+        how = {"betas": settings.adam_betas, "eps": settings.adam_epsilon, "weight_decay": settings.weight_decay}
+        words = {"params": [self.concepts.embeddings], "lr": settings.learning_rate * scale}
+        rate = settings.weights_learning_rate or settings.learning_rate
+        weights = {"params": [self.concepts.raw_weights], "lr": rate * scale}
+        if not self.concepts.raw_weights.requires_grad:
+            return [torch.optim.AdamW([words], **how)]
+        if self.sees_rows:
+            return [torch.optim.AdamW([words], **how), RowAdamW([weights], **how | {"lr": weights["lr"]})]
+        return [torch.optim.AdamW([words, weights], **how)]
+
+    def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+        """Optimizer steps until `total_steps`, until `stop()` is true on some process, or until patience ends.
+
+        Raises UcdError (exit status 1) when the loss is no longer finite, or not even one image fits into memory.
+        """
+        while self.step < self.total_steps and not self.has_settled:
+            rates = [rate for schedule in self._rates for rate in schedule(self.step)]
+            groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+            for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
-            total = 0.0
-            for micro in range(accumulation):
-                last = micro == accumulation - 1
-                with nullcontext() if last else self.accelerator.no_sync(self._loss):
-                    loss = self._loss(self.draw(self.step * accumulation + micro)) / accumulation
-                    self.accelerator.backward(loss)
-                total = total + loss.detach()
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+            terms, rows = self._backward_what_fits()
+            before = self.concepts.strongest(rows)
+            for optimizer in self._optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            self._revive()
-            value = self.accelerator.reduce(total, "mean").item()
-            if not math.isfinite(value):
+            if self._revive() or not torch.equal(before, self.concepts.strongest(rows)):
+                self.settled_since = self.step
+            wants_stop = terms.new_tensor([float(stop())])
+            *values, stops = self.accelerator.reduce(torch.cat([terms, wants_stop]), "mean").tolist()
+            loss = sum(values)
+            if not math.isfinite(loss):
                 raise UcdError(
-                    f"the loss is {value} at step {self.step}",
+                    f"the loss is {loss} at step {self.step}",
                     "lower train.learning_rate or use bf16 or float32",
                     exit_code=1,
                 )
-            yield Step(self.step, value, rates[0])
+            named = dict(zip(self._term_names, values, strict=True)) if len(values) > 1 else {}
+            yield Step(self.step, loss, rates[0], named, stopped=stops > 0 or self.has_settled)
+            if stops:
+                return
 
-    def _revive(self) -> None:
+    @property
+    def has_settled(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self.step - self.settled_since >= patience
+
+    def _backward_what_fits(self) -> tuple[Tensor, Tensor]:
+        """The gradients of a step; the first step finds out how many images fit into memory at once."""
+        if self._part is not None:
+            return self._backward(self._part)
+        size = self.settings.batch_size
+
+        def half() -> int:
+            nonlocal size
+            size //= 2
+            return size
+
+        try:
+            return find_executable_batch_size(self._backward, starting_batch_size=size, reduce_batch_size_fn=half)()
+        except RuntimeError as error:
+            if "No executable batch size" not in str(error):
+                raise
+            hint = "--set train.concept_checkpointing=true, train.gradient_checkpointing=true, or a lower resolution"
+            raise UcdError("not even one image fits into memory", hint, exit_code=1) from error
+
+    def _backward(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss over all images of the step and all processes, `batch_size` of them at a time.
+
+        Returns the terms of this process's loss, and the rows of the weights whose images were seen (of all
+        processes); all rows when the optimizer moves all.
+        """
+        for parameter in self.concepts.parameters():
+            parameter.grad = None
+        totals: dict[str, Tensor] = {}
+        rows, gradients = [], []
+        for draws in self._my_draws():
+            for batch in self.draws.batch(draws).to(self.accelerator.device).split(batch_size):
+                share = len(batch) / (self.settings.batch_size * self.settings.gradient_accumulation)
+                raw = self._raw_weights(batch.rows)
+                with self.accelerator.autocast():
+                    terms = self.objective(batch, raw)
+                self.accelerator.backward(sum(terms.values()) * share)
+                for name, term in terms.items():
+                    totals[name] = totals.get(name, 0) + term.detach() * share
+                rows.append(batch.rows)
+                gradients.append(torch.zeros_like(raw) if raw.grad is None else raw.grad)
+        self._part, self._term_names = batch_size, tuple(totals)
+        self.concepts.embeddings.grad = self.accelerator.reduce(self.concepts.embeddings.grad, "mean")
+        seen = self._accumulate(torch.cat(rows), torch.cat(gradients))
+        return torch.stack(list(totals.values())), seen
+
+    def _my_draws(self) -> Iterator[range]:
+        """The draws of this step that are this process's, a batch at a time."""
+        size, accelerator = self.settings.batch_size, self.accelerator
+        first = self.step * self.images_per_step + accelerator.process_index * size
+        for start in range(first, first + self.images_per_step, size * accelerator.num_processes):
+            yield range(start, start + size)
+
+    def _raw_weights(self, rows: Tensor) -> Tensor:
+        """Those rows, (B, K), as a leaf of their own: their gradient is as small as they are."""
+        raw = self.concepts.raw_weights
+        chosen = raw.detach().expand(len(rows), -1) if len(raw) == 1 else raw.detach()[rows]
+        return chosen.clone().requires_grad_(raw.requires_grad)
+
+    def _accumulate(self, rows: Tensor, gradients: Tensor) -> Tensor:
+        """Give the weights their gradient from that of the rows (B,) of each process's images (B, K)."""
+        raw = self.concepts.raw_weights
+        if len(raw) == 1:
+            rows = torch.zeros_like(rows)
+        rows, gradients = self.accelerator.gather((rows, gradients))
+        gradients = gradients / self.accelerator.num_processes
+        if raw.requires_grad and self.sees_rows:
+            raw.grad = torch.sparse_coo_tensor(rows[None], gradients, raw.shape, check_invariants=False).coalesce()
+            return rows.unique()
+        if raw.requires_grad:
+            raw.grad = torch.zeros_like(raw).index_add_(0, rows, gradients)
+        return torch.arange(len(raw), device=raw.device)
+
+    def _revive(self) -> bool:
         every = self.settings.revive_every
-        if every and self.step % every == 0 and self.step <= self.total_steps // 2:
-            self.concepts.revive(seeded(self.settings.seed, "revive", self.step))
-
-    def draw(self, index: int) -> Batch:
-        """Micro-batch number `index` of this process."""
-        generator = seeded(self.settings.seed, "batch", index)
-        rows = self._rows(index)
-        latents = self.latents.draw(rows, self.flip_probability, generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = self._timesteps(torch.rand(rows.shape, generator=generator))
-        sentences = torch.randint(self.sentence_count, rows.shape, generator=generator)
-        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        parts = (rows, latents, noise, timesteps, sentences)
-        return Batch(*(part[mine].to(self.accelerator.device) for part in parts))
-
-    def _timesteps(self, uniform: Tensor) -> Tensor:
-        """Uniform draws from [0, 1) as timesteps: all alike, or with a density that grows linearly to one end."""
-        share = {"uniform": uniform, "high-noise": uniform.sqrt(), "low-noise": 1 - (1 - uniform).sqrt()}
-        return (share[self.settings.timesteps] * self.timestep_count).long().clamp(max=self.timestep_count - 1)
-
-    def _rows(self, index: int) -> Tensor:
-        """The images of a micro-batch: every epoch a new order, batches run on from one into the next."""
-        count = len(self.latents)
-        first = index * self.micro_batch
-        rows = []
-        for epoch in range(first // count, (first + self.micro_batch - 1) // count + 1):
-            order = torch.randperm(count, generator=seeded(self.settings.seed, "epoch", epoch))
-            start = epoch * count
-            rows.append(order[max(first - start, 0) : first + self.micro_batch - start])
-        return torch.cat(rows)
+        due = every and self.step % every == 0 and self.step <= self.total_steps // 2
+        return bool(due and self.concepts.revive(seeded(self.settings.seed, "revive", self.step)))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that decides the next step, as named tensors."""
-        tensors = {"step": torch.tensor(self.step)}
+        tensors = {"step": torch.tensor(self.step), "settled_since": torch.tensor(self.settled_since)}
         tensors |= {f"concepts.{name}": value for name, value in self.concepts.state_dict().items()}
-        for index, moments in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        for number, optimizer in enumerate(self._optimizers):
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{name}": value for name, value in moments.items()}
         if scaler := self.accelerator.scaler:
             tensors |= {f"scaler.{name}": torch.tensor(value) for name, value in scaler.state_dict().items()}
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
@@ -199,7 +219,7 @@ class Training:
         """Go on from `state()`. Raises UcdError when it belongs to other images or another number of concepts."""
         if missing := {name for name in self.state() if not name.startswith(("optimizer.", "scaler."))} - set(tensors):
             raise UcdError(f"the checkpoint lacks {', '.join(sorted(missing))}", "start over with --force")
-        parts = {name: _below(tensors, name) for name in ("concepts", "optimizer", "scaler")}
+        parts = {name: _below(tensors, name) for name in ("concepts", "scaler")}
         for name, value in self.concepts.state_dict().items():
             if parts["concepts"][name].shape != value.shape:
                 was, now = tuple(parts["concepts"][name].shape), tuple(value.shape)
@@ -208,22 +228,15 @@ class Training:
                     "resume with the recipe and images it began with",
                 )
         self.concepts.load_state_dict(parts["concepts"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = value
-        self._optimizer.load_state_dict(
-            {"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]}
-        )
+        for number, optimizer in enumerate(self._optimizers):
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, value in _below(tensors, f"optimizer.{number}").items():
+                index, key = name.split(".", 1)
+                moments.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         if self.accelerator.scaler and parts["scaler"]:
             self.accelerator.scaler.load_state_dict({name: value.item() for name, value in parts["scaler"].items()})
-        self.step = int(tensors["step"])
-
-
-def seeded(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A CPU generator for one purpose: the same for the same three, unrelated otherwise."""
-    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        self.step, self.settled_since = int(tensors["step"]), int(tensors["settled_since"])
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -235,7 +248,13 @@ def _schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, total_s
     from diffusers.optimization import get_scheduler
 
     scheduler = get_scheduler(
-        settings.schedule, optimizer, num_warmup_steps=settings.warmup_steps, num_training_steps=total_steps
+        settings.schedule,
+        optimizer,
+        step_rules=settings.schedule_rules,
+        num_warmup_steps=settings.warmup_steps,
+        num_training_steps=total_steps,
+        num_cycles=settings.schedule_restarts,
+        power=settings.schedule_power,
     )
     return lambda step: [
         base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)

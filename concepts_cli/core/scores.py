@@ -19,24 +19,31 @@ def compose(uncond: Tensor, conditional: Tensor, weights: Tensor) -> Tensor:
     Shapes: uncond (B, C, H, W), conditional (B, K, C, H, W), weights (B, K) -> (B, C, H, W). Guidance is K = 1 with w
     the guidance scale; weights that sum to 1 leave no unconditional score in it.
     """
-    return uncond + torch.einsum("bk,bkchw->bchw", weights, conditional - uncond[:, None])
+    return uncond + weighted_sum(conditional - uncond[:, None], weights)
 
 
-def stacked_scores(
-    model: StableDiffusion, noisy_latents: Tensor, timesteps: Tensor, hidden: Tensor, *, checkpointed: bool = False
-) -> Tensor:
-    """All K conditional scores of every image, in one UNet call: hidden (B, K, T, D) -> (B, K, C, H, W).
+def weighted_sum(conditional: Tensor, weights: Tensor) -> Tensor:
+    """`sum_k w_k cond_k`: eq. 11 for weights that sum to 1. (B, K, C, H, W), (B, K) -> (B, C, H, W)."""
+    return torch.einsum("bk,bkchw->bchw", weights, conditional)
 
-    With `checkpointed` the calls are one a concept, each recomputed in the backward pass: peak memory then does not
-    grow with K, for one more forward pass.
-    """
+
+def stacked_scores(model: StableDiffusion, noisy_latents: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
+    """All K conditional scores of every image, in one UNet call: hidden (B, K, T, D) -> (B, K, C, H, W)."""
     count = hidden.shape[1]
-    if checkpointed:
-        scores = [
-            checkpoint(model.predict, noisy_latents, timesteps, hidden[:, k], use_reentrant=False) for k in range(count)
-        ]
-        return torch.stack(scores, dim=1)
     stacked = model.predict(
         noisy_latents.repeat_interleave(count, dim=0), timesteps.repeat_interleave(count), hidden.flatten(0, 1)
     )
     return stacked.unflatten(0, (-1, count))
+
+
+def checkpointed_scores(model: StableDiffusion, noisy_latents: Tensor, timesteps: Tensor, input_ids: Tensor) -> Tensor:
+    """The same from token ids (B, K, T), a concept at a time, text and all recomputed in the backward pass.
+
+    Peak memory then does not grow with K, for one more forward pass.
+    """
+
+    def score(ids: Tensor) -> Tensor:  # (B, T) -> (B, C, H, W)
+        return model.predict(noisy_latents, timesteps, model.text_encoder(ids)[0])
+
+    scores = [checkpoint(score, ids, use_reentrant=False, preserve_rng_state=False) for ids in input_ids.unbind(1)]
+    return torch.stack(scores, dim=1)

@@ -154,6 +154,13 @@ class StableDiffusion:
 
     # ---- noise
 
+    def checkpoint_gradients(self) -> None:
+        """Keep fewer activations for the backward pass and recompute the rest. Nothing else changes."""
+        self.unet.enable_gradient_checkpointing()
+        if not self.text_encoder.config.attention_dropout:
+            self.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            self.text_encoder.train()  # transformers checkpoints in training mode only; without dropout it is the same
+
     def predict(self, noisy_latents: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         """The UNet's output, noise or velocity.
 

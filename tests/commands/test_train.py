@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -84,14 +86,14 @@ def test_an_interrupt_finishes_the_step_writes_a_checkpoint_and_can_be_resumed(w
     class Interrupting(Output):
         def track(self, steps, **options):
             for step in steps:
-                if options["label"] == "discovering" and step.number == 2:
+                if options["label"] == "discovering" and step.number == 2:  # after the step: the next is the last
                     os.kill(os.getpid(), signal.SIGINT)
                 yield step
 
     recipe = load_recipe(recipe_file, ["train.max_steps=5"])
     with pytest.raises(KeyboardInterrupt):
         train(recipe, output=workplace / "cut", device="cpu", out=Interrupting(quiet=True))
-    assert [p.name for p in (workplace / "cut" / "checkpoints").iterdir()] == ["step-000002"]
+    assert [p.name for p in (workplace / "cut" / "checkpoints").iterdir()] == ["step-000003"]
     assert not (workplace / "cut" / "concepts.safetensors").exists()
     resumed = train(recipe, output=workplace / "cut", resume=True, device="cpu", out=QUIET)
     whole = train(recipe, device="cpu", out=QUIET)
@@ -103,6 +105,21 @@ def test_a_resume_with_other_images_is_refused_by_name(workplace, recipe_file, i
     (image_folder / "3.png").write_bytes((image_folder / "4.png").read_bytes())
     with pytest.raises(UcdError, match=r"3\.png"):
         run_recipe(recipe_file, output=run.path, resume=True)
+    (image_folder / "3.png").unlink()
+    with pytest.raises(UcdError, match=r"3\.png"):
+        run_recipe(recipe_file, output=run.path, resume=True)
+
+
+def test_a_resume_knows_its_images_when_they_were_moved_and_renamed(workplace, recipe_file, image_folder):
+    whole = run_recipe(recipe_file, "train.max_steps=5")
+    part = run_recipe(recipe_file, "train.max_steps=2", output=workplace / "part")
+    for n in range(6):
+        (image_folder / f"{n}.png").rename(image_folder / f"new-{5 - n}.png")
+    moved = image_folder.rename(workplace / "elsewhere")
+    changes = ("train.max_steps=5", f"data.images={moved}")
+    resumed = run_recipe(recipe_file, *changes, output=part.path, resume=True)
+    assert torch.equal(whole.embeddings, resumed.embeddings) and torch.equal(whole.weights, resumed.weights)
+    assert [record.path.rsplit("/", 1)[1] for record in resumed.images] == [f"new-{n}.png" for n in (5, 4, 3, 2, 1, 0)]
 
 
 def test_a_folder_that_holds_something_is_not_written_to(workplace, recipe_file):
@@ -131,6 +148,83 @@ def test_weights_that_are_not_trained_stay_and_softmax_weights_sum_to_one(workpl
     torch.testing.assert_close(softmax.weights.sum(1), torch.ones(6))
 
 
+def test_all_images_may_share_their_weights(workplace, recipe_file):
+    run = run_recipe(recipe_file, "weights.per_image=false")
+    assert run.weights.shape == (6, 2) and (run.weights == run.weights[0]).all() and (run.weights != 1).all()
+
+
+@pytest.mark.parametrize("method", ["textual-inversion", "ti-kmeans", "ti-clip-kmeans"])
+def test_a_baseline_makes_a_run_like_any_other(workplace, recipe_file, image_folder, method, monkeypatch):
+    """Three pictures are red and three blue, which any clustering tells apart."""
+    import concepts_cli.core.clustering as clustering
+    from concepts_cli.metrics.clip import load_built_in_clip
+
+    monkeypatch.setattr(clustering, "load_clip", lambda name, pretrained, device: load_built_in_clip((), device))
+    for n in range(6):
+        Image.new("RGB", (40, 40), (200 + n, 0, 0) if n % 2 else (0, 0, 200 + n)).save(image_folder / f"{n}.png")
+    run = run_recipe(recipe_file, f"train.method={method}", "train.max_steps=2")
+    assert run.tokens == ("<t1>", "<t2>") and run.embeddings.isfinite().all()
+    if method == "textual-inversion":
+        torch.testing.assert_close(run.weights, torch.full((6, 2), 0.5))
+    else:
+        assert (run.weights[0::2] == run.weights[0]).all() and (run.weights[1::2] == 1 - run.weights[0]).all()
+        assert sorted(run.weights[0].tolist()) == [0, 1]
+
+
+def test_more_clusters_than_images_are_refused(workplace, recipe_file):
+    with pytest.raises(UcdError, match="6 images can't make 7 clusters"):
+        run_recipe(recipe_file, "train.method=ti-kmeans", "concepts.count=7")
+    assert not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "regularizers.score_similarity=0.1",
+        "regularizers.token_repulsion=0.1",
+        "train.gradient_checkpointing=true",
+        "train.concept_checkpointing=true",
+        "train.tf32=true",
+        "weights.update=seen",
+        "weights.composition=mean",
+        "concepts.unit_norm=true",
+    ],
+)
+def test_options_of_the_loop_are_taken_and_resume_exactly(workplace, recipe_file, change):
+    try:
+        whole = run_recipe(recipe_file, change, "train.max_steps=4")
+        part = run_recipe(recipe_file, change, "train.max_steps=2", output=workplace / "part")
+        resumed = run_recipe(recipe_file, change, "train.max_steps=4", output=part.path, resume=True)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(whole.embeddings, resumed.embeddings) and torch.equal(whole.weights, resumed.weights)
+    line = json.loads((whole.path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"number", "loss", "learning_rate"} <= set(line)
+    assert ("mse" in line) == change.startswith("regularizers")
+
+
+def test_a_run_that_has_settled_is_finished_and_stays_so(workplace, recipe_file):
+    settings = ("train.patience=2", "train.max_steps=50", "train.learning_rate=1e-9")
+    run = run_recipe(recipe_file, *settings)
+    assert run.is_finished() and [path.name for path in run.checkpoints()] == ["step-000002"]
+    again = run_recipe(recipe_file, *settings, output=run.path, resume=True)
+    assert torch.equal(run.embeddings, again.embeddings)
+
+
+def test_a_compiled_model_trains_alike(workplace, recipe_file, monkeypatch):
+    """Traced by torch.compile and run as traced; its usual backend takes minutes to build code for a CPU."""
+    traced = []
+
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    plain, compiled = run_recipe(recipe_file), run_recipe(recipe_file, "train.compile=true")
+    torch.testing.assert_close(compiled.embeddings, plain.embeddings, rtol=1e-4, atol=1e-6)
+    assert traced
+
+
 def test_a_diverging_loss_stops_with_a_hint_and_status_1(workplace, recipe_file):
     with pytest.raises(UcdError, match="loss is") as caught:
         run_recipe(recipe_file, "weights.initial=1e30")
@@ -156,9 +250,9 @@ def test_force_starts_over_and_leaves_what_is_not_ours(workplace, recipe_file):
 
 def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, monkeypatch):
     """The other one makes its folder between our look at what is free and our taking it."""
-    import concepts_cli.commands.train as command
+    import concepts_cli.training_folder as places
 
-    look, taken = command._find_run_folder, []
+    look, taken = places._choose, []
 
     def overtaken(*args, **options):
         run = look(*args, **options)
@@ -167,7 +261,7 @@ def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, 
         taken.append(run.name)
         return run
 
-    monkeypatch.setattr(command, "_find_run_folder", overtaken)
+    monkeypatch.setattr(places, "_choose", overtaken)
     run = run_recipe(recipe_file)
     assert taken == ["tiny", "tiny", "tiny-2"] and run.name == "tiny-2"
     assert not any((workplace / "runs" / "tiny").iterdir())
@@ -199,10 +293,10 @@ def test_a_damaged_checkpoint_is_said_so_and_a_cut_line_of_metrics_is_forgotten(
         4,
     ]
     state = run.checkpoints()[-1] / "state.safetensors"
-    whole = load_file(state)
+    whole = {name: tensor.clone() for name, tensor in load_file(state).items()}
     state.write_bytes(state.read_bytes()[:-8])
     with pytest.raises(UcdError, match="step-000004 is damaged"):
         run_recipe(recipe_file, output=run.path, resume=True)
-    save_file({"step": whole["step"]}, state)
+    save_file({"step": whole["step"], "images": whole["images"]}, state)
     with pytest.raises(UcdError, match="lacks concepts.embeddings"):
         run_recipe(recipe_file, output=run.path, resume=True)

@@ -1,4 +1,4 @@
-"""What a step draws: every image in turn, timesteps as asked, and the same for any number of processes."""
+"""The loop: learning rates, memory, rows of the weights, patience; and where concepts start."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from accelerate import Accelerator
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
-from concepts_cli.core.discovery import ComposedLoss, Training, seeded
-from concepts_cli.data.latents import Latents
+from concepts_cli.core.discovery import Training
+from concepts_cli.core.draws import seeded
+from concepts_cli.core.objective import ComposedLoss
+from concepts_cli.data.latents import HeldLatents
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
 from concepts_cli.recipe import TrainSettings
@@ -20,69 +22,138 @@ SETTINGS = TrainSettings(max_steps=4, batch_size=4, gradient_accumulation=1, lea
 
 @pytest.fixture
 def training(tiny_folder):
-    def build(**settings) -> Training:
+    def build(*, update="auto", shared=False, **settings) -> Training:
         model = load_model(str(tiny_folder), device="cpu")
-        concepts = Concepts(torch.randn(2, model.embedding_dim), torch.ones(7, 2))
-        loss = ComposedLoss(model, concepts, concept_tokens(2), ("{}",))
+        start = torch.randn(2, model.embedding_dim, generator=seeded(0, "start"))
+        concepts = Concepts(start, torch.ones(1 if shared else 7, 2))
         latents = torch.randn(2, 7, *model.latent_shape(), generator=seeded(0, "latents"))
-        chosen = dataclasses.replace(SETTINGS, **settings)
         return Training(
-            loss,
-            Latents(latents, torch.ones_like(latents)),
-            chosen,
+            ComposedLoss(model, concepts, concept_tokens(2), ("{}",)),
+            HeldLatents(latents, torch.ones_like(latents)),
+            dataclasses.replace(SETTINGS, **settings),
             flip_probability=0.5,
+            update=update,
             accelerator=Accelerator(cpu=True),
         )
 
     return build
 
 
-def test_every_epoch_shows_every_image_once_in_a_new_order(training):
-    drawing = training(batch_size=4)
-    rows = torch.cat([drawing.draw(index).rows for index in range(7)])  # four epochs of seven
-    epochs = rows.view(4, 7)
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs.tolist())
-    assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1
-
-
-def test_a_batch_larger_than_the_collection_runs_on_into_the_next_epochs(training):
-    rows = training(batch_size=20).draw(0).rows
-    assert sorted(rows[:7].tolist()) == sorted(rows[7:14].tolist()) == list(range(7)) and len(rows) == 20
-
-
-def test_a_draw_depends_on_seed_and_index_alone(training):
-    first, again, other = training(), training(), training(seed=1)
-    assert torch.equal(first.draw(5).noise, again.draw(5).noise)
-    assert not torch.equal(first.draw(5).noise, first.draw(6).noise)
-    assert not torch.equal(first.draw(5).noise, other.draw(5).noise)
-
-
-def test_processes_share_one_batch(training):
-    whole, half = training(batch_size=4), training(batch_size=2)
-    half.micro_batch = 4
-
-    class Half:
-        device, num_processes = torch.device("cpu"), 2
-
-    parts = []
-    for half.accelerator in (Half(), Half()):
-        half.accelerator.process_index = len(parts)
-        parts.append(half.draw(3))
-    rebuilt = torch.stack([part.latents for part in parts], dim=1).flatten(0, 1)
-    assert torch.equal(rebuilt, whole.draw(3).latents)
-
-
-@pytest.mark.parametrize(("which", "mean"), [("uniform", 500), ("high-noise", 667), ("low-noise", 333)])
-def test_timesteps_lean_to_the_end_that_was_asked_for(training, which, mean):
-    timesteps = training(timesteps=which, batch_size=4000).draw(0).timesteps.float()
-    assert abs(timesteps.mean() - mean) < 25 and timesteps.min() >= 0 and timesteps.max() <= 999
+def trained(training) -> list[torch.Tensor]:
+    list(training.steps())
+    return [parameter.detach() for parameter in training.concepts.parameters()]
 
 
 def test_learning_rates_scale_with_the_batch_and_differ_where_asked(training):
     scaled = training(scale_learning_rate=True, gradient_accumulation=2, weights_learning_rate=0.001)
-    torch.testing.assert_close(scaled._rate_at(0), [0.01 * 8, 0.001 * 8])
+    torch.testing.assert_close(scaled._rates[0](0), [0.01 * 8, 0.001 * 8])
     warm = training(scale_learning_rate=False, schedule="linear", warmup_steps=2)
-    torch.testing.assert_close([warm._rate_at(step)[0] for step in range(4)], [0.0, 0.005, 0.01, 0.005])
+    torch.testing.assert_close([warm._rates[0](step)[0] for step in range(4)], [0.0, 0.005, 0.01, 0.005])
+
+
+def test_every_schedule_of_diffusers_is_taken(training):
+    from typing import get_args
+
+    from diffusers.optimization import SchedulerType
+
+    from concepts_cli.recipe import Schedule
+
+    assert set(get_args(Schedule)) == {kind.value for kind in SchedulerType}
+    for kind in get_args(Schedule):
+        rules = "1:2,0.5" if kind == "piecewise_constant" else None
+        rates = [training(schedule=kind, schedule_rules=rules)._rates[0](step)[0] for step in range(4)]
+        assert all(0 <= rate <= 0.04 for rate in rates), kind
+    steps = training(schedule="piecewise_constant", schedule_rules="1:2,0.5", scale_learning_rate=False)
+    assert [steps._rates[0](step)[0] for step in range(4)] == [0.01, 0.01, 0.005, 0.005]
+
+
+def test_batches_accumulation_and_parts_make_no_difference(training):
+    """What a step is made of depends on how many images it has, not on how they are dealt out."""
+    whole = trained(training(batch_size=4))
+    for dealt in ({"batch_size": 2, "gradient_accumulation": 2}, {"batch_size": 1, "gradient_accumulation": 4}):
+        torch.testing.assert_close(trained(training(**dealt)), whole, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_parts(training, monkeypatch):
+    whole, cramped, hopeless = trained(training()), training(), training()
+    sizes = []
+
+    def memory_for(count, objective):
+        def call(batch, raw):
+            sizes.append(len(batch))
+            if len(batch) > count:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            return objective(batch, raw)
+
+        call.concepts = objective.concepts
+        return call
+
+    cramped.objective = memory_for(1, cramped.objective)
+    torch.testing.assert_close(trained(cramped), whole, rtol=1e-3, atol=1e-5)
+    assert sizes[:3] == [4, 2, 1] and set(sizes[2:]) == {1}
+    hopeless.objective = memory_for(0, hopeless.objective)
+    with pytest.raises(UcdError, match="not even one image") as caught:
+        list(hopeless.steps())
+    assert "concept_checkpointing" in caught.value.hint
+
+
+def test_an_error_that_is_not_of_memory_is_not_hidden(training):
+    broken = training()
+
+    def fail(batch, raw):
+        raise RuntimeError("a bug")
+
+    broken.objective = fail
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(broken.steps())
+
+
+def test_only_the_rows_that_a_step_sees_are_moved(training):
+    seen = training(update="seen", batch_size=2, max_steps=1)
+    rows = {seen.draws.row(0), seen.draws.row(1)}
+    weights = trained(seen)[1]
+    moved = (weights != 1).any(dim=1)
+    assert set(moved.nonzero().flatten().tolist()) == rows
+    assert (training(update="auto").sees_rows, training(update="all").sees_rows) == (False, False)
+
+
+def test_moving_seen_rows_only_is_adamw_when_all_are_seen(training):
+    """Seven images in a step of seven: every row has a gradient every time."""
+    every = [trained(training(update=update, batch_size=7)) for update in ("all", "seen")]
+    torch.testing.assert_close(*every, rtol=1e-4, atol=1e-6)
+
+
+def test_all_images_may_share_one_row(training):
+    shared = training(shared=True)
+    weights = trained(shared)[1]
+    assert weights.shape == (1, 2) and (weights != 1).all()
+
+
+def test_patience_ends_a_training_whose_images_have_settled(training):
+    settled = training(patience=2, max_steps=50, learning_rate=1e-6, weight_decay=0.0, batch_size=1)
+    with torch.no_grad():
+        settled.concepts.raw_weights.copy_(torch.tensor([[2.0, 1.0]] * 7))
+    steps = list(settled.steps())
+    assert [step.number for step in steps] == [1, 2] and [step.stopped for step in steps] == [False, True]
+    assert settled.has_settled and list(settled.steps()) == []
+    resumed = training(patience=2, max_steps=50)
+    resumed.restore(settled.state())
+    assert resumed.has_settled
+
+
+def test_a_stop_is_taken_note_of_when_its_step_is_done(training):
+    asked = training(max_steps=10)
+    steps = list(asked.steps(stop=lambda: asked.step == 3))
+    assert [(step.number, step.stopped) for step in steps] == [(1, False), (2, False), (3, True)]
+
+
+def test_terms_of_the_loss_are_reported_when_there_are_several(training):
+    plain = training(max_steps=1)
+    assert next(plain.steps()).terms == {}
+    both = training(max_steps=1)
+    both.objective.regularizers = dataclasses.replace(both.objective.regularizers, token_norm=0.5)
+    step = next(both.steps())
+    assert set(step.terms) == {"mse", "token_norm"} and step.loss == pytest.approx(sum(step.terms.values()))
 
 
 def test_a_checkpoint_of_another_collection_is_refused(training):
@@ -103,6 +174,7 @@ def test_concepts_start_around_the_table_or_at_words(tiny_model):
     torch.testing.assert_close(spread.std(0), table.std(0), rtol=0.1, atol=0)
     cat, dog = (tiny_model.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("cat", "dog"))
     torch.testing.assert_close(start(words=["cat", "dog"]), table[[cat, dog]])
+    torch.testing.assert_close(start(words=["cat", "dog"], unit_norm=True).norm(dim=1), torch.ones(2))
     shared = start(words=["cat"])
     assert not torch.equal(shared[0], shared[1])
     for words in (["cat", "dog", "red"], ["elephant", "dog"]):

@@ -7,17 +7,18 @@ import torch
 from torch.nn import functional as F
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
-from concepts_cli.core.discovery import Batch, ComposedLoss, seeded
+from concepts_cli.core.draws import seeded
+from concepts_cli.core.objective import Batch, ComposedLoss, InversionLoss
 from concepts_cli.core.scores import compose
 
 SENTENCES = ("a photo of a {}", "{}")
 
 
-def build(model, *, count=3, constraint="none", checkpointed=False):
+def build(model, *, count=3, constraint="none", **options) -> ComposedLoss:
     start = initial_embeddings(model, count, words=None, spread=1.0, generator=seeded(0, "start"))
     weights = torch.rand(5, count, generator=seeded(0, "weights"))
     concepts = Concepts(start, weights, constraint=constraint)
-    return ComposedLoss(model, concepts, concept_tokens(count), SENTENCES, checkpointed=checkpointed)
+    return ComposedLoss(model, concepts, concept_tokens(count), SENTENCES, **options)
 
 
 def draw(model) -> Batch:
@@ -28,8 +29,14 @@ def draw(model) -> Batch:
         latents=torch.randn(shape, generator=generator),
         noise=torch.randn(shape, generator=generator),
         timesteps=torch.tensor([3, 250, 600, 999]),
-        sentences=torch.tensor([0, 1, 0, 1]),
+        sentences=torch.tensor([[0, 1, 0], [1, 1, 1], [0, 0, 1], [1, 0, 0]]),
+        choices=torch.tensor([2, 0, 1, 1]),
     )
+
+
+def value(objective, batch) -> torch.Tensor:
+    """The whole loss, with the weights of the batch's images looked up so that gradients reach the matrix."""
+    return sum(objective(batch, objective.concepts.raw_weights[batch.rows]).values())
 
 
 def plain_score(model, noisy, t, prompt) -> torch.Tensor:
@@ -42,6 +49,7 @@ def plain_loss(model, concepts, batch) -> torch.Tensor:
     """
     alphas = model.scheduler("ddpm").alphas_cumprod
     weights = concepts.raw_weights.softmax(-1) if concepts.constraint == "softmax" else concepts.raw_weights
+    sentences = batch.sentences
     total = 0.0
     for b, row in enumerate(batch.rows.tolist()):
         x, noise, t = batch.latents[b : b + 1], batch.noise[b : b + 1], batch.timesteps[b]
@@ -53,7 +61,7 @@ def plain_loss(model, concepts, batch) -> torch.Tensor:
         composed = uncond
         for k, token in enumerate(concept_tokens(concepts.count)):
             composed = composed + weights[row, k] * (
-                plain_score(model, noisy, t, SENTENCES[batch.sentences[b]].format(token)) - uncond
+                plain_score(model, noisy, t, SENTENCES[sentences[b, k]].format(token)) - uncond
             )
         total = total + ((target - composed) ** 2).mean()
     return total / len(batch.rows)
@@ -62,11 +70,11 @@ def plain_loss(model, concepts, batch) -> torch.Tensor:
 @pytest.mark.parametrize("constraint", ["none", "softmax"])
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_composed_loss_and_gradients_equal_one_score_at_a_time(tiny_model, constraint, checkpointed):
-    loss_module = build(tiny_model, constraint=constraint, checkpointed=checkpointed)
-    concepts, batch = loss_module.concepts, draw(tiny_model)
+    objective = build(tiny_model, constraint=constraint, checkpointed=checkpointed)
+    concepts, batch = objective.concepts, draw(tiny_model)
     parameters = [concepts.embeddings, concepts.raw_weights]
 
-    loss = loss_module(batch)
+    loss = value(objective, batch)
     gradients = torch.autograd.grad(loss, parameters)
     expected = plain_loss(tiny_model, concepts, batch)
     expected_gradients = torch.autograd.grad(expected, parameters)
@@ -86,29 +94,78 @@ def test_compose_is_guidance_for_one_concept_and_the_mean_for_equal_weights():
 
 
 def test_only_embeddings_and_weights_are_trained(tiny_model):
-    loss_module = build(tiny_model)
-    assert {name: tuple(p.shape) for name, p in loss_module.named_parameters()} == {
-        "concepts.embeddings": (3, 32),
-        "concepts.raw_weights": (5, 3),
+    objective = build(tiny_model)
+    assert {name: tuple(p.shape) for name, p in objective.concepts.named_parameters()} == {
+        "embeddings": (3, 32),
+        "raw_weights": (5, 3),
     }
-    before = {name: value.clone() for name, value in tiny_model.text_encoder.state_dict().items()}
-    optimizer = torch.optim.AdamW(loss_module.parameters(), lr=0.1)
-    loss_module(draw(tiny_model)).backward()
+    before = {name: tensor.clone() for name, tensor in tiny_model.text_encoder.state_dict().items()}
+    optimizer = torch.optim.AdamW(objective.concepts.parameters(), lr=0.1)
+    value(objective, draw(tiny_model)).backward()
     optimizer.step()
-    for name, value in tiny_model.text_encoder.state_dict().items():
-        assert torch.equal(value, before[name]), name
+    for name, tensor in tiny_model.text_encoder.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
     frozen = [p for m in (tiny_model.text_encoder, tiny_model.unet, tiny_model.vae) for p in m.parameters()]
     assert all(p.grad is None and not p.requires_grad for p in frozen)
 
 
-def test_the_target_is_what_diffusers_scheduler_says(tiny_model):
-    loss_module, batch = build(tiny_model), draw(tiny_model)
+def test_softmax_weights_need_no_unconditional_score(tiny_model):
+    """Eq. 11 with weights of sum 1: the composition is the weighted mean of the conditional scores."""
+    eq11, mean = (build(tiny_model, constraint="softmax", composition=how) for how in ("eq11", "mean"))
+    assert not eq11.with_uncond and not mean.with_uncond and build(tiny_model).with_uncond
+    batch = draw(tiny_model)
+    torch.testing.assert_close(value(eq11, batch), value(mean, batch))
+
+
+def test_a_mean_composition_leaves_the_unconditional_score_out(tiny_model):
+    objective, batch = build(tiny_model, composition="mean"), draw(tiny_model)
     with torch.no_grad():
-        loss_module.concepts.raw_weights.zero_()
+        objective.concepts.raw_weights.fill_(1 / 3)
+        noisy = objective.noisy(batch)
+        for b in range(4):
+            one = Batch(*(getattr(batch, name)[b : b + 1] for name in batch.__dataclass_fields__))
+            scores = [
+                plain_score(tiny_model, noisy[b : b + 1], batch.timesteps[b], SENTENCES[s].format(token))
+                for s, token in zip(batch.sentences[b], concept_tokens(3), strict=True)
+            ]
+            torch.testing.assert_close(value(objective, one), objective.distance(one, sum(scores) / 3))
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_a_baseline_explains_each_image_by_one_concept(tiny_model, owned):
+    owners = torch.tensor([1, 0, 2, 0, 2]) if owned else None
+    concepts = Concepts(torch.randn(3, tiny_model.embedding_dim), torch.eye(3)[[0] * 5], train_weights=False)
+    objective = InversionLoss(tiny_model, concepts, concept_tokens(3), SENTENCES, owners=owners)
+    batch = draw(tiny_model)
+    chosen = owners[batch.rows] if owned else batch.choices
+    total = 0.0
+    for b, k in enumerate(chosen.tolist()):
+        one = Batch(*(getattr(batch, name)[b : b + 1] for name in batch.__dataclass_fields__))
+        prompt = SENTENCES[batch.sentences[b, k]].format(concept_tokens(3)[k])
+        score = plain_score(tiny_model, objective.noisy(one), one.timesteps[0], prompt)
+        total = total + objective.distance(one, score) / 4
+    loss = value(objective, batch)
+    torch.testing.assert_close(loss, total)
+    gradients = [torch.autograd.grad(one, concepts.embeddings)[0] for one in (loss, total)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_gradient_checkpointing_changes_no_gradient(tiny_model):
+    objective, batch = build(tiny_model), draw(tiny_model)
+    plain = torch.autograd.grad(value(objective, batch), list(objective.concepts.parameters()))
+    tiny_model.checkpoint_gradients()
+    recomputed = torch.autograd.grad(value(objective, batch), list(objective.concepts.parameters()))
+    torch.testing.assert_close(plain, recomputed)
+
+
+def test_the_target_is_what_diffusers_scheduler_says(tiny_model):
+    objective, batch = build(tiny_model), draw(tiny_model)
+    with torch.no_grad():
+        objective.concepts.raw_weights.zero_()
         noisy = tiny_model.scheduler("ddpm").add_noise(batch.latents, batch.noise, batch.timesteps)
         hidden = tiny_model.encode_prompts([""] * 4)
         uncond = tiny_model.unet(noisy, batch.timesteps, hidden).sample
         target = batch.noise
         if tiny_model.prediction_type == "v_prediction":
             target = tiny_model.scheduler("ddpm").get_velocity(batch.latents, batch.noise, batch.timesteps)
-        torch.testing.assert_close(loss_module(batch), F.mse_loss(uncond, target))
+        torch.testing.assert_close(value(objective, batch), F.mse_loss(uncond, target))

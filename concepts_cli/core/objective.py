@@ -1,0 +1,138 @@
+"""What is minimised: the distance between the true noise and what concepts say of it.
+
+Shapes: B images, K concepts, C H W latents, T tokens, S sentences.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from concepts_cli.core.concepts import Concepts
+from concepts_cli.core.regularizers import regularization
+from concepts_cli.core.scores import checkpointed_scores, compose, stacked_scores, weighted_sum
+from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.recipe import RegularizerSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images to be explained."""
+
+    rows: Tensor  # (B,) which images
+    latents: Tensor  # (B, C, H, W), clean
+    noise: Tensor  # (B, C, H, W)
+    timesteps: Tensor  # (B,)
+    sentences: Tensor  # (B, K) the template that each concept's word is put into
+    choices: Tensor  # (B,) a concept at random
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Parts of at most `size` images."""
+        fields = [getattr(self, name).split(size) for name in self.__dataclass_fields__]
+        return (Batch(*parts) for parts in zip(*fields, strict=True))
+
+
+class Objective(ABC):
+    """A frozen model, concepts to be learned, and a loss of theirs. `sentences` are templates with one `{}` each."""
+
+    def __init__(self, model: StableDiffusion, concepts: Concepts, tokens: Sequence[str], sentences: Sequence[str]):
+        self.model, self.concepts = model, concepts.to(model.device)
+        self.sentence_count = len(sentences)
+        self.noise_schedule = model.scheduler("ddpm")
+        model.set_concepts(tokens, self.concepts.embeddings)
+        self.prompt_ids = torch.stack([model.tokenize([s.format(t) for t in tokens]) for s in sentences])  # (S, K, T)
+
+    @abstractmethod
+    def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss, named, each (), means over the batch; `raw_weights` (B, K) are those of its images."""
+
+    def noisy(self, batch: Batch) -> Tensor:
+        return self.noise_schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
+
+    def distance(self, batch: Batch, predicted: Tensor) -> Tensor:
+        """Eq. 10: the mean squared distance to the noise, or to the velocity for a v-prediction model."""
+        target = batch.noise
+        if self.model.prediction_type == "v_prediction":
+            target = self.noise_schedule.get_velocity(batch.latents, batch.noise, batch.timesteps)
+        return F.mse_loss(predicted, target)
+
+    def encode(self, input_ids: Tensor) -> Tensor:
+        """Hidden states (..., T, D) of token ids (..., T); a text that occurs twice is encoded once."""
+        different, where = input_ids.flatten(0, -2).unique(dim=0, return_inverse=True)
+        return self.model.text_encoder(different)[0][where].unflatten(0, input_ids.shape[:-1])
+
+
+class ComposedLoss(Objective):
+    """The paper's: all concepts explain every image together, by its weights (eq. 10 and 11)."""
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        concepts: Concepts,
+        tokens: Sequence[str],
+        sentences: Sequence[str],
+        *,
+        composition: str = "eq11",
+        regularizers: RegularizerSettings | None = None,
+        checkpointed: bool = False,
+    ):
+        super().__init__(model, concepts, tokens, sentences)
+        # Softmax weights sum to 1, and what eq. 11 then makes of the unconditional score is nothing.
+        self.with_uncond = composition == "eq11" and concepts.constraint != "softmax"
+        self.regularizers, self.checkpointed = regularizers or RegularizerSettings(), checkpointed
+        with torch.no_grad():
+            self.hidden_uncond = model.encode_prompts([""])  # (1, T, D)
+
+    def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
+        model, weights = self.model, self.concepts.constrain(raw_weights)
+        noisy = self.noisy(batch)
+        input_ids = self.prompt_ids[batch.sentences, torch.arange(self.concepts.count, device=model.device)]
+        if self.checkpointed:
+            conditional = checkpointed_scores(model, noisy, batch.timesteps, input_ids)
+        else:
+            conditional = stacked_scores(model, noisy, batch.timesteps, self.encode(input_ids))
+        if self.with_uncond:
+            with torch.no_grad():
+                uncond = model.predict(noisy, batch.timesteps, self.hidden_uncond.expand(len(noisy), -1, -1))
+            composed = compose(uncond, conditional, weights)
+        else:
+            composed = weighted_sum(conditional, weights)
+        terms = regularization(self.regularizers, conditional, weights, self.concepts.embeddings)
+        return {"mse": self.distance(batch, composed)} | terms
+
+
+class InversionLoss(Objective):
+    """Textual inversion (Gal et al., ICLR 2023): one concept explains an image alone.
+
+    Which one is `owners[row]`, or without `owners` (N,) a random one every time, so that every word is learned from
+    all images: the baselines of the paper's Table 1.
+    """
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        concepts: Concepts,
+        tokens: Sequence[str],
+        sentences: Sequence[str],
+        *,
+        owners: Tensor | None = None,
+    ):
+        super().__init__(model, concepts, tokens, sentences)
+        self.owners = None if owners is None else owners.to(model.device)
+
+    def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
+        owners = batch.choices if self.owners is None else self.owners[batch.rows]
+        sentences = batch.sentences.gather(1, owners[:, None])[:, 0]
+        hidden = self.encode(self.prompt_ids[sentences, owners])
+        return {"mse": self.distance(batch, self.model.predict(self.noisy(batch), batch.timesteps, hidden))}

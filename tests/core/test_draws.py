@@ -1,0 +1,65 @@
+"""What a step draws: every image in turn, timesteps as asked, and the same however it is dealt out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from concepts_cli.core.draws import Draws
+from concepts_cli.data.latents import HeldLatents
+
+
+def draws(*, count=7, mean=None, std=1.0, **options) -> Draws:
+    mean = torch.zeros(1, count, 4, 2, 2) if mean is None else mean
+    options = {"seed": 0, "concepts": 3, "sentences": 5, "num_train_timesteps": 1000} | options
+    return Draws(HeldLatents(mean, torch.full_like(mean, std)), **options)
+
+
+def test_every_epoch_shows_every_image_once_in_a_new_order():
+    drawing = draws()
+    epochs = [[drawing.row(7 * epoch + n) for n in range(7)] for epoch in range(4)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 1
+
+
+def test_repeats_are_shuffled_together():
+    drawing = draws(repeats=3)
+    rows = [drawing.row(n) for n in range(21)]
+    assert sorted(rows) == sorted(list(range(7)) * 3)
+    assert sorted(rows[:7]) != list(range(7))
+
+
+def test_a_draw_depends_on_seed_and_number_alone():
+    first, again, other = draws(), draws(), draws(seed=1)
+    whole, part = first.batch(range(4, 12)), again.batch([6, 7])
+    assert torch.equal(whole.noise[2:4], part.noise) and torch.equal(whole.timesteps[2:4], part.timesteps)
+    assert torch.equal(whole.sentences[2:4], part.sentences) and torch.equal(whole.choices[2:4], part.choices)
+    assert not torch.equal(whole.noise, other.batch(range(4, 12)).noise)
+    assert not torch.equal(whole.noise[0], whole.noise[1])
+
+
+def test_mirrored_as_often_as_asked():
+    mean = torch.stack([torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)])
+    share = draws(mean=mean, std=0.0, flip_probability=0.25).batch(range(4000)).latents.mean()
+    assert abs(share - 0.25) < 0.03
+
+
+def test_latents_follow_their_deviation_and_noise_is_standard():
+    batch = draws(std=3.0).batch(range(2000))
+    assert abs(batch.latents.std() - 3) < 0.1 and abs(batch.noise.std() - 1) < 0.03
+    assert abs((batch.latents * batch.noise).mean()) < 0.1
+
+
+def test_sentences_and_choices_are_drawn_evenly_and_apart():
+    batch = draws().batch(range(5000))
+    assert batch.sentences.shape == (5000, 3)
+    for column in batch.sentences.T:
+        torch.testing.assert_close(column.bincount(minlength=5) / 5000, torch.full((5,), 0.2), atol=0.03, rtol=0)
+    torch.testing.assert_close(batch.choices.bincount(minlength=3) / 5000, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+    assert (batch.sentences[:, 0] == batch.sentences[:, 1]).float().mean() < 0.25
+
+
+@pytest.mark.parametrize(("which", "mean"), [("uniform", 500), ("high-noise", 667), ("low-noise", 333)])
+def test_timesteps_lean_to_the_end_that_was_asked_for(which, mean):
+    timesteps = draws(timesteps=which).batch(range(4000)).timesteps.float()
+    assert abs(timesteps.mean() - mean) < 25 and timesteps.min() >= 0 and timesteps.max() <= 999
