@@ -30,11 +30,14 @@ class LearnedTokens(nn.Module):
         hidden = self.table(input_ids.clamp(max=vocabulary - 1))
         if not self._learned:
             return hidden
-        learned = self._learned[0].to(hidden.dtype)[self.rows[(input_ids - vocabulary).clamp(min=0)]]
+        learned = self._learned[0].to(hidden)[self.rows[(input_ids - vocabulary).clamp(min=0)]]
         return torch.where((input_ids >= vocabulary)[..., None], learned, hidden)
 
     def learn(self, ids: Sequence[int], embeddings: Tensor) -> None:
-        """Let token `ids[k]` mean `embeddings[k]`. Shapes: embeddings (K, D). Ids lie beyond the table."""
+        """Let token `ids[k]` mean `embeddings[k]`, as it is now and as it is trained. Shapes: embeddings (K, D).
+
+        Ids lie beyond the table.
+        """
         vocabulary = self.table.num_embeddings
         rows = torch.zeros(max(ids) - vocabulary + 1, dtype=torch.long)
         for row, token_id in enumerate(ids):

@@ -97,7 +97,7 @@ class StableDiffusion:
                 f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "name the concepts otherwise"
             )
         self.tokenizer.add_tokens(list(tokens))
-        self._tokens.learn(self.tokenizer.convert_tokens_to_ids(list(tokens)), embeddings.to(self.device))
+        self._tokens.learn(self.tokenizer.convert_tokens_to_ids(list(tokens)), embeddings)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:  # P prompts -> (P, T) token ids
         batch = self.tokenizer(
