@@ -19,28 +19,28 @@ class LearnedTokens(nn.Module):
         super().__init__()
         self.table = table
         self._learned: list[Tensor] = []  # (K, D), in a list so that it is no parameter of the text encoder
-        self.register_buffer("rows", torch.empty(0, dtype=torch.long), persistent=False)  # row of token id V + j
+        self.register_buffer(
+            "rows", torch.empty(0, dtype=torch.long), persistent=False
+        )  # of a token id; -1: the table's
 
     @property
     def weight(self) -> Tensor:
         return self.table.weight
 
     def forward(self, input_ids: Tensor) -> Tensor:  # (P, T) -> (P, T, D)
-        vocabulary = self.table.num_embeddings
-        hidden = self.table(input_ids.clamp(max=vocabulary - 1))
+        hidden = self.table(input_ids.clamp(max=self.table.num_embeddings - 1))
         if not self._learned:
             return hidden
-        learned = self._learned[0].to(hidden)[self.rows[(input_ids - vocabulary).clamp(min=0)]]
-        return torch.where((input_ids >= vocabulary)[..., None], learned, hidden)
+        rows = self.rows[input_ids]
+        learned = self._learned[0].to(hidden)[rows.clamp(min=0)]
+        return torch.where((rows >= 0)[..., None], learned, hidden)
 
     def learn(self, ids: Sequence[int], embeddings: Tensor) -> None:
         """Let token `ids[k]` mean `embeddings[k]`, as it is now and as it is trained. Shapes: embeddings (K, D).
 
-        Ids lie beyond the table.
+        Ids lie beyond the table, or in it where a table has more rows than the tokenizer has words.
         """
-        vocabulary = self.table.num_embeddings
-        rows = torch.zeros(max(ids) - vocabulary + 1, dtype=torch.long)
-        for row, token_id in enumerate(ids):
-            rows[token_id - vocabulary] = row
+        rows = torch.full((max(self.table.num_embeddings, max(ids) + 1),), -1)
+        rows[list(ids)] = torch.arange(len(ids))
         self.rows = rows.to(self.table.weight.device)
         self._learned = [embeddings]

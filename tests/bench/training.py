@@ -1,13 +1,19 @@
-"""What a training step costs.
+"""What a training step costs, on the built-in model and on a tiny one of the shape of Stable Diffusion 2.1.
 
 - the published way of a step (a UNet call per score, the unconditional one with gradient too, the images through the
 VAE every time, AdamW over the whole table of words), written out here, over ours;
 - our step over the UNet calls that it can't do without (stacked forward and backward, the unconditional forward);
+- the peak of memory for 2, 5 and 20 concepts, one at a time in memory or all;
 - the tensors that our optimizer holds.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 
 import torch
@@ -15,14 +21,18 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
-from concepts_cli.core.discovery import ComposedLoss, Training, seeded
-from concepts_cli.data.latents import Latents
+from concepts_cli.core.discovery import Training
+from concepts_cli.core.draws import seeded
+from concepts_cli.core.objective import ComposedLoss
+from concepts_cli.data.latents import HeldLatents
 from concepts_cli.data.prompts import OBJECT
-from concepts_cli.models import load_model
 from concepts_cli.recipe import TrainSettings
+from tests.bench.models import NAMES, bench_model
 from tests.bench.timing import interleaved
 
-IMAGES, CONCEPTS, BATCH, REPEATS = 8, 5, 4, 10
+IMAGES, CONCEPTS = 8, 5
+BATCH = {"mini": 4, "tiny-sd21": 1}
+REPEATS = {"mini": 15, "tiny-sd21": 3}
 
 
 def published_step(model, tokens, batch: int) -> Callable[[], None]:
@@ -54,15 +64,16 @@ def published_step(model, tokens, batch: int) -> Callable[[], None]:
     return step
 
 
-def our_training(model, tokens, batch: int) -> Training:
+def our_training(model, tokens, batch: int, *, checkpointed: bool = False) -> Training:
     count = len(tokens)
     start = initial_embeddings(model, count, words=None, spread=1.0, generator=seeded(0, "bench"))
-    loss = ComposedLoss(model, Concepts(start, torch.ones(IMAGES, count)), tokens, OBJECT)
+    objective = ComposedLoss(
+        model, Concepts(start, torch.ones(IMAGES, count)), tokens, OBJECT, checkpointed=checkpointed
+    )
     latents = torch.randn(2, IMAGES, *model.latent_shape())
     settings = TrainSettings(max_steps=10**6, batch_size=batch, gradient_accumulation=1, learning_rate=1e-3)
-    return Training(
-        loss, Latents(latents, torch.ones_like(latents)), settings, flip_probability=0.5, accelerator=Accelerator()
-    )
+    held = HeldLatents(latents, torch.ones_like(latents))
+    return Training(objective, held, settings, flip_probability=0.5, accelerator=Accelerator(cpu=True))
 
 
 def bare_unet(model, count: int, batch: int) -> Callable[[], None]:
@@ -79,24 +90,81 @@ def bare_unet(model, count: int, batch: int) -> Callable[[], None]:
     return step
 
 
-def main() -> None:
-    tokens = concept_tokens(CONCEPTS)
-
-    ours_model, theirs_model = (load_model("mini", device="cpu") for _ in range(2))
-    training = our_training(ours_model, tokens, BATCH)
+def times(name: str) -> None:
+    tokens, batch = concept_tokens(CONCEPTS), BATCH[name]
+    ours_model, theirs_model = bench_model(name), bench_model(name)
+    training = our_training(ours_model, tokens, batch)
     steps = training.steps()
     median = interleaved(
         {
-            "published step": published_step(theirs_model, tokens, BATCH),
+            "published step": published_step(theirs_model, tokens, batch),
             "our step": lambda: next(steps),
-            "bare UNet": bare_unet(ours_model, CONCEPTS, BATCH),
+            "bare UNet": bare_unet(ours_model, CONCEPTS, batch),
         },
-        REPEATS,
+        REPEATS[name],
     )
-    print(f"model mini, {CONCEPTS} concepts, batch {BATCH}, {torch.get_num_threads()} threads")
-    for name, seconds in median.items():
-        print(f"{name:>16}  {seconds * 1000:8.1f} ms")
-    print(f"published / ours  {median['published step'] / median['our step']:.2f}")
-    print(f"ours / bare UNet  {median['our step'] / median['bare UNet']:.2f}")
+    print(f"{name}, {CONCEPTS} concepts, batch {batch}, {torch.get_num_threads()} threads")
+    for what, seconds in median.items():
+        print(f"  {what:<18} {seconds * 1000:8.1f} ms")
+    print(f"  published / ours   {median['published step'] / median['our step']:.2f}")
+    print(f"  ours / bare UNet   {median['our step'] / median['bare UNet']:.2f}")
     held = {name: tuple(value.shape) for name, value in training.state().items() if name.startswith("optimizer.")}
-    print("optimizer holds  ", ", ".join(f"{name.removeprefix('optimizer.')} {shape}" for name, shape in held.items()))
+    shapes = ", ".join(f"{name.rpartition('.')[2]} {shape}" for name, shape in held.items() if shape)
+    print(f"  optimizer holds    {shapes}", flush=True)
+
+
+def memory(name: str) -> None:
+    """The peak for each number of concepts, each in a process of its own, over that of none at work."""
+    print(f"{name}, batch {BATCH[name]}: peak memory in MiB of a step, beyond the model's own (the whole process's)")
+    for how in ("all at once", "checkpointed"):
+        peaks = {count: _peak_in_a_process(name, count, how == "checkpointed") for count in (2, 5, 20)}
+        shown = "   ".join(f"K = {count}: {step:.0f} ({whole:.0f})" for count, (step, whole) in peaks.items())
+        growth, whole = (peaks[20][which] / peaks[2][which] for which in (0, 1))
+        print(f"  {how:<14} {shown}   K = 20 / K = 2: {growth:.2f} ({whole:.2f})", flush=True)
+
+
+def _peak_in_a_process(name: str, count: int, checkpointed: bool) -> tuple[float, float]:
+    command = [sys.executable, "-m", "tests.bench.training", "--peak", name, str(count), str(int(checkpointed))]
+    # Tensors as maps of their own: what is freed is given back, and the peak is that of what is used at once.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "8192", "MALLOC_ARENA_MAX": "1"}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    step, whole = map(float, found.stdout.split()[-2:])
+    return step, whole
+
+
+def _print_peak(name: str, count: int, checkpointed: bool) -> None:
+    model, tokens = bench_model(name), concept_tokens(count)
+    training = our_training(model, tokens, BATCH[name], checkpointed=checkpointed)
+    with torch.no_grad():  # what the libraries set up at a first call is no step's
+        model.predict(torch.zeros(1, *model.latent_shape()), torch.tensor(1), model.encode_prompts([""]))
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the high-water mark starts anew, here
+    before = _status("VmRSS")
+    steps = training.steps()
+    for _ in range(3):
+        next(steps)
+    peak = _status("VmHWM")
+    print((peak - before) / 1024, peak / 1024)
+
+
+def _status(field: str) -> float:
+    """KiB, from what Linux says of this process."""
+    try:
+        with open("/proc/self/status") as file:
+            return next(float(line.split()[1]) for line in file if line.startswith(field))
+    except FileNotFoundError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    for name in NAMES:
+        times(name)
+    for name in NAMES:
+        memory(name)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--peak", nargs=3)
+    name, count, checkpointed = parser.parse_args().peak
+    _print_peak(name, int(count), bool(int(checkpointed)))
