@@ -35,9 +35,11 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, run: Run) -> None:
 
 def track_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:
     """Hand a picture to those trackers that take any."""
+    pixels = np.asarray(picture.convert("RGB"))[None]  # (1, H, W, 3)
     for tracker in accelerator.trackers:
         if hasattr(tracker, "log_images"):
-            tracker.log_images({name: np.asarray(picture.convert("RGB"))[None]}, step=step)
+            order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({name: pixels}, step=step, **order)
 
 
 def check_hub(repository: str) -> None:
