@@ -233,6 +233,17 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     if recipe.train.warmup_steps and recipe.train.schedule == "constant":
         keys = ("train.warmup_steps", "train.schedule")
         yield keys, "the constant schedule has no warm-up; use schedule: constant_with_warmup"
+    if (recipe.train.schedule == "piecewise_constant") != (recipe.train.schedule_rules is not None):
+        keys = ("train.schedule_rules", "train.schedule")
+        yield keys, "goes with schedule: piecewise_constant, and that with it"
+    if recipe.train.method != "composed":
+        used = [name for name, value in dataclasses.asdict(recipe.regularizers).items() if value and value != "log"]
+        if used:
+            keys = (f"regularizers.{used[0]}", "train.method")
+            yield keys, f"{recipe.train.method} has no regularizers; use method: composed"
+    if recipe.train.revive_every and not recipe.weights.per_image:
+        keys = ("train.revive_every", "weights.per_image")
+        yield keys, "goes by each image's weights; use per_image: true"
 
 
 def _where(tree: Node, key: str) -> str:

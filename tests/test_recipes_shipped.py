@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from concepts_cli.commands.train import plan
 from concepts_cli.recipe import dump_recipe, load_recipe, shipped_recipes
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ALL = sorted(RECIPES.glob("*.yaml"))
 BUILT_IN = [path for path in ALL if "\nmodel: mini\n" in path.read_text()]
-PUBLISHED = [path for path in ALL if path not in BUILT_IN]
+TUNED = [path for path in ALL if path.stem.endswith("-tuned")]
+PUBLISHED = [path for path in ALL if path not in BUILT_IN + TUNED]
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,36 @@ def test_its_images_are_there_with_a_label_each(path):
             assert (file.size, file.format) == ((64, 64), "PNG")
 
 
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_dry_runs(path, workplace, monkeypatch):
+    """With pictures where those of others are expected."""
+    monkeypatch.setenv("UCD_DATA", str(workplace))
+    for place in load_recipe(path).data.images:
+        if path not in BUILT_IN:
+            Path(place).mkdir(parents=True)
+            for n in range(6):
+                Image.new("RGB", (40, 30), (40 * n, 0, 0)).save(Path(place) / f"{n}.JPEG", "JPEG")
+    recipe = load_recipe(path)
+    planned = plan(recipe)
+    each = min(recipe.data.images_per_folder or 6, 6)
+    if path not in BUILT_IN:
+        assert planned.images == each * len(recipe.data.images)
+    settings = recipe.train
+    assert planned.steps == (settings.max_steps or planned.images * settings.iterations_per_image)
+    assert not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: path.stem)
+def test_tuned_settings_train_on_the_same_data_in_half_of_the_steps(path):
+    tuned, published = load_recipe(path), load_recipe(path.with_name(path.name.replace("-tuned", "")))
+    assert tuned.data.images == published.data.images and tuned.evaluate == published.evaluate
+    assert tuned.train.iterations_per_image * 2 <= published.train.iterations_per_image
+    built_in = load_recipe(RECIPES / "quickstart.yaml")
+    for name in ("learning_rate", "weights_learning_rate", "scale_learning_rate"):
+        assert getattr(tuned.train, name) == getattr(built_in.train, name)
+    assert (tuned.weights, tuned.concepts) == (built_in.weights, built_in.concepts)
+
+
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_published_settings(path):
     recipe = load_recipe(path)
@@ -83,4 +115,4 @@ def test_class_names_are_those_of_the_folders():
 
 def test_all_are_shipped():
     assert set(shipped_recipes()) == {path.stem for path in ALL}
-    assert len(ALL) == 14
+    assert len(ALL) == 15

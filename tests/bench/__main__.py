@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-PARTS = ("training",)
+PARTS = ("training", "many_images")
 
 
 def main() -> None:

@@ -10,10 +10,6 @@ VAE every time, AdamW over the whole table of words), written out here, over our
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
@@ -27,6 +23,7 @@ from concepts_cli.core.objective import ComposedLoss
 from concepts_cli.data.latents import HeldLatents
 from concepts_cli.data.prompts import OBJECT
 from concepts_cli.recipe import TrainSettings
+from tests.bench.memory import in_a_process, peak, start_of_peak
 from tests.bench.models import NAMES, bench_model
 from tests.bench.timing import interleaved
 
@@ -124,11 +121,7 @@ def memory(name: str) -> None:
 
 
 def _peak_in_a_process(name: str, count: int, checkpointed: bool) -> tuple[float, float]:
-    command = [sys.executable, "-m", "tests.bench.training", "--peak", name, str(count), str(int(checkpointed))]
-    # Tensors as maps of their own: what is freed is given back, and the peak is that of what is used at once.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "8192", "MALLOC_ARENA_MAX": "1"}
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    step, whole = map(float, found.stdout.split()[-2:])
+    step, whole = in_a_process("tests.bench.training", "--peak", name, str(count), str(int(checkpointed)))
     return step, whole
 
 
@@ -137,23 +130,11 @@ def _print_peak(name: str, count: int, checkpointed: bool) -> None:
     training = our_training(model, tokens, BATCH[name], checkpointed=checkpointed)
     with torch.no_grad():  # what the libraries set up at a first call is no step's
         model.predict(torch.zeros(1, *model.latent_shape()), torch.tensor(1), model.encode_prompts([""]))
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark starts anew, here
-    before = _status("VmRSS")
+    before = start_of_peak()
     steps = training.steps()
     for _ in range(3):
         next(steps)
-    peak = _status("VmHWM")
-    print((peak - before) / 1024, peak / 1024)
-
-
-def _status(field: str) -> float:
-    """KiB, from what Linux says of this process."""
-    try:
-        with open("/proc/self/status") as file:
-            return next(float(line.split()[1]) for line in file if line.startswith(field))
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak() - before, peak())
 
 
 def main() -> None:
