@@ -40,8 +40,9 @@ class Output:
 
     def __init__(self, quiet: bool = False, json: bool = False, mute: bool = False):
         self.quiet, self.json, self.mute = quiet or mute, json, mute
-        self._stdout = Console(highlight=False)
-        self._stderr = Console(highlight=False, stderr=True)
+        plainly = {"color_system": None} if os.environ.get("NO_COLOR") else {}  # rich alone would keep bold
+        self._stdout = Console(highlight=False, **plainly)
+        self._stderr = Console(highlight=False, stderr=True, **plainly)
         self._bar: Progress | None = None
         self._held: list[str] = []  # result lines that wait for the bar to leave the terminal
 

@@ -230,9 +230,9 @@ def test_with_stdout_in_a_pipe_results_do_not_wait_and_have_no_codes():
     assert piped == "path 0\npath 1\npath 2\nconcept\tvalue\n<t1>\t0.5\n[b]\t\n"
 
 
-def test_no_color_leaves_no_colours():
+def test_no_color_leaves_no_colours_and_no_bold():
     seen, _ = on_a_terminal(stdout_too=True, NO_COLOR="1")
-    assert not re.search(r"\x1b\[[\d;]*3\dm", seen)
+    assert not re.search(r"\x1b\[[\d;]*m", seen)
 
 
 def test_a_dumb_terminal_gets_lines():

@@ -44,7 +44,15 @@ class StableDiffusion:
         self.vae_scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.resolution: int = self.unet.config.sample_size * self.vae_scale
         self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
-        self._tokens = LearnedTokens(self.text_encoder.get_input_embeddings())
+        table = self.text_encoder.get_input_embeddings()
+        if len(self.tokenizer) != table.num_embeddings:  # transformers makes an empty tokenizer where files are missing
+            raise UcdError(
+                f"the tokenizer of {name} knows {len(self.tokenizer)} tokens, its text encoder {table.num_embeddings}",
+                "its tokenizer/ lacks tokenizer.json, or vocab.json and merges.txt: restore or download them again",
+            )
+        longest = self.text_encoder.config.max_position_embeddings
+        self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, longest)
+        self._tokens = LearnedTokens(table)
         self.text_encoder.set_input_embeddings(self._tokens)
 
     @classmethod
@@ -59,11 +67,12 @@ class StableDiffusion:
         dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
         source = str(WEIGHTS) if name == BUILT_IN else name
         _refuse_other_families(name, source)
+        release = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
         try:
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
                 source,
                 revision=revision,
-                torch_dtype=dtype,
+                **{"dtype" if release >= (0, 40) else "torch_dtype": dtype},
                 safety_checker=None,
                 feature_extractor=None,
                 image_encoder=None,

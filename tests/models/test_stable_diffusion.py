@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 
 import pytest
 import torch
@@ -80,6 +82,28 @@ def test_models_that_are_not_there_or_not_of_the_family_are_refused(tmp_path):
         load_model(str(tmp_path), device="cpu")
     with pytest.raises(UcdError, match="could not be loaded"):
         load_model("somebody/no-such-model-on-the-hub", device="cpu")
+
+
+def test_a_tokenizer_without_its_files_is_refused(tiny_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(UcdError, match="tokenizer"):
+        load_model(str(folder), device="cpu")
+
+
+def test_a_tokenizer_that_does_not_say_its_length_has_the_text_encoders(tiny_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "tokenizer" / "tokenizer_config.json").unlink()
+    assert load_model(str(folder), device="cpu").tokenize(["a cat"]).shape == (1, 16)
+
+
+def test_loading_raises_no_warning(tiny_folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert load_model(str(tiny_folder), device="cpu", dtype=torch.bfloat16).unet.dtype == torch.bfloat16
 
 
 def test_devices_and_schedulers_that_do_not_exist_are_refused(tiny_folder, tiny_model):
