@@ -17,7 +17,9 @@ import typer
 
 from concepts_cli import __version__
 from concepts_cli.errors import UcdError
+from concepts_cli.options import takes_sampling
 from concepts_cli.output import Output, hush
+from concepts_cli.settings import override
 
 app = typer.Typer(
     name="ucd",
@@ -45,6 +47,12 @@ Guidance = Annotated[float | None, typer.Option("--guidance-scale", min=0, max=1
 Scheduler = Annotated[str | None, typer.Option(help="ddim, dpm++, euler, …")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Image n of a seed is always the same image.")]
 Grid = Annotated[bool, typer.Option("--grid", help="A contact sheet, too.")]
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep", metavar="TERM=FROM:TO:COUNT", help="A row of weights, as t1=0:10:5; given twice, a plane of them."
+    ),
+]
 Concept = Annotated[list[str] | None, typer.Option("--concept", "-c", help="t3, <t3> or all; may be repeated.")]
 
 
@@ -94,17 +102,13 @@ def train(
 
 
 @app.command()
+@takes_sampling
 def sample(
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Such as '<t1> in the snow'.")
     ] = None,
     concept: Concept = None,
-    num_images: NumImages = None,
-    batch_size: BatchSize = None,
-    steps: Steps = None,
-    guidance_scale: Guidance = None,
-    scheduler: Scheduler = None,
-    seed: Seed = None,
+    sampling: dict | None = None,
     grid: Grid = False,
     output: Output_ = None,
     force: Force = False,
@@ -113,13 +117,16 @@ def sample(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make pictures of concepts, or of any PROMPT that mentions them. Prints a path per image."""
+    """Make pictures of concepts, or of any PROMPT that mentions them. Prints a path per image.
+
+    What no option says is as in the recipe.
+    """
     with _output(quiet, json) as out:
         from concepts_cli.commands.sample import sample as make
         from concepts_cli.run_dir import find_run
 
         found = find_run(run)
-        settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
+        settings = override(found.recipe.sample, sampling)
         pictures = make(
             found,
             prompts=prompts or [],
@@ -135,16 +142,16 @@ def sample(
 
 
 @app.command()
+@takes_sampling
 def compose(
     terms: Annotated[
-        list[str], typer.Argument(metavar="TERM...", help="t1, t3=4.5, 'at night'=-2: a concept or text, a weight.")
-    ],
-    num_images: NumImages = 4,
-    batch_size: BatchSize = None,
-    steps: Steps = None,
-    guidance_scale: Guidance = None,
-    scheduler: Scheduler = None,
-    seed: Seed = None,
+        list[str] | None,
+        typer.Argument(
+            metavar="TERM...", help="t1, t3=4.5, OTHER-RUN:t1, 'at night'=-2: a concept or a text, with a weight."
+        ),
+    ] = None,
+    sweep: Sweeps = None,
+    sampling: dict | None = None,
     grid: Grid = False,
     output: Output_ = None,
     force: Force = False,
@@ -153,14 +160,28 @@ def compose(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make pictures of several concepts and words at once, each with its weight. Prints a path per image."""
+    """Make pictures of several concepts and words at once, each with its weight. Prints a path per image.
+
+    A term without a weight has the guidance scale. What no option says is as in the recipe, but for the number of
+    pictures: 4, in a sweep 1.
+    """
     with _output(quiet, json) as out:
         from concepts_cli.commands.compose import compose as make
         from concepts_cli.run_dir import find_run
 
         found = find_run(run)
-        settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
-        pictures = make(found, terms, settings=settings, output=output, grid=grid, force=force, device=device, out=out)
+        settings = override(found.recipe.sample, {"num_images": 1 if sweep else 4} | sampling)
+        pictures = make(
+            found,
+            terms or [],
+            sweeps=sweep or [],
+            settings=settings,
+            output=output,
+            grid=grid,
+            force=force,
+            device=device,
+            out=out,
+        )
         _print_paths(pictures, out)
 
 

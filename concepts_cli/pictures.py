@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from concepts_cli.core.contact_sheet import contact_sheet, overview
-from concepts_cli.core.sampling import Request, generate, guided
+from concepts_cli.core.sampling import Reader, Request, generate, guided
 from concepts_cli.data.images import open_image
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
+from concepts_cli.models import load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion
 from concepts_cli.output import Output
+from concepts_cli.processes import Team
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.run_dir import Run, bare_name, check_place, write_png
 
@@ -32,15 +35,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class Order:
-    """Pictures to be made: where each goes and what it shows."""
+    """Pictures to be made: where each goes and what it shows. `others` are the runs that terms name beside `run`."""
 
     run: Run
     settings: SampleSettings
     planned: tuple[tuple[Path, Request], ...]
+    others: Mapping[str, Run] = field(default_factory=dict)
 
     @property
     def pictures(self) -> list[Picture]:
         return [Picture(str(path), caption(request), request.seed) for path, request in self.planned]
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """By the name that terms have for them."""
+        return {"": self.run, **self.others}
 
     def missing(self, force: bool = False) -> list[tuple[Path, Request]]:
         """What isn't there yet, with `force` everything. Raises UcdError when a file of that name shows something
@@ -51,31 +60,52 @@ class Order:
             check_place(folder)
         return wanted
 
-    def make(self, model: StableDiffusion, missing: Sequence[tuple[Path, Request]]) -> Iterator[Picture]:
+    def load_readers(self, device: str | None = None) -> dict[str, Reader]:
+        """The models of all runs, one for those that name the same. Raises UcdError for one that can't be loaded."""
+        models: dict[str, StableDiffusion] = {}
+        readers: dict[str, Reader] = {}
+        for name, run in self.runs.items():
+            model = run.recipe.model
+            if model not in models:
+                models[model] = load_model(model, device=device, dtype=_dtype(self.settings.precision))
+            run.teach(models[model])
+            readers[name] = Reader(models[model], run.teach)
+        return readers
+
+    def make(self, readers: Mapping[str, Reader], missing: Sequence[tuple[Path, Request]]) -> Iterator[Picture]:
         """Make and write them, one after the other, batches inside."""
+        settings = self.settings
         pictures = generate(
-            model,
+            readers,
             [request for _, request in missing],
-            num_inference_steps=self.settings.steps,
-            scheduler=self.settings.scheduler,
-            batch_size=self.settings.batch_size,
+            num_inference_steps=settings.steps,
+            scheduler=settings.scheduler,
+            eta=settings.eta,
+            height=settings.height,
+            width=settings.width,
+            batch_size=settings.batch_size,
         )
         for (path, request), picture in zip(missing, pictures, strict=True):
-            write_png(path, picture, self.metadata(request))
+            write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
             yield Picture(str(path), caption(request), request.seed)
 
     def metadata(self, request: Request) -> dict[str, str]:
-        """What a picture says of itself: enough to make it again."""
+        """What a picture says of itself: enough to make it again. Empty is what was left to the model."""
+        runs, settings = self.runs.values(), self.settings
+        embeddings = b"".join(run.embeddings.numpy().tobytes() for run in runs)
         return {
             "prompt": caption(request),
             "negative_prompt": request.negative_prompt,
             "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
             "seed": str(request.seed),
-            "steps": str(self.settings.steps),
-            "scheduler": self.settings.scheduler,
-            "model": self.run.recipe.model,
-            "run": self.run.name,
-            "concepts": hashlib.sha256(self.run.embeddings.numpy().tobytes()).hexdigest()[:12],
+            "steps": str(settings.steps),
+            "scheduler": settings.scheduler,
+            "eta": f"{settings.eta:g}" if settings.eta else "",
+            "height": str(settings.height or ""),
+            "width": str(settings.width or ""),
+            "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
+            "run": " + ".join(run.name for run in runs),
+            "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
         }
 
     def _is_made(self, path: Path, request: Request) -> bool:
@@ -84,7 +114,7 @@ class Order:
         said, wanted = png_text(path), self.metadata(request)
         differing = [key for key, value in wanted.items() if said.get(key, "") != value and key != "run"]
         if differing:
-            was = ", ".join(f"{key} {said.get(key)!r}, now {wanted[key]!r}" for key in differing[:2])
+            was = ", ".join(f"{key} {_short(said.get(key, ''))}, now {_short(wanted[key])}" for key in differing[:2])
             raise UcdError(
                 f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere"
             )
@@ -107,66 +137,102 @@ def concept_order(
     """
     if not prompts and not concepts:
         concepts = ["all"]
+    sentences = {bare_name(token): default_prompt(run.recipe.concepts.property, token) for token in run.tokens}
     wanted: dict[str, str] = {}  # folder -> prompt
     for concept in concepts:
         for token in run.tokens if concept == "all" else (run.token(concept),):
-            wanted[bare_name(token)] = default_prompt(run.recipe.concepts.property, token)
+            wanted[bare_name(token)] = sentences[bare_name(token)]
     for prompt in prompts:
+        if not prompt.strip():
+            raise UcdError("an empty prompt", "say what to make, such as '<t1> in the snow'")
         check_words(run, prompt)
-        wanted[_free_name(prompt, wanted)] = prompt
+        wanted[_free_name(prompt, sentences | wanted)] = prompt
+    negative = negative_prompt(run, settings)
     folder = output or run.path / "samples"
     planned = (
-        (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed))
+        (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed, negative))
         for name, prompt in wanted.items()
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
     return Order(run, settings, tuple(planned))
 
 
+def negative_prompt(run: Run, settings: SampleSettings) -> str:
+    """What to keep away from; it may mention the run's concepts. Raises UcdError for words like `<t9>`."""
+    check_words(run, settings.negative_prompt or "")
+    return settings.negative_prompt or ""
+
+
 def check_words(run: Run, prompt: str) -> None:
-    """Raise UcdError for a word like `<t9>` that the run did not learn."""
-    for name in re.findall(r"<t\d+>", prompt):
+    """Raise UcdError for a word like `<t9>` that the run did not learn, one of another run (`<other:t1>`), and for
+    what is no text.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise UcdError(f"{prompt!r} is no UTF-8 text", "write the prompt in UTF-8")
+    for other, name in re.findall(r"<(?:([^<>]+):)?([tT]\d+)>", prompt):
+        if other:
+            raise UcdError(
+                f"a prompt can't mention <{other}:{name}>, a concept of another run",
+                f"give each its own weight: ucd compose t1 {other}:{name}",
+            )
         run.token(name)
 
 
 def fill(order: Order, *, force: bool = False, device: str | None = None, out: Output) -> None:
-    """Make what is missing of an order."""
-    missing = order.missing(force)
-    if not missing:
-        return
-    model = order.run.load_model(device)
-    for prompt in {term.prompt for _, request in missing for term in request.terms}:
-        if model.is_truncated(prompt):
-            length = model.tokenizer.model_max_length
-            out.warn(f"a prompt is longer than the model's {length} tokens and is cut: {prompt[:60]}…")
-    for _ in out.track(order.make(model, missing), total=len(missing), label="sampling"):
-        pass
+    """Make what is missing of an order. Of several processes (`accelerate launch`) each makes its share."""
+    team = Team(device)
+    missing = team.share(lambda: order.missing(force))
+    if missing:
+        readers = order.load_readers(team.device)
+        _warn_of_cuts(readers, [request for _, request in missing], out)
+        for _ in out.track(order.make(readers, missing), total=len(missing), label="sampling"):
+            pass
+    team.wait()
 
 
 def write_sheet(order: Order, path: Path) -> Picture:
     """A contact sheet of what was made, a row a prompt, the training images on top when it shows every concept."""
     rows: dict[str, list[Image.Image]] = {}
-    for place, _ in order.planned:
-        rows.setdefault(place.parent.name, []).append(open_image(place))
+    names = {bare_name(token) for token in order.run.tokens}
+    for place, request in order.planned:
+        label = place.parent.name if place.parent.name in names else " ".join(caption(request).split())
+        rows.setdefault(label, []).append(open_image(place))
     originals = [Path(record.path) for record in order.run.images[:50]]
-    if set(rows) == {bare_name(token) for token in order.run.tokens} and all(map(Path.is_file, originals)):
+    if set(rows) == names and all(map(Path.is_file, originals)):
         page = overview([open_image(original) for original in originals], rows, total=len(order.run.images))
+    elif len(rows) == 1:
+        (title,) = rows
+        page = contact_sheet({"": rows[title]}, title=title)
     else:
         page = contact_sheet(rows)
+    return save_sheet(order, path, page)
+
+
+def save_sheet(order: Order, path: Path, page: Image.Image) -> Picture:
     write_png(path, page, {"run": order.run.name, "model": order.run.recipe.model, "seed": order.settings.seed})
     return Picture(str(path), "contact sheet", order.settings.seed)
 
 
 def caption(request: Request) -> str:
-    """A plain prompt as it is; of a composition every term with its weight."""
-    if len(request.terms) == 1:
+    """A plain prompt as it is; of a composition every term with its weight, and its run when it is another."""
+    if len(request.terms) == 1 and not request.terms[0].run:
         return request.terms[0].prompt
-    return " + ".join(f"{term.weight:g} * {term.prompt!r}" for term in request.terms)
+    return (
+        " + ".join(
+            f"{term.weight:g} * {term.prompt!r}" + (f" of {Path(term.run).name}" if term.run else "")
+            for term in request.terms
+        )
+        or "no prompt"
+    )
 
 
 def file_name(text: str) -> str:
-    """A plain folder or file name made of what a prompt says."""
-    return re.sub(r"[^\w.=-]+", "-", re.sub("[<>]", "", text)).strip("-.")[:60] or "prompt"
+    """A plain folder or file name made of what a prompt says; a hash tells apart what is cut or has no letters."""
+    name = re.sub(r"[^\w.=-]+", "-", re.sub("[<>]", "", text)).strip("-.")
+    lost = re.search(r"[^\w\s<>!-/:-@\[-`{-~]", text)  # other than letters and plain punctuation
+    if len(name) <= 60 and name and not lost:
+        return name
+    return f"{name[:48] or 'prompt'}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def png_text(path: Path) -> dict[str, str]:
@@ -183,3 +249,24 @@ def _free_name(prompt: str, taken: dict[str, str]) -> str:
     while taken.get(name, prompt) != prompt:
         name, number = f"{file_name(prompt)}-{number}", number + 1
     return name
+
+
+def _warn_of_cuts(readers: Mapping[str, Reader], requests: Sequence[Request], out: Output) -> None:
+    """Say which texts a text encoder sees only the beginning of."""
+    texts = dict.fromkeys((term.run, term.prompt) for request in requests for term in request.terms)
+    texts |= dict.fromkeys(("", request.negative_prompt) for request in requests)
+    for run, prompt in texts:
+        model = readers[run].model
+        if model.is_truncated(prompt):
+            length = model.tokenizer.model_max_length
+            out.warn(
+                f"a prompt is longer than the model's {length} tokens and is cut: {' '.join(prompt.split())[:60]}…"
+            )
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
+
+
+def _dtype(precision: str | None) -> torch.dtype | None:
+    return {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

@@ -30,7 +30,10 @@ Schedule = Literal[
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 STEP_RULES = (r"(\d+(\.\d+)?:\d+,)+\d+(\.\d+)?", "FACTOR:STEP,…,FACTOR, such as 1:100,0.1")
 HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository's name: user/name")
-Scheduler = Literal["ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm++", "unipc"]
+Scheduler = Literal[
+    "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "deis", "unipc", "kdpm2", "kdpm2-a",
+    "dpm++", "dpm++karras", "dpm++sde",
+]  # fmt: skip
 MAX_SEED = 2**32 - 1  # numpy's limit
 
 
@@ -139,7 +142,12 @@ class SampleSettings:
     num_images: int = setting(64, "images a concept", at_least=1)
     steps: int = setting(50, "denoising steps", at_least=1)
     guidance_scale: float = setting(7.5, "1: no guidance", at_least=0, at_most=1000)
-    scheduler: Scheduler = setting("ddim", "the sampler")
+    negative_prompt: str | None = setting(None, "what to keep away from; null: nothing")
+    scheduler: Scheduler = setting("ddim", "the sampler; dpm++ does with 20 steps")
+    eta: float = setting(0.0, "of ddim: 0 adds no noise on the way, 1 as much as ddpm", at_least=0, at_most=1)
+    height: int | None = setting(None, "of an image, in pixels; null: the model's own", at_least=8, multiple_of=8)
+    width: int | None = setting(None, "of an image, in pixels; null: the model's own", at_least=8, multiple_of=8)
+    precision: Literal["fp32", "fp16", "bf16"] | None = setting(None, "of the model; null: fp16 on CUDA, else fp32")
     batch_size: int = setting(8, "images denoised together; changes speed, not images", at_least=1)
     seed: int = setting(0, "image n of a seed is always the same image", at_least=0, at_most=MAX_SEED)
 

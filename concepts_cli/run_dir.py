@@ -125,13 +125,17 @@ class Run:
         from concepts_cli.models import load_model
 
         model = load_model(self.recipe.model, device=device)
+        self.teach(model)
+        return model
+
+    def teach(self, model: StableDiffusion) -> None:
+        """Put the run's concepts into the model's vocabulary. Raises UcdError when they are of another width."""
         if self.embeddings.shape[1] != model.embedding_dim:
             have, need = self.embeddings.shape[1], model.embedding_dim
             raise UcdError(
                 f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now"
             )
         model.set_concepts(self.tokens, self.embeddings)
-        return model
 
     # ---- writing
 

@@ -10,10 +10,11 @@ import math
 import os
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from concepts_cli.errors import closest
+from concepts_cli.errors import UcdError, closest
 from concepts_cli.recipe_yaml import Mistakes, Node
 
 T = TypeVar("T")
@@ -63,6 +64,24 @@ def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: 
         if prefix + name not in mistakes.keys:
             mistakes.add(node.where, prefix + name, f"missing ({field.metadata['doc']})")
     return cls(**values)
+
+
+def override(settings: T, given: Mapping[str, Any]) -> T:
+    """`settings` with the values of a command's options instead, checked by the same rules.
+
+    Raises UcdError with a line for every mistake: `--height: got 65, expected a multiple of 8 of at least 8`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    hints = get_type_hints(type(settings))
+    values, mistakes = {}, []
+    for name, value in given.items():
+        try:
+            values[name] = _value(hints[name], Node(str(value) or None, "", Path()), fields[name].metadata)
+        except _Wrong as wrong:
+            mistakes.append(f"--{name.replace('_', '-')}: {wrong.problem.replace(' or null', '')}")
+    if mistakes:
+        raise UcdError("\n".join(mistakes))
+    return dataclasses.replace(settings, **values)
 
 
 class _Wrong(Exception):

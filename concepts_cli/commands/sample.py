@@ -7,6 +7,7 @@ from pathlib import Path
 
 from concepts_cli.output import Output
 from concepts_cli.pictures import Picture, concept_order, fill, write_sheet
+from concepts_cli.processes import is_main
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.run_dir import Run
 
@@ -31,6 +32,6 @@ def sample(
     order = concept_order(run, settings, prompts=prompts, concepts=concepts, output=output)
     fill(order, force=force, device=device, out=out)
     made = order.pictures
-    if grid:
+    if grid and is_main():
         made.append(write_sheet(order, (output or run.path / "samples") / "grid.png"))
     return made

@@ -6,7 +6,7 @@ Shapes: B images, K terms, C H W latents, T tokens, D text width.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +19,19 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models.stable_diffusion import StableDiffusion
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (latents (B, C, H, W), timestep ()) -> noise_pred (B, C, H, W)
+Texts = Mapping[tuple[str, str], Tensor]  # (run, prompt) -> hidden states (T, D)
 
 
 @dataclass(frozen=True)
 class Term:
-    """A prompt in a composition, and the weight of its score."""
+    """A prompt in a composition, and the weight of its score.
+
+    `run` names the reader of the prompt: "" is the first one, another a run whose concepts the prompt mentions.
+    """
 
     prompt: str
     weight: float
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,47 +43,112 @@ class Request:
     negative_prompt: str = ""
 
 
+@dataclass(frozen=True)
+class Reader:
+    """What reads a prompt: a model that is taught the words of one run before. Runs may share a model."""
+
+    model: StableDiffusion
+    teach: Callable[[StableDiffusion], None] = lambda model: None
+
+
 def guided(prompt: str, guidance_scale: float, seed: int, negative_prompt: str = "") -> Request:
     """A plain prompt under classifier-free guidance: a composition of one term."""
     return Request((Term(prompt, guidance_scale),), seed, negative_prompt)
 
 
-def composed_scores(model: StableDiffusion, requests: Sequence[Request]) -> Predict:
-    """The composed score of every request (eq. 11), with all terms and one unconditional score in a single UNet call.
+def composition(terms: Iterable[Term], seed: int, negative_prompt: str = "") -> Request:
+    """The terms together; one of weight 0 is left out, and costs nothing."""
+    return Request(tuple(term for term in terms if term.weight), seed, negative_prompt)
 
-    All requests have the same number of terms. Text is encoded here, once, and every sentence only once.
+
+def composed_scores(
+    model: StableDiffusion | Mapping[str, Reader], requests: Sequence[Request], texts: Texts | None = None
+) -> Predict:
+    """The composed score of every request (eq. 5 and 11): the mean of the models' unconditional scores, and the sum of
+    every term's weight times its score's difference from its own model's unconditional one.
+
+    A model is called once, with one unconditional row and then one a term, request after request. All requests have as
+    many terms as the first, of the same runs. `texts` are encoded here unless given.
     """
-    prompts = [prompt for r in requests for prompt in (r.negative_prompt, *(term.prompt for term in r.terms))]
-    different = sorted(set(prompts))
-    hidden = model.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]  # (B * (1 + K), T, D)
-    weights = torch.tensor([[term.weight for term in r.terms] for r in requests], device=model.device)
-    calls = 1 + weights.shape[1]
+    readers = _readers(model)
+    texts = texts or encode_texts(readers, requests)
+    runs = [term.run for term in requests[0].terms] or [""]
+    parts = []  # a model, hidden (B * (1 + K'), T, D) and weights (B, K') of its K' terms
+    for one in _different(readers[run].model for run in runs):
+        unconditional = _unconditional(readers, one)
+        mine = [[term for term in request.terms if readers[term.run].model is one] for request in requests]
+        rows = [
+            texts[key]
+            for request, terms in zip(requests, mine, strict=True)
+            for key in ((unconditional, request.negative_prompt), *((term.run, term.prompt) for term in terms))
+        ]
+        weights = torch.tensor([[term.weight for term in terms] for terms in mine], device=one.device)
+        parts.append((one, torch.stack(rows), weights))
 
     def predict(latents: Tensor, timestep: Tensor) -> Tensor:
-        stacked = model.predict(latents.repeat_interleave(calls, dim=0), timestep, hidden)
-        scores = stacked.unflatten(0, (len(requests), calls))
-        return compose(scores[:, 0], scores[:, 1:], weights)
+        composed = 0
+        for one, hidden, weights in parts:
+            calls = 1 + weights.shape[1]
+            stacked = one.predict(latents.repeat_interleave(calls, dim=0), timestep, hidden)
+            scores = stacked.unflatten(0, (-1, calls))
+            composed = composed + compose(scores[:, 0], scores[:, 1:], weights)
+            if len(parts) > 1:
+                composed = composed - (1 - 1 / len(parts)) * scores[:, 0]
+        return composed
 
     return predict
 
 
-def seeded_noise(model: StableDiffusion, generators: Sequence[torch.Generator]) -> Tensor:
+@torch.no_grad()
+def encode_texts(model: StableDiffusion | Mapping[str, Reader], requests: Iterable[Request]) -> Texts:
+    """Every sentence of the requests, encoded once."""
+    readers = _readers(model)
+    sentences: dict[str, dict[str, None]] = {run: {} for run in readers}  # in order, each once
+    for request in requests:
+        for term in request.terms:
+            sentences[term.run][term.prompt] = None
+        for run in [term.run for term in request.terms] or [""]:
+            sentences[_unconditional(readers, readers[run].model)][request.negative_prompt] = None
+    texts: dict[tuple[str, str], Tensor] = {}
+    for run, prompts in sentences.items():
+        if prompts:
+            readers[run].teach(readers[run].model)
+            hidden = readers[run].model.encode_prompts(list(prompts))
+            texts |= {(run, prompt): one for prompt, one in zip(prompts, hidden, strict=True)}
+    return texts
+
+
+def seeded_noise(
+    model: StableDiffusion,
+    generators: Sequence[torch.Generator],
+    *,
+    height: int | None = None,
+    width: int | None = None,
+) -> Tensor:
     """Standard normal latents (B, C, H, W), each from its own CPU generator: the same in any batch, on any device."""
-    draws = [torch.randn(model.latent_shape(), generator=generator) for generator in generators]
-    return torch.stack(draws).to(model.device)
+    shape = model.latent_shape(height, width)
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(model.device)
 
 
 @torch.no_grad()
 def denoise(
-    scheduler, latents: Tensor, predict: Predict, num_inference_steps: int, generators=None
+    scheduler, latents: Tensor, predict: Predict, num_inference_steps: int, generators=None, eta: float = 0
 ) -> Iterator[Tensor]:
     """Latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
-    `generators`, one an image, feed the schedulers that add noise on the way.
+    `generators`, one an image, feed the schedulers that add noise on the way; `eta` is DDIM's (Song et al. 2021,
+    eq. 16). Raises UcdError for an eta that the scheduler does not take.
     """
+    takes = inspect.signature(scheduler.step).parameters
+    extra = {}
+    if generators is not None and "generator" in takes:
+        extra["generator"] = generators
+    if eta:
+        if "eta" not in takes:
+            raise UcdError(f"eta is {eta:g}, and {type(scheduler).__name__} has none", "it is the ddim scheduler's")
+        extra["eta"] = eta
     scheduler.set_timesteps(num_inference_steps, device=latents.device)
     latents = latents * scheduler.init_noise_sigma
-    extra = {"generator": generators} if generators is not None and _takes_generator(scheduler) else {}
     for timestep in scheduler.timesteps:
         noise_pred = predict(scheduler.scale_model_input(latents, timestep), timestep)
         latents = scheduler.step(noise_pred, timestep, latents, return_dict=False, **extra)[0]
@@ -87,35 +157,59 @@ def denoise(
 
 @torch.no_grad()
 def generate(
-    model: StableDiffusion,
+    model: StableDiffusion | Mapping[str, Reader],
     requests: Sequence[Request],
     *,
     num_inference_steps: int,
     scheduler: str = "ddim",
+    eta: float = 0,
+    height: int | None = None,
+    width: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[Image.Image]:
     """A picture for every request, in order, `batch_size` at a time; requests of unlike term counts apart.
 
-    Raises UcdError for more steps than the model has.
+    Texts are encoded once, pictures decoded once. With several readers the first one's model starts from noise and
+    decodes. Height and width are in pixels, by default the model's own. Raises UcdError for a size or a number of
+    steps that the model can't do, and for models that don't go together.
     """
-    most = model.scheduler_config["num_train_timesteps"]
+    readers = _readers(model)
+    main = readers[""].model
+    for other in _different(reader.model for reader in readers.values())[1:]:
+        if reason := main.differs_from(other):
+            raise UcdError(f"{main.name} and {other.name} can't be composed: {reason}")
+    most = main.scheduler_config["num_train_timesteps"]
     if num_inference_steps > most:
         raise UcdError(f"got {num_inference_steps} denoising steps", f"this model has {most} at most")
+    if any(side and side % main.vae_scale for side in (height, width)):
+        raise UcdError(
+            f"got {height or main.resolution} x {width or main.resolution} pixels",
+            f"height and width are multiples of {main.vae_scale} for this model",
+        )
+    texts = encode_texts(readers, requests)
     start = 0
     while start < len(requests):
-        count = len(requests[start].terms)
         batch = [requests[start]]
         for request in requests[start + 1 : start + batch_size]:
-            if len(request.terms) != count:
+            if [term.run for term in request.terms] != [term.run for term in batch[0].terms]:
                 break
             batch.append(request)
         generators = [torch.Generator().manual_seed(request.seed) for request in batch]
-        latents = seeded_noise(model, generators)
-        predict = composed_scores(model, batch)
-        *_, clean = denoise(model.scheduler(scheduler), latents, predict, num_inference_steps, generators)
-        yield from map(to_image, model.decode(clean))
+        latents = seeded_noise(main, generators, height=height, width=width)
+        predict = composed_scores(readers, batch, texts)
+        *_, clean = denoise(main.scheduler(scheduler), latents, predict, num_inference_steps, generators, eta)
+        yield from map(to_image, main.decode(clean))
         start += len(batch)
 
 
-def _takes_generator(scheduler) -> bool:
-    return "generator" in inspect.signature(scheduler.step).parameters
+def _readers(model: StableDiffusion | Mapping[str, Reader]) -> Mapping[str, Reader]:
+    return model if isinstance(model, Mapping) else {"": Reader(model)}
+
+
+def _different(models: Iterable[StableDiffusion]) -> list[StableDiffusion]:
+    return list({id(model): model for model in models}.values())
+
+
+def _unconditional(readers: Mapping[str, Reader], model: StableDiffusion) -> str:
+    """The run that a model's negative prompt is read with: the first of those that share it."""
+    return next(run for run, reader in readers.items() if reader.model is model)

@@ -24,7 +24,12 @@ SCHEDULERS = {
     "heun": ("HeunDiscreteScheduler", {}),
     "lms": ("LMSDiscreteScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++karras": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "dpm++sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "deis": ("DEISMultistepScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
+    "kdpm2": ("KDPM2DiscreteScheduler", {}),
+    "kdpm2-a": ("KDPM2AncestralDiscreteScheduler", {}),
 }
 
 
@@ -179,6 +184,19 @@ class StableDiffusion:
             noisy_latents.to(self.dtype), timesteps, encoder_hidden_states.to(self.dtype), return_dict=False
         )[0]
         return prediction.float()
+
+    def differs_from(self, other: StableDiffusion) -> str | None:
+        """Why this model's scores can't be added to another's, or None when they can: they need one latent space, one
+        noise schedule and one target.
+        """
+        mine, theirs = (model.scheduler("ddpm").alphas_cumprod for model in (self, other))
+        if mine.shape != theirs.shape or not torch.allclose(mine, theirs, atol=1e-6):
+            return "they have different noise schedules"
+        if self.prediction_type != other.prediction_type:
+            return f"one predicts {self.prediction_type}, the other {other.prediction_type}"
+        if self.vae_fingerprint != other.vae_fingerprint:
+            return "they have different latent spaces"
+        return None
 
     def scheduler(self, name: str = "ddim"):
         """A fresh diffusers scheduler of that short name over the model's own noise schedule."""
