@@ -190,8 +190,11 @@ def fill(order: Order, *, force: bool = False, device: str | None = None, out: O
     team.wait()
 
 
-def write_sheet(order: Order, path: Path) -> Picture:
-    """A contact sheet of what was made, a row a prompt, the training images on top when it shows every concept."""
+def write_sheet(order: Order, path: Path, title: str | None = None) -> Picture:
+    """A contact sheet of what was made, a row a prompt, the training images on top when it shows every concept.
+
+    One row alone has a title instead of a label, by default its prompt.
+    """
     rows: dict[str, list[Image.Image]] = {}
     names = {bare_name(token) for token in order.run.tokens}
     for place, request in order.planned:
@@ -201,8 +204,8 @@ def write_sheet(order: Order, path: Path) -> Picture:
     if set(rows) == names and all(map(Path.is_file, originals)):
         page = overview([open_image(original) for original in originals], rows, total=len(order.run.images))
     elif len(rows) == 1:
-        (title,) = rows
-        page = contact_sheet({"": rows[title]}, title=title)
+        ((label, pictures),) = rows.items()
+        page = contact_sheet({"": pictures}, title=title or label)
     else:
         page = contact_sheet(rows)
     return save_sheet(order, path, page)

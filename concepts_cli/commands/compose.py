@@ -93,7 +93,7 @@ def compose(
         fixed = [text for text, term in zip(terms, parsed, strict=True) if _key(term) not in moving]
         made += _write_sweep(order, folder, " + ".join(fixed), swept)
     elif is_main() and grid:
-        made.append(write_sheet(order, folder / "grid.png"))
+        made.append(write_sheet(order, folder / "grid.png", " + ".join(terms)))
     return made
 
 
@@ -155,20 +155,21 @@ def _write_sweep(order: Order, folder: Path, title: str, sweeps: Sequence[Sweep]
     pictures = [open_image(path) for path, _ in order.planned]
     seeds = range(settings.num_images)
     by_seed = [pictures[n :: settings.num_images] for n in seeds]  # each in the order of the cells
-    across = sweeps[0].labels
+    across, weights = sweeps[0].name, [f"{weight:g}" for weight in sweeps[0].weights]
     if len(sweeps) == 1:
         rows = {f"seed {settings.seed + n}": by_seed[n] for n in seeds}
-        return [save_sheet(order, folder / "sweep.png", contact_sheet(rows, title=title, headings=across))]
+        heading = {"title": f"{title} + {across}" if title else across, "headings": weights}
+        return [save_sheet(order, folder / "sweep.png", contact_sheet(rows, **heading))]
     down = sweeps[1].labels
+    heading = {"title": " + ".join(filter(None, [title, sweeps[1].name, across])), "headings": weights}
     return [
         save_sheet(
             order,
             folder / f"sweep-{n:05d}.png",
             contact_sheet(
                 {label: by_seed[n][row :: len(down)] for row, label in enumerate(down)},
-                title=title or f"seed {settings.seed + n}",
-                detail=f"seed {settings.seed + n}" if title else "",
-                headings=across,
+                detail=f"seed {settings.seed + n}",
+                **heading,
             ),
         )
         for n in seeds

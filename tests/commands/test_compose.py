@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from concepts_cli.commands.compose import compose, parse_term
+from concepts_cli.commands.compose import compose, parse_sweep, parse_term
+from concepts_cli.commands.sample import sample
 from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from concepts_cli.run_dir import Run
+
+
+@pytest.fixture
+def other_run(tiny_run):
+    """A run of the same model with concepts of its own, in the style's words."""
+    folder = tiny_run.path.parent / "other"
+    shutil.copytree(tiny_run.path, folder)
+    recipe = (folder / "recipe.yaml").read_text().replace("property: object", "property: style")
+    (folder / "recipe.yaml").write_text(recipe)
+    other = Run(folder)
+    other.save_concepts(other.tokens, torch.randn(2, 32, generator=torch.Generator().manual_seed(1)), other.weights)
+    return Run(folder)
+
+
+def make(run, terms, *, num_images=2, **options):
+    settings = dataclasses.replace(run.recipe.sample, num_images=num_images, **options.pop("settings", {}))
+    return compose(run, terms, settings=settings, device="cpu", out=Output(quiet=True), **options)
+
+
+def pixels(picture) -> np.ndarray:
+    with Image.open(picture.path) as image:
+        return np.asarray(image).astype(int)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +49,9 @@ from concepts_cli.output import Output
         ("t2=-1.5", Term("a photo of a <t2>", -1.5)),
         ("at night", Term("at night", 7.5)),
         ("a = b=2", Term("a = b", 2.0)),
+        ("tiny:t2=3", Term("a photo of a <t2>", 3.0)),
+        ("runs/tiny:<t1>", Term("a photo of a <t1>", 7.5)),
+        ("at night: stars", Term("at night: stars", 7.5)),
         ("<t1> in <t2>'s snow=2", Term("<t1> in <t2>'s snow", 2.0)),
     ],
 )
@@ -28,16 +59,104 @@ def test_terms(tiny_run, text, term):
     assert parse_term(tiny_run, text, 7.5) == term
 
 
-@pytest.mark.parametrize("text", ["t9", "T9", "<sofa>", "a <t9> in snow", "t1=much", "t1=", "=3", "t1=nan", "t1=inf"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "t9",
+        "T9",
+        "<sofa>",
+        "a <t9> in snow",
+        "t1=much",
+        "t1=",
+        "=3",
+        "t1=nan",
+        "t1=inf",
+        "t1=2=3",
+        "<t1>=2=3",
+        "nowhere:t1",
+        "tiny:t9",
+        "a <other:t1> in snow",
+    ],
+)
 def test_terms_that_mean_nothing_are_refused(tiny_run, text):
     with pytest.raises(UcdError):
         parse_term(tiny_run, text, 7.5)
 
 
 def test_a_composition_is_made_and_says_what_it_is(tiny_run):
-    settings = dataclasses.replace(tiny_run.recipe.sample, num_images=2)
-    made = compose(tiny_run, ["t1", "t2=-2"], settings=settings, grid=True, device="cpu", out=Output(quiet=True))
+    made = make(tiny_run, ["t1", "t2=-2"], grid=True)
     assert len(made) == 3
     with Image.open(made[1].path) as picture:
         assert picture.text["prompt"] == "7.5 * 'a photo of a <t1>' + -2 * 'a photo of a <t2>'"
         assert picture.text["seed"] == "1"
+
+
+def test_composing_one_term_is_sampling_it(tiny_run):
+    settings = dataclasses.replace(tiny_run.recipe.sample, num_images=2)
+    sampled = sample(tiny_run, concepts=["t1"], settings=settings, device="cpu", out=Output(quiet=True))
+    for one, other in zip(make(tiny_run, ["t1=7.5", "t2=0"]), sampled, strict=True):
+        np.testing.assert_array_equal(pixels(one), pixels(other))
+
+
+def test_other_runs_are_composed_with_one_model_in_memory(tiny_run, other_run, monkeypatch):
+    from concepts_cli import pictures
+
+    loaded = []
+    load = pictures.load_model
+    monkeypatch.setattr(pictures, "load_model", lambda name, **how: loaded.append(name) or load(name, **how))
+    mixed = make(tiny_run, ["t1=4", "other:t1=3"])
+    assert loaded == [tiny_run.recipe.model]
+    with Image.open(mixed[0].path) as picture:
+        assert picture.text["prompt"] == ("4 * 'a photo of a <t1>' + 3 * 'a painting in the style of <t1>' of other")
+        assert picture.text["run"] == "tiny + other"
+    turned = make(other_run, ["t1=3", "tiny:t1=4"])
+    np.testing.assert_allclose(pixels(mixed[0]), pixels(turned[0]), atol=1)
+    own = make(tiny_run, ["t1=4", "a painting in the style of <t1>=3"])
+    assert np.abs(pixels(mixed[0]) - pixels(own[0])).max() > 2
+
+
+def test_runs_of_other_models_compose_where_they_can(tiny_run, other_run, tiny_folder, tiny_v_folder, tmp_path):
+    def with_model(folder):
+        recipe = (other_run.path / "recipe.yaml").read_text().replace(f"model: {tiny_folder}", f"model: {folder}")
+        (other_run.path / "recipe.yaml").write_text(recipe)
+
+    shared = make(tiny_run, ["t1=4", "other:t1=3"])
+    twin = tmp_path / "twin"
+    shutil.copytree(tiny_folder, twin)
+    with_model(twin)
+    apart = make(tiny_run, ["t1=4", "other:t1=3"], output=tmp_path / "apart")
+    np.testing.assert_allclose(pixels(shared[0]), pixels(apart[0]), atol=1)
+    with pytest.raises(UcdError, match="negative prompt"):
+        make(tiny_run, ["t1", "other:t1"], settings={"negative_prompt": "a <t2>"}, output=tmp_path / "negative")
+
+    shutil.rmtree(twin)
+    shutil.copytree(tiny_v_folder, twin)
+    with pytest.raises(UcdError, match="v_prediction"):
+        make(tiny_run, ["t1=4", "other:t1=3"], output=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["t1", "t1=3", "t1=0:10", "t1=0:x:5", "t1=0:10:1", "t1=0:10:999", "t1=0:inf:3", "=0:1:2", "t9=0:1:2"]
+)
+def test_sweeps_that_mean_nothing_are_refused(tiny_run, text):
+    with pytest.raises(UcdError):
+        parse_sweep(tiny_run, text)
+
+
+def test_a_sweep_makes_a_row_and_weight_zero_leaves_the_term_out(tiny_run):
+    *made, sheet = make(tiny_run, ["t1", "t2=3"], sweeps=["t1=0:10:3"], num_images=2)
+    assert [Path(picture.path).parent.name for picture in made] == ["t1=0"] * 2 + ["t1=5"] * 2 + ["t1=10"] * 2
+    np.testing.assert_array_equal(pixels(made[1]), pixels(make(tiny_run, ["t2=3"])[1]))
+    np.testing.assert_array_equal(pixels(made[2]), pixels(make(tiny_run, ["t2=3", "t1=5"])[0]))
+    assert sheet.path.endswith("sweep.png") and pixels(sheet).shape[1] > 3 * 112
+
+
+def test_two_sweeps_make_a_plane_a_seed(tiny_run):
+    made = make(tiny_run, [], sweeps=["t1=0:4:3", "at night=-2:2:2"], num_images=2)
+    assert len(made) == 2 * (3 * 2 + 1)
+    assert [Path(picture.path).name for picture in made[-2:]] == ["sweep-00000.png", "sweep-00001.png"]
+    assert Path(made[2].path).parent.name == "t1=0-at-night=2"
+    for sweeps in (["t1=0:1:2", "<t1>=0:1:2"], ["t1=0:1:2", "t2=0:1:2", "red=0:1:2"]):
+        with pytest.raises(UcdError, match="plane"):
+            make(tiny_run, [], sweeps=sweeps)

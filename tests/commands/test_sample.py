@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -55,6 +61,86 @@ def test_prompts_get_plain_folder_names_and_unknown_words_are_refused(tiny_run, 
     assert len(folders) == 2 and all("/" not in name and "<" not in name for name in folders)
     with pytest.raises(UcdError, match="t7"):
         make(tiny_run, prompts=["a <t7> in snow"])
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["../../../etc/passwd", "a/b\\c", "'\"`$(ls)`\"'", "\N{ELEPHANT}", "-", "word " * 1000, "名前" * 80, "a\nb", "x=3"],
+)
+def test_any_text_makes_a_folder_of_its_own_inside_the_output(tiny_run, tmp_path, prompt):
+    out = tmp_path / "out"
+    (one, _) = make(tiny_run, prompts=[prompt], output=out, grid=True, settings={"num_images": 1})
+    path = Path(one.path)
+    assert path.parent.parent == out and path.resolve().is_relative_to(out.resolve()) and path.is_file()
+    (other, _) = make(tiny_run, prompts=[prompt + "\N{LION FACE}"], output=out, grid=True, settings={"num_images": 1})
+    assert Path(other.path).parent != path.parent
+    assert make(tiny_run, prompts=[prompt], output=out, settings={"num_images": 1}) == [one]
+
+
+def test_a_prompt_never_lands_among_a_concepts_own_samples(tiny_run):
+    (one, two) = make(tiny_run, prompts=["<t1>"])
+    assert Path(one.path).parent.name != "t1"
+    make(tiny_run, concepts=["t1"])
+
+
+def test_a_long_prompt_is_said_to_be_cut(tiny_run, capsys):
+    settings = dataclasses.replace(tiny_run.recipe.sample, num_images=1)
+    sample(tiny_run, prompts=["cat " * 1000], settings=settings, device="cpu", out=Output())
+    said = capsys.readouterr()
+    assert "longer than the model's 16 tokens" in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("prompt", ["a <t7> in snow", "a <other:t1> in snow", "", "  ", "\udcff"])
+def test_prompts_that_cannot_be_are_refused_and_nothing_is_written(tiny_run, prompt):
+    with pytest.raises(UcdError):
+        make(tiny_run, prompts=["a cat", prompt], concepts=["t1"])
+    with pytest.raises(UcdError):
+        make(
+            tiny_run,
+            concepts=["t1"],
+            settings={"negative_prompt": prompt or "<t9>"} if prompt.strip() else {"eta": 0.5, "scheduler": "euler"},
+        )
+    assert not (tiny_run.path / "samples").exists()
+
+
+def test_settings_reach_the_pictures_and_their_metadata(tiny_run):
+    options = {"negative_prompt": "a <t2>", "eta": 0.5, "height": 48, "width": 24, "precision": "bf16"}
+    (one, _) = make(tiny_run, concepts=["t1"], settings=options)
+    with Image.open(one.path) as picture:
+        assert picture.size == (24, 48)
+        assert picture.text["negative_prompt"] == "a <t2>" and picture.text["eta"] == "0.5"
+    with pytest.raises(UcdError, match="eta"):
+        make(tiny_run, concepts=["t1"], settings=options | {"eta": 0.0})
+
+
+def test_several_processes_share_the_pictures(tiny_run):
+    """As `accelerate launch --num_processes 2` starts them: both work, one speaks."""
+    (kept, *_) = make(tiny_run, concepts=["t1"], settings={"num_images": 3})
+    before = Path(kept.path).stat().st_mtime_ns
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "concepts_cli", "sample", "-c", "all", "-n", "3", "--device", "cpu", "--grid"]
+    team = []
+    for rank in range(2):
+        environment = os.environ | {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "localhost", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+        team.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        )
+    said = [process.communicate(timeout=300) for process in team]
+    assert [process.returncode for process in team] == [0, 0], said
+    assert len(said[0][0].splitlines()) == 7 and said[1] == ("", "")
+    assert "3/3" in said[0][1]  # its half of the five that were missing
+    assert Path(kept.path).stat().st_mtime_ns == before
+    together = {path: path.read_bytes() for path in sorted((tiny_run.path / "samples").glob("t*/*.png"))}
+    assert len(together) == 6
+    make(tiny_run, concepts=["all"], settings={"num_images": 3}, force=True)
+    for path, data in together.items():
+        alone = np.asarray(Image.open(path)).astype(int)
+        np.testing.assert_allclose(alone, np.asarray(Image.open(io.BytesIO(data))).astype(int), atol=1)
 
 
 def test_the_grid_has_a_row_a_concept(tiny_run):

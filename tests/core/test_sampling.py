@@ -1,4 +1,4 @@
-"""Our denoising against diffusers' own pipeline."""
+"""Our denoising against diffusers' own pipeline, and what a composition is."""
 
 from __future__ import annotations
 
@@ -7,55 +7,187 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from concepts_cli.core.sampling import Request, Term, generate, guided
+from concepts_cli.core.sampling import Reader, Request, Term, composed_scores, composition, generate, guided
+from concepts_cli.errors import UcdError
+from concepts_cli.models import load_model
+
+CAT, DOG, RED = "a photo of a cat", "a photo of a dog", "red"
 
 
-def reference(model, folder, prompt, scheduler, seeds, guidance_scale):
-    """The picture of diffusers' pipeline from the same generators."""
+@pytest.fixture
+def folder(tiny_model, tiny_folder, tiny_v_folder):
+    return tiny_folder if tiny_model.prediction_type == "epsilon" else tiny_v_folder
+
+
+def pictures(model, requests, steps=4, **options) -> np.ndarray:
+    made = [np.asarray(picture) for picture in generate(model, requests, num_inference_steps=steps, **options)]
+    return np.stack(made).astype(int)
+
+
+def reference(model, folder, prompt, scheduler, seeds, guidance_scale, **options):
+    """The pictures of diffusers' pipeline from the same generators, in 0 to 255."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, feature_extractor=None)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = model.scheduler(scheduler)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pipeline(
+    images = pipeline(
         [prompt] * len(seeds),
         num_inference_steps=6,
         guidance_scale=guidance_scale,
-        generator=generators,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="np",
+        **options,
     ).images
+    return images * 255.0
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "dpm++", "euler", "euler-a", "pndm", "heun", "unipc"])
-def test_sampling_equals_diffusers_pipeline(tiny_model, tiny_folder, tiny_v_folder, scheduler):
-    folder = tiny_folder if tiny_model.prediction_type == "epsilon" else tiny_v_folder
-    ours = generate(
-        tiny_model,
-        [guided("a photo of a cat", 5.0, seed) for seed in (3, 4)],
-        num_inference_steps=6,
-        scheduler=scheduler,
-    )
-    expected = reference(tiny_model, folder, "a photo of a cat", scheduler, (3, 4), 5.0)
-    for picture, wanted in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(np.asarray(picture) / 255.0, wanted, atol=1.01 / 255)
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "ddim",
+        "ddpm",
+        "dpm++",
+        "dpm++karras",
+        "dpm++sde",
+        "deis",
+        "euler",
+        "euler-a",
+        "pndm",
+        "heun",
+        "unipc",
+        "kdpm2-a",
+    ],
+)
+def test_sampling_equals_diffusers_pipeline(tiny_model, folder, scheduler):
+    ours = pictures(tiny_model, [guided(CAT, 5.0, seed) for seed in (3, 4)], steps=6, scheduler=scheduler)
+    np.testing.assert_allclose(ours, reference(tiny_model, folder, CAT, scheduler, (3, 4), 5.0), atol=1.01)
 
 
-def test_image_n_is_the_same_at_any_batch_size(tiny_model):
-    requests = [guided("a photo of a dog", 7.5, seed) for seed in range(5)]
-    alone = [np.asarray(p) for r in requests for p in generate(tiny_model, [r], num_inference_steps=3)]
-    together = [np.asarray(p) for p in generate(tiny_model, requests, num_inference_steps=3, batch_size=3)]
-    for one, other in zip(alone, together, strict=True):
-        np.testing.assert_allclose(one.astype(int), other.astype(int), atol=1)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"eta": 0.7}, {"eta": 0.7}),
+        ({"height": 48, "width": 24}, {"height": 48, "width": 24}),
+        ({}, {"negative_prompt": ["a blue dog", "a blue dog"]}),
+    ],
+)
+def test_options_equal_diffusers_pipeline(tiny_model, folder, ours, theirs):
+    negative = theirs.get("negative_prompt", [""])[0]
+    made = pictures(tiny_model, [guided(CAT, 7.5, seed, negative) for seed in (1, 2)], steps=6, **ours)
+    np.testing.assert_allclose(made, reference(tiny_model, folder, CAT, "ddim", (1, 2), 7.5, **theirs), atol=1.01)
+    plain = pictures(tiny_model, [guided(CAT, 7.5, seed) for seed in (1, 2)], steps=6)
+    assert made.shape != plain.shape or np.abs(made - plain).max() > 2
+
+
+@pytest.mark.parametrize("options", [{}, {"scheduler": "euler-a"}, {"eta": 1.0}])
+def test_image_n_is_the_same_at_any_batch_size(tiny_model, options):
+    requests = [guided(DOG, 7.5, seed) for seed in range(5)]
+    alone = [pictures(tiny_model, [request], **options)[0] for request in requests]
+    together = pictures(tiny_model, requests, batch_size=3, **options)
+    np.testing.assert_allclose(alone, together, atol=1)
     assert (alone[0] != alone[1]).any()
 
 
-def test_composition_of_one_term_is_sampling_and_order_and_zero_do_not_matter(tiny_model):
-    cat, dog, red = (
-        Term(f"a photo of a {word}", weight) for word, weight in (("cat", 5.0), ("dog", 3.0), ("red", 0.0))
+def test_a_composition_is_the_sum_of_weighted_differences(tiny_model):
+    """Eq. 11 written out: a call for every score, against the one stacked call."""
+    requests = [composition([Term(CAT, 5.0), Term(DOG, -2.0)], seed, "blue") for seed in range(2)]
+    latents, timestep = torch.randn(2, *tiny_model.latent_shape()), torch.tensor(500)
+    with torch.no_grad():
+        score = {
+            prompt: tiny_model.predict(latents, timestep, tiny_model.encode_prompts([prompt] * 2))
+            for prompt in (CAT, DOG, "blue")
+        }
+        found = composed_scores(tiny_model, requests)(latents, timestep)
+    expected = score["blue"] + 5.0 * (score[CAT] - score["blue"]) - 2.0 * (score[DOG] - score["blue"])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_order_does_not_matter_and_one_term_is_sampling(tiny_model):
+    cat, dog = Term(CAT, 5.0), Term(DOG, 3.0)
+    both, turned = (pictures(tiny_model, [composition(terms, 7)]) for terms in ([cat, dog], [dog, cat]))
+    alone = pictures(tiny_model, [composition([cat], 7)])
+    np.testing.assert_allclose(both, turned, atol=1)
+    np.testing.assert_array_equal(alone, pictures(tiny_model, [guided(CAT, 5.0, 7)]))
+    assert np.abs(both - alone).max() > 2
+
+
+def test_a_weight_of_zero_is_the_term_left_out_and_costs_no_row(tiny_model, monkeypatch):
+    rows = []
+    predict = tiny_model.predict
+    monkeypatch.setattr(tiny_model, "predict", lambda x, t, hidden: rows.append(len(x)) or predict(x, t, hidden))
+    without = pictures(tiny_model, [composition([Term(CAT, 5.0), Term(RED, 0.0)], 7)])
+    assert rows == [2] * 4
+    np.testing.assert_array_equal(without, pictures(tiny_model, [composition([Term(CAT, 5.0)], 7)]))
+    named = Request((Term(CAT, 5.0), Term(RED, 0.0)), seed=7)
+    np.testing.assert_allclose(without, pictures(tiny_model, [named]), atol=1)
+    nothing = pictures(tiny_model, [composition([Term(RED, 0.0)], 7)])
+    np.testing.assert_allclose(nothing, pictures(tiny_model, [guided("", 1.0, 7)]), atol=1)
+
+
+def test_texts_are_encoded_once_and_pictures_decoded_once(tiny_model, monkeypatch):
+    calls = {"encode_prompts": [], "decode": []}
+    for name, seen in calls.items():
+        method = getattr(tiny_model, name)
+        monkeypatch.setattr(tiny_model, name, lambda x, method=method, seen=seen: seen.append(len(x)) or method(x))
+    requests = [composition([Term(CAT, 5.0), Term(DOG, 2.0)], seed) for seed in range(5)]
+    assert len(pictures(tiny_model, requests, batch_size=2)) == 5
+    assert calls == {"encode_prompts": [3], "decode": [2, 2, 1]}
+
+
+def test_runs_that_share_a_model_read_their_own_words(tiny_model):
+    one, two = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0))
+    readers = {
+        name: Reader(tiny_model, lambda model, rows=rows: model.set_concepts(["<t1>"], rows))
+        for name, rows in (("", one), ("other", two))
+    }
+    made = pictures(readers, [composition([Term("<t1>", 4.0), Term("<t1>", 2.0, "other")], 5)])
+    tiny_model.set_concepts(["<t1>", "<t2>"], torch.cat([one, two]))
+    np.testing.assert_allclose(
+        made, pictures(tiny_model, [composition([Term("<t1>", 4.0), Term("<t2>", 2.0)], 5)]), atol=1
     )
 
-    def picture(*terms):
-        return np.asarray(next(generate(tiny_model, [Request(terms, seed=7)], num_inference_steps=4))).astype(int)
 
-    np.testing.assert_allclose(picture(cat, dog), picture(dog, cat), atol=1)
-    np.testing.assert_allclose(picture(cat, red), picture(cat), atol=1)
-    assert np.abs(picture(cat, dog) - picture(cat)).max() > 2
+def test_two_models_of_one_latent_space_compose(tiny_model, folder):
+    """A copy of the model gives what one alone gives; another UNet the mean of both unconditional scores."""
+    twin = load_model(str(folder), device="cpu")
+    readers = {"": Reader(tiny_model), "other": Reader(twin)}
+    terms = [Term(CAT, 4.0), Term(DOG, 2.0, "other")]
+    made = pictures(readers, [composition(terms, 5)])
+    alone = pictures(tiny_model, [composition([Term(CAT, 4.0), Term(DOG, 2.0)], 5)])
+    np.testing.assert_allclose(made, alone, atol=1)
+
+    with torch.no_grad():
+        for parameter in twin.unet.parameters():
+            parameter.mul_(1.1)
+        latents, timestep = torch.randn(1, *twin.latent_shape()), torch.tensor(300)
+        found = composed_scores(readers, [composition(terms, 5)])(latents, timestep)
+        texts = tiny_model.encode_prompts(["", CAT, DOG])
+        mine, theirs = (
+            [model.predict(latents, timestep, text[None]) for text in texts] for model in (tiny_model, twin)
+        )
+    expected = (mine[0] + theirs[0]) / 2 + 4 * (mine[1] - mine[0]) + 2 * (theirs[2] - theirs[0])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_models_that_do_not_go_together_say_why(tiny_folder, tiny_v_folder):
+    noise, velocity, other = (load_model(str(path), device="cpu") for path in (tiny_folder, tiny_v_folder, tiny_folder))
+
+    def refused(model, reason):
+        readers = {"": Reader(noise), "other": Reader(model)}
+        with pytest.raises(UcdError, match=reason):
+            pictures(readers, [composition([Term(CAT, 4.0), Term(DOG, 2.0, "other")], 5)])
+
+    refused(velocity, "one predicts epsilon, the other v_prediction")
+    other.scheduler_config = {**other.scheduler_config, "beta_end": 0.02}
+    refused(other, "noise schedules")
+    other.scheduler_config = noise.scheduler_config
+    with torch.no_grad():
+        next(other.vae.encoder.parameters()).add_(1)
+    refused(other, "latent spaces")
+
+
+@pytest.mark.parametrize(
+    "options", [{"eta": 0.5, "scheduler": "dpm++"}, {"height": 33}, {"steps": 1001}, {"scheduler": "dddim"}]
+)
+def test_what_the_model_or_scheduler_cannot_do_is_refused(tiny_model, options):
+    with pytest.raises(UcdError):
+        pictures(tiny_model, [guided(CAT, 5.0, 0)], **options)
