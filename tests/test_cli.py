@@ -96,6 +96,15 @@ def test_mistakes_about_a_finished_run(tiny_run):
         ["sample", "--output", "tiny.yaml"],
         ["visualize", "--output", "tiny.yaml", "--force"],
         ["sample", "--steps", "1001"],
+        ["sample", "--height", "65"],
+        ["sample", "--precision", "fp8"],
+        ["sample", "--scheduler", "dpm++", "--eta", "0.5"],
+        ["sample", "a <t9>"],
+        ["sample", "a <other:t1>"],
+        ["compose"],
+        ["compose", "t1=2=3"],
+        ["compose", "t1", "nowhere:t1"],
+        ["compose", "t1", "--sweep", "t1=0:10"],
         ["evaluate", "--samples", "nowhere"],
     ):
         result = ucd(*arguments)
@@ -103,6 +112,23 @@ def test_mistakes_about_a_finished_run(tiny_run):
             arguments,
             result.output,
         )
+
+
+def test_a_run_without_concepts_says_how_to_finish_it(tiny_run):
+    (tiny_run.path / "concepts.safetensors").unlink()
+    for command in (["sample"], ["compose", "t1"]):
+        result = ucd(*command, "--run", str(tiny_run.path))
+        assert result.exit_code == 2 and "--resume" in result.stderr
+
+
+def test_options_of_the_sample_section_reach_the_picture(tiny_run):
+    from PIL import Image
+
+    result = ucd("sample", "-c", "t1", "-n", "1", "--steps", "1", "--scheduler", "dpm++", "--width", "24", "--json")
+    (made,) = json.loads(result.stdout)
+    with Image.open(made["path"]) as picture:
+        assert picture.size == (24, 32)
+        assert (picture.text["steps"], picture.text["scheduler"]) == ("1", "dpm++")
 
 
 def test_images_that_cannot_be_read_are_named(workplace, recipe_file, image_folder):
