@@ -1,7 +1,7 @@
 # Each target sets up what it needs, once: a virtual environment in .venv and this package in it.
 #     make demo     five concepts in 25 unlabelled images, from training to scores: some minutes, nothing to download
 #     make test     the tests, offline
-#     make bench    the time and the memory of a training step
+#     make bench    what a step of training costs, and sampling and composition
 #     make lint     ruff
 
 PYTHON ?= python3
