@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -254,8 +255,11 @@ def check_place(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise UcdError(f"can't write to {folder}: {there} is no folder", "choose another --output")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UcdError(f"can't write to {folder}: {there} is read-only", "choose another --output")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # os.access says yes to root wherever it asks
+            pass
+    except OSError as error:
+        raise UcdError(f"can't write to {folder}: {there}: {error.strerror}", "choose another --output") from error
 
 
 def write_text(path: Path, text: str) -> None:

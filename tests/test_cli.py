@@ -94,6 +94,7 @@ def test_mistakes_about_a_finished_run(tiny_run):
         ["train", "tiny.yaml", "--output", str(tiny_run.path)],
         ["train", "tiny.yaml", "--output", "tiny.yaml/below"],
         ["sample", "--output", "tiny.yaml"],
+        ["sample", "--output", "/proc/nowhere"],
         ["visualize", "--output", "tiny.yaml", "--force"],
         ["sample", "--steps", "1001"],
         ["sample", "--height", "65"],

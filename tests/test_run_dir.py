@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -109,8 +110,12 @@ def test_a_place_is_checked_before_long_work(tmp_path, monkeypatch):
     for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
         with pytest.raises(UcdError, match="no folder"):
             check_place(place)
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(UcdError, match="read-only"):
+
+    def read_only(**where):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(UcdError, match="Read-only"):
         check_place(tmp_path / "new")
     assert os.listdir(tmp_path) == ["file"]
 
