@@ -136,7 +136,10 @@ def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sw
     if not re.fullmatch(r"\s*\d{1,4}\s*", parts[2]) or not 2 <= int(parts[2]) <= MOST_WEIGHTS:
         raise UcdError(f"--sweep {text!r}: {parts[2]!r} is no count from 2 to {MOST_WEIGHTS}", hint)
     weights = tuple(round(float(weight), 6) for weight in np.linspace(first, last, int(parts[2])))
-    return Sweep(parse_term(run, f"{name}=0", 0, others), name.strip(), weights)
+    sweep = Sweep(parse_term(run, f"{name}=0", 0, others), name.strip(), weights)
+    if len(set(sweep.labels)) < len(weights):
+        raise UcdError(f"--sweep {text!r}: its weights are all but the same", hint)
+    return sweep
 
 
 def _cells(terms: Sequence[Term], sweeps: Sequence[Sweep]) -> Iterator[tuple[str, list[Term]]]:
