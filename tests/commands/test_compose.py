@@ -137,7 +137,8 @@ def test_runs_of_other_models_compose_where_they_can(tiny_run, other_run, tiny_f
 
 
 @pytest.mark.parametrize(
-    "text", ["t1", "t1=3", "t1=0:10", "t1=0:x:5", "t1=0:10:1", "t1=0:10:999", "t1=0:inf:3", "t1=2:2:2", "=0:1:2", "t9=0:1:2"]
+    "text",
+    ["t1", "t1=3", "t1=0:10", "t1=0:x:5", "t1=0:10:1", "t1=0:1:99", "t1=0:inf:3", "t1=2:2:2", "=0:1:2", "t9=0:1:2"],
 )
 def test_sweeps_that_mean_nothing_are_refused(tiny_run, text):
     with pytest.raises(UcdError):
