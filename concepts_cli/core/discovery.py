@@ -36,7 +36,7 @@ class Step:
 
 
 class Training:
-    """K concepts in the making: parameters, optimizers and step count; `steps()` runs it, `state()` is all that a
+    """K concepts in the making: parameters, optimizer and step count; `steps()` runs it, `state()` is all that a
     resume needs.
     """
 
@@ -51,12 +51,8 @@ class Training:
         update: str = "auto",
         accelerator: Accelerator,
     ):
-        self.objective, self.concepts, self.settings, self.accelerator = (
-            objective,
-            objective.concepts,
-            settings,
-            accelerator,
-        )
+        self.objective, self.concepts = objective, objective.concepts
+        self.settings, self.accelerator = settings, accelerator
         self.draws = Draws(
             latents,
             seed=settings.seed,
@@ -73,22 +69,26 @@ class Training:
         self.step = 0
         self.settled_since = 0  # the last step at which an image's strongest concept became another
         self._part: int | None = None  # images in a forward pass, once it is known how many fit
-        optimizers = self._build_optimizers()
-        self._rates = [_schedule(settings, optimizer, self.total_steps) for optimizer in optimizers]
-        self._optimizers = [accelerator.prepare(optimizer) for optimizer in optimizers]
+        optimizer = self._build_optimizer()
+        self._rates_at = _schedule(settings, optimizer, self.total_steps)
+        self._optimizer = accelerator.prepare(optimizer)
 
-    def _build_optimizers(self) -> list[torch.optim.Optimizer]:
+    def _build_optimizer(self) -> torch.optim.Optimizer:
         settings = self.settings
         scale = self.images_per_step if settings.scale_learning_rate else 1
-        how = {"betas": settings.adam_betas, "eps": settings.adam_epsilon, "weight_decay": settings.weight_decay}
-        words = {"params": [self.concepts.embeddings], "lr": settings.learning_rate * scale}
-        rate = settings.weights_learning_rate or settings.learning_rate
-        weights = {"params": [self.concepts.raw_weights], "lr": rate * scale}
-        if not self.concepts.raw_weights.requires_grad:
-            return [torch.optim.AdamW([words], **how)]
-        if self.sees_rows:
-            return [torch.optim.AdamW([words], **how), RowAdamW([weights], **how | {"lr": weights["lr"]})]
-        return [torch.optim.AdamW([words, weights], **how)]
+        rates = (settings.learning_rate, settings.weights_learning_rate or settings.learning_rate)
+        groups = [
+            {"params": [parameter], "lr": rate * scale}
+            for parameter, rate in zip((self.concepts.embeddings, self.concepts.raw_weights), rates, strict=True)
+            if parameter.requires_grad
+        ]
+        return (RowAdamW if self.sees_rows else torch.optim.AdamW)(
+            groups,
+            lr=rates[0] * scale,
+            betas=settings.adam_betas,
+            eps=settings.adam_epsilon,
+            weight_decay=settings.weight_decay,
+        )
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
         """Optimizer steps until `total_steps`, until `stop()` is true on some process, or until patience ends.
@@ -96,15 +96,13 @@ class Training:
         Raises UcdError (exit status 1) when the loss is no longer finite, or not even one image fits into memory.
         """
         while self.step < self.total_steps and not self.has_settled:
-            rates = [rate for schedule in self._rates for rate in schedule(self.step)]
-            groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
-            for group, rate in zip(groups, rates, strict=True):
+            rates = self._rates_at(self.step)
+            for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             terms, rows = self._backward_what_fits()
             before = self.concepts.strongest(rows)
-            for optimizer in self._optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
             self.step += 1
             if self._revive() or not torch.equal(before, self.concepts.strongest(rows)):
                 self.settled_since = self.step
@@ -208,9 +206,8 @@ class Training:
         """Everything that decides the next step, as named tensors."""
         tensors = {"step": torch.tensor(self.step), "settled_since": torch.tensor(self.settled_since)}
         tensors |= {f"concepts.{name}": value for name, value in self.concepts.state_dict().items()}
-        for number, optimizer in enumerate(self._optimizers):
-            for index, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{name}": value for name, value in moments.items()}
+        for index, moments in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         if scaler := self.accelerator.scaler:
             tensors |= {f"scaler.{name}": torch.tensor(value) for name, value in scaler.state_dict().items()}
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
@@ -219,7 +216,7 @@ class Training:
         """Go on from `state()`. Raises UcdError when it belongs to other images or another number of concepts."""
         if missing := {name for name in self.state() if not name.startswith(("optimizer.", "scaler."))} - set(tensors):
             raise UcdError(f"the checkpoint lacks {', '.join(sorted(missing))}", "start over with --force")
-        parts = {name: _below(tensors, name) for name in ("concepts", "scaler")}
+        parts = {name: _below(tensors, name) for name in ("concepts", "optimizer", "scaler")}
         for name, value in self.concepts.state_dict().items():
             if parts["concepts"][name].shape != value.shape:
                 was, now = tuple(parts["concepts"][name].shape), tuple(value.shape)
@@ -228,12 +225,13 @@ class Training:
                     "resume with the recipe and images it began with",
                 )
         self.concepts.load_state_dict(parts["concepts"])
-        for number, optimizer in enumerate(self._optimizers):
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, value in _below(tensors, f"optimizer.{number}").items():
-                index, key = name.split(".", 1)
-                moments.setdefault(int(index), {})[key] = value
-            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            index, key = name.split(".", 1)
+            moments.setdefault(int(index), {})[key] = value
+        self._optimizer.load_state_dict(
+            {"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]}
+        )
         if self.accelerator.scaler and parts["scaler"]:
             self.accelerator.scaler.load_state_dict({name: value.item() for name, value in parts["scaler"].items()})
         self.step, self.settled_since = int(tensors["step"]), int(tensors["settled_since"])

@@ -9,9 +9,9 @@ from torch import Tensor
 class RowAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter, ICLR 2019) in which each row keeps a step count of its own.
 
-    Gradients are sparse tensors over the first dimension; a row without one stays as it is, its moments too. For rows
-    that have a gradient at every step it is torch.optim.AdamW. A step costs the rows that it touches; the state is
-    two more matrices and a count a row.
+    Where a gradient is a sparse tensor over the first dimension, a row without one stays as it is, its moments too. For
+    rows that have a gradient at every step, and for dense gradients, it is torch.optim.AdamW. A step costs the rows
+    that it touches; the state is two more matrices and a count a row.
     """
 
     def __init__(self, params, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float):
@@ -22,14 +22,16 @@ class RowAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad.coalesce(), group)
+                    self._update(parameter, group)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict) -> None:
+    def _update(self, parameter: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(len(parameter), device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        rows, values = gradient.indices()[0], gradient.values()  # (R,), (R, K)
+        rows, values = slice(None), parameter.grad  # (R, K)
+        if values.is_sparse:
+            rows, values = values.coalesce().indices()[0], values.coalesce().values()
         (beta1, beta2), rate = group["betas"], group["lr"]
         steps = state["step"][rows] + 1
         mean = state["exp_avg"][rows].lerp(values, 1 - beta1)

@@ -46,9 +46,9 @@ def trained(training) -> list[torch.Tensor]:
 
 def test_learning_rates_scale_with_the_batch_and_differ_where_asked(training):
     scaled = training(scale_learning_rate=True, gradient_accumulation=2, weights_learning_rate=0.001)
-    torch.testing.assert_close(scaled._rates[0](0), [0.01 * 8, 0.001 * 8])
+    torch.testing.assert_close(scaled._rates_at(0), [0.01 * 8, 0.001 * 8])
     warm = training(scale_learning_rate=False, schedule="linear", warmup_steps=2)
-    torch.testing.assert_close([warm._rates[0](step)[0] for step in range(4)], [0.0, 0.005, 0.01, 0.005])
+    torch.testing.assert_close([warm._rates_at(step)[0] for step in range(4)], [0.0, 0.005, 0.01, 0.005])
 
 
 def test_every_schedule_of_diffusers_is_taken(training):
@@ -61,10 +61,10 @@ def test_every_schedule_of_diffusers_is_taken(training):
     assert set(get_args(Schedule)) == {kind.value for kind in SchedulerType}
     for kind in get_args(Schedule):
         rules = "1:2,0.5" if kind == "piecewise_constant" else None
-        rates = [training(schedule=kind, schedule_rules=rules)._rates[0](step)[0] for step in range(4)]
+        rates = [training(schedule=kind, schedule_rules=rules)._rates_at(step)[0] for step in range(4)]
         assert all(0 <= rate <= 0.04 for rate in rates), kind
     steps = training(schedule="piecewise_constant", schedule_rules="1:2,0.5", scale_learning_rate=False)
-    assert [steps._rates[0](step)[0] for step in range(4)] == [0.01, 0.01, 0.005, 0.005]
+    assert [steps._rates_at(step)[0] for step in range(4)] == [0.01, 0.01, 0.005, 0.005]
 
 
 def test_batches_accumulation_and_parts_make_no_difference(training):

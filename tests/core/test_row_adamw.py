@@ -34,6 +34,18 @@ def test_each_row_is_adamw_over_the_steps_that_saw_it():
     assert torch.equal(matrix[2], start[2])
 
 
+def test_a_dense_gradient_moves_all_rows_as_adamw_does():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(4, 3, generator=generator)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = RowAdamW([ours], **HOW), torch.optim.AdamW([theirs], **HOW)
+    for _ in range(5):
+        ours.grad = theirs.grad = torch.randn(4, 3, generator=generator)
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_its_state_goes_on_where_it_was():
     matrices = [torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
     first, second = (RowAdamW([matrix], **HOW) for matrix in matrices)
