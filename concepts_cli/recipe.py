@@ -51,6 +51,7 @@ class DataSettings:
 class ConceptSettings:
     count: int = setting(5, "concepts to discover", at_least=1, at_most=1000)
     property: Literal["object", "style"] | None = setting("object", "chooses the prompts; null: the bare token")
+    shared_sentence: bool = setting(False, "put all words of an image into one sentence; false: one each, as published")
     initial: tuple[str, ...] | None = setting(None, "a word to start each concept from, or one for all; null: random")
     initial_spread: float = setting(1.0, "spread of a random start, in units of the token table's own", at_least=0)
     unit_norm: bool = setting(False, "scale each starting embedding to length 1")

@@ -190,6 +190,7 @@ def _prepare(
         recipe.train,
         flip_probability=recipe.data.flip_probability,
         repeats=recipe.data.repeats,
+        shared_sentence=recipe.concepts.shared_sentence,
         update=recipe.weights.update,
         accelerator=accelerator,
     )

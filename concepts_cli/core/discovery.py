@@ -48,6 +48,7 @@ class Training:
         *,
         flip_probability: float,
         repeats: int = 1,
+        shared_sentence: bool = False,
         update: str = "auto",
         accelerator: Accelerator,
     ):
@@ -62,6 +63,7 @@ class Training:
             timesteps=settings.timesteps,
             flip_probability=flip_probability,
             repeats=repeats,
+            shared_sentence=shared_sentence,
         )
         self.total_steps = settings.max_steps or len(latents) * settings.iterations_per_image
         self.images_per_step = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes

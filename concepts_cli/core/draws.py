@@ -31,10 +31,11 @@ class Draws:
         timesteps: str = "uniform",
         flip_probability: float = 0.5,
         repeats: int = 1,
+        shared_sentence: bool = False,
     ):
         self.latents, self.seed, self.concepts, self.sentences = latents, seed, concepts, sentences
         self.num_train_timesteps, self.leaning = num_train_timesteps, timesteps
-        self.flip_probability, self.repeats = flip_probability, repeats
+        self.flip_probability, self.repeats, self.shared_sentence = flip_probability, repeats, shared_sentence
         self._order = lru_cache(maxsize=2)(self._order)  # of this epoch, and of the one that it runs on into
 
     def batch(self, draws: Sequence[int]) -> Batch:
@@ -49,6 +50,8 @@ class Draws:
         latents = mean + std * torch.randn(mean.shape, generator=generator)
         noise = torch.randn(mean.shape, generator=generator)
         sentences = torch.randint(self.sentences, (self.concepts,), generator=generator)
+        if self.shared_sentence:
+            sentences = sentences[:1].expand(self.concepts)
         choice = torch.randint(self.concepts, (), generator=generator)
         return torch.tensor(row), latents, noise, torch.tensor(self._timestep(when)), sentences, choice
 

@@ -59,6 +59,12 @@ def test_sentences_and_choices_are_drawn_evenly_and_apart():
     assert (batch.sentences[:, 0] == batch.sentences[:, 1]).float().mean() < 0.25
 
 
+def test_all_words_of_an_image_may_share_a_sentence():
+    apart, shared = draws().batch(range(50)), draws(shared_sentence=True).batch(range(50))
+    assert (shared.sentences == shared.sentences[:, :1]).all() and len(shared.sentences.unique()) == 5
+    assert torch.equal(shared.noise, apart.noise) and torch.equal(shared.choices, apart.choices)
+
+
 @pytest.mark.parametrize(("which", "mean"), [("uniform", 500), ("high-noise", 667), ("low-noise", 333)])
 def test_timesteps_lean_to_the_end_that_was_asked_for(which, mean):
     timesteps = draws(timesteps=which).batch(range(4000)).timesteps.float()
