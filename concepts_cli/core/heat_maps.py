@@ -1,0 +1,150 @@
+"""Heat maps of concepts in images: attention of a word, and which concept's score explains which place.
+
+Shapes: B images, K subjects, C H W latents, T tokens. A real image is inverted to noise, and attention is recorded
+while it is made anew; a generated one is recorded while it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concepts_cli.core.attention import EVERYTHING, Selection, record_attention, token_map
+from concepts_cli.core.inversion import invert
+from concepts_cli.core.sampling import Predict, composed_scores, denoise, guided
+from concepts_cli.errors import UcdError
+from concepts_cli.models.stable_diffusion import StableDiffusion
+
+CORRECTIONS = {"ddim": 0, "fixed-point": 1}  # of each step of an inversion
+LEVELS = 10  # noise levels at which scores are compared
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a map is of: a word, and the prompt that says it and nothing else."""
+
+    word: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What came out of the way to noise and back: a batch of images under each of P prompts."""
+
+    attention: Tensor  # (B, P, T, H, W)
+    latents: Tensor  # (B, P, C, H, W)
+
+
+def tokens_of(model: StableDiffusion, prompt: str, subject: Subject) -> list[int]:
+    """The tokens of `prompt` whose attention says where the subject is.
+
+    The text encoder is causal: what follows a word has read it. Where the prompt is the subject's own, everything from
+    its word to the end counts, the end of the text and its padding above all, which know what the picture is; in a
+    prompt that says more, the word itself. Raises UcdError when the word is not there.
+    """
+    positions = model.token_positions(prompt, subject.word)
+    if not positions:
+        cut = " that the model reads" if model.is_truncated(prompt) else ""
+        raise UcdError(f"{subject.word!r} is not in the prompt{cut}: {prompt!r}", "name a word of the prompt")
+    if prompt == subject.prompt:
+        return list(range(positions[0], model.tokenizer.model_max_length))
+    return positions
+
+
+def reconstruct(
+    model: StableDiffusion,
+    latents: Tensor,
+    prompts: Sequence[str],
+    *,
+    num_inference_steps: int,
+    guidance_scale: float = 1.0,
+    inversion: str = "ddim",
+    selection: Selection = EVERYTHING,
+) -> Reconstruction:
+    """Turn latents (B, C, H, W) into noise and back under each of P prompts, all of them in one stacked pass.
+
+    The way in has a guidance of 1, as published (Mokady et al., *Null-text Inversion*, CVPR 2023), but for
+    `fixed-point`, which has that of the way back and undoes it.
+    """
+    rows = [prompt for _ in latents for prompt in prompts]
+    stacked = latents.repeat_interleave(len(prompts), dim=0)
+    inward = guidance_scale if inversion == "fixed-point" else 1.0
+    way_in, way_back = (_scores(model, rows, scale) for scale in (inward, guidance_scale))
+    scheduler = model.scheduler("ddim")
+    *_, noise = invert(scheduler, stacked, way_in, num_inference_steps, corrections=CORRECTIONS[inversion])
+    recorded = slice(None) if guidance_scale == 1 else slice(1, None, 2)  # with guidance each has two rows
+    with record_attention(model.unet, rows=recorded, selection=selection) as recorder:
+        *_, clean = denoise(scheduler, noise, way_back, num_inference_steps)
+    shape = (len(latents), len(prompts))
+    return Reconstruction(recorder.maps().unflatten(0, shape), clean.unflatten(0, shape))
+
+
+def subject_maps(attention: Tensor, positions: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+    """Attention (P, T, H, W) of one image as a map a subject, (K, H, W): of prompt `rows[k]`, tokens `positions[k]`."""
+    return torch.stack([token_map(attention[row], tokens) for row, tokens in zip(rows, positions, strict=True)])
+
+
+@torch.no_grad()
+def score_gains(model: StableDiffusion, latents: Tensor, prompts: Sequence[str], *, seed: int = 0) -> Tensor:
+    """How much nearer to the truth each prompt brings the model's prediction, place by place: (B, K, H, W).
+
+    The squared error of the unconditional prediction less that of the conditional one, (x - u)^2 - (x - c)^2, over
+    the channels and over `LEVELS` noise levels; the loss that concepts are learned by (eq. 10), one concept at a
+    time and not summed over the image. The noise is the same for all prompts; K and the unconditional are one UNet
+    call a level.
+    """
+    scheduler = model.scheduler("ddim")
+    count = model.scheduler_config["num_train_timesteps"]
+    hidden = model.encode_prompts(["", *prompts])
+    generator = torch.Generator().manual_seed(seed)
+    total = 0
+    for level in range(LEVELS):
+        timestep = torch.tensor(round((level + 0.5) * count / LEVELS), device=model.device)
+        noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
+        noisy = scheduler.add_noise(latents, noise, timestep[None])
+        truth = noise if model.prediction_type == "epsilon" else scheduler.get_velocity(latents, noise, timestep[None])
+        stacked = noisy.repeat_interleave(len(hidden), dim=0)
+        predicted = model.predict(stacked, timestep, hidden.repeat(len(latents), 1, 1))
+        errors = (predicted.unflatten(0, (len(latents), -1)) - truth[:, None]).square().sum(dim=2)
+        total = total + errors[:, :1] - errors[:, 1:]
+    return total / LEVELS
+
+
+def shares(gains: Tensor) -> Tensor:
+    """Which subject explains which place: (B, K, H, W) gains as shares of one, (B, K, H, W).
+
+    A softmax over the K, of gains that are smoothed by a sixteenth of the map's width and taken in units of their own
+    root mean square. One subject alone has all of every place.
+    """
+    smooth = _blurred(gains, max(gains.shape[-2:]) / 16)
+    scale = smooth.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=torch.finfo(gains.dtype).tiny)
+    return (smooth / scale).softmax(dim=1)
+
+
+def _scores(model: StableDiffusion, prompts: Sequence[str], guidance_scale: float) -> Predict:
+    """Scores of a prompt a row; at a guidance of 1 the conditional ones alone."""
+    if guidance_scale != 1:
+        return composed_scores(model, [guided(prompt, guidance_scale, seed=0) for prompt in prompts])
+    different = list(dict.fromkeys(prompts))
+    hidden = model.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]
+    return lambda latents, timestep: model.predict(latents, timestep, hidden)
+
+
+def _blurred(maps: Tensor, sigma: float) -> Tensor:
+    """(B, K, H, W) under a Gaussian of that many places; edges are repeated."""
+    reach = max(1, round(2 * sigma))
+    offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    bell = torch.exp(-((offsets / sigma) ** 2) / 2)
+    kernel = torch.outer(bell, bell) / bell.sum() ** 2
+    padded = F.pad(maps, (reach,) * 4, mode="replicate")
+    return F.conv2d(padded.flatten(0, 1)[:, None], kernel[None, None])[:, 0].unflatten(0, maps.shape[:2])
+
+
+def batches(items: Sequence, size: int) -> Iterator[Sequence]:
+    """`items`, at most `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,156 @@
+"""Do heat maps point at what they are of? Scenes whose objects' places are known, and the maps of their words.
+
+    python -m concepts_cli.mini.pointing                  words of the model, one and two objects a scene
+    python -m concepts_cli.mini.pointing --run runs/demo  concepts of a run, on scenes that it has not seen
+
+*Pointing accuracy* is the pointing game's (Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV 2016):
+the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object and of where a map, stretched
+to [0, 1], exceeds the one threshold that suits all maps of a row best. Both are taken at the scene's 64 px.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from concepts_cli.core.attention import Selection, normalise
+from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, subject_maps, tokens_of
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.metrics.assignment import assign, read_labels
+from concepts_cli.metrics.scores import match_one_to_one
+from concepts_cli.mini.corpus import CLASSES, SIZE, Scene, draw_scene
+from concepts_cli.models import load_model
+from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.run_dir import Run
+
+KINDS = ("centre", "attention", "contrast")  # centre: a map that is hot in the middle, whatever the image
+
+
+def draw_scenes(classes: Sequence[str], *, objects: int, count: int, seed: int) -> list[Scene]:
+    """`count` scenes by day and without a filter, every second with a background and places that training never had."""
+    scenes = []
+    for i in range(count):
+        rng = np.random.default_rng((seed, objects, i))
+        labels = tuple(classes[c] for c in rng.choice(len(classes), size=objects, replace=False))
+        scenes.append(draw_scene(rng, labels=labels, night=False, style="", held_out=i % 2 == 1))
+    return scenes
+
+
+def scene_maps(
+    model: StableDiffusion,
+    scene: Scene,
+    subjects: dict[str, Subject],
+    *,
+    rivals: Sequence[str] = (),
+    steps: int = 50,
+    selection: Selection = Selection(),
+) -> dict[str, torch.Tensor]:
+    """The maps of each kind, (objects, H, W), of the scene's objects; `rivals` are other prompts that contrasts know."""
+    pixels = torch.from_numpy(scene.image).permute(2, 0, 1)[None] / 127.5 - 1
+    latents, _ = model.encode_images(pixels)
+    wanted = [subjects[label] for label in scene.labels]
+    prompts = [subject.prompt for subject in wanted]
+    made = reconstruct(model, latents, prompts, num_inference_steps=steps, selection=selection)
+    positions = [tokens_of(model, subject.prompt, subject) for subject in wanted]
+    attention = subject_maps(made.attention[0], positions, range(len(wanted)))
+    all_prompts = list(dict.fromkeys([*prompts, *rivals]))
+    share = shares(score_gains(model, latents, all_prompts))[0, : len(wanted)]
+    centre = torch.zeros_like(attention)
+    centre[:, attention.shape[1] // 2, attention.shape[2] // 2] = 1
+    return {"centre": centre, "attention": attention, "contrast": normalise(attention) * share}
+
+
+def score(maps: Sequence[torch.Tensor], masks: Sequence[np.ndarray]) -> dict[str, float]:
+    """Pointing accuracy and the best threshold's mean IoU of maps (H, W) against masks (64, 64)."""
+    large = [F.interpolate(m[None, None], (SIZE, SIZE), mode="bicubic")[0, 0] for m in maps]
+    hits = [bool(mask.flatten()[int(m.argmax())]) for m, mask in zip(large, masks, strict=True)]
+    stretched = [normalise(m).numpy() for m in large]
+    ious = {
+        threshold: np.mean(
+            [((m > threshold) & k).sum() / ((m > threshold) | k).sum() for m, k in zip(stretched, masks)]
+        )
+        for threshold in np.linspace(0.1, 0.9, 17).round(2).tolist()
+    }
+    best = max(ious, key=ious.get)
+    return {"pointing": float(np.mean(hits)), "iou": float(ious[best]), "threshold": best, "maps": len(maps)}
+
+
+def measure(
+    model: StableDiffusion,
+    subjects: dict[str, Subject],
+    *,
+    count: int,
+    seed: int = 0,
+    compete: bool = False,
+    steps: int = 50,
+    selection: Selection = Selection(),
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The scores of each kind of map for one and two objects a scene. With `compete` contrasts are among all subjects,
+    and not only among those that are in the scene.
+    """
+    rivals = [subject.prompt for subject in subjects.values()] if compete else []
+    results = {}
+    for objects, name in ((1, "one object"), (2, "two objects")):
+        scenes = draw_scenes(list(subjects), objects=objects, count=count, seed=seed)
+        maps: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
+        for scene in scenes:
+            found = scene_maps(model, scene, subjects, rivals=rivals, steps=steps, selection=selection)
+            for kind in KINDS:
+                maps[kind] += list(found[kind])
+        masks = [mask for scene in scenes for mask in scene.masks]
+        results[name] = {kind: score(maps[kind], masks) for kind in KINDS}
+    return results
+
+
+def run_subjects(run: Run) -> dict[str, Subject]:
+    """The concept of every class that one was matched to, by the strongest concept of each training image."""
+    labels = read_labels(run.recipe.evaluate.labels, [record.path for record in run.images])
+    result = assign(run.weights.numpy(), labels)
+    template = run.recipe.concepts.property
+    return {
+        result.classes[c]: Subject(run.tokens[k], default_prompt(template, run.tokens[k]))
+        for k, c in sorted(match_one_to_one(result.counts).items())
+        if result.counts[k, c] and result.classes[c] in CLASSES
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m concepts_cli.mini.pointing", description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, help="measure this run's concepts instead of the model's own words")
+    parser.add_argument("--scenes", type=int, default=100, help="of each number of objects")
+    parser.add_argument("--steps", type=int, default=50, help="of the inversion")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layer", action="append", default=[], help="part of a layer's name; may be repeated")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    if chosen.run:
+        run = Run(chosen.run)
+        model, subjects = run.load_model("cpu"), run_subjects(run)
+    else:
+        model = load_model("mini", device="cpu")
+        subjects = {name: Subject(name, f"a photo of a {name}") for name in CLASSES}
+    results = measure(
+        model,
+        subjects,
+        count=chosen.scenes,
+        seed=chosen.seed,
+        compete=bool(chosen.run),
+        steps=chosen.steps,
+        selection=Selection(layers=tuple(chosen.layer)),
+    )
+    if chosen.json:
+        print(json.dumps(results, indent=1))
+        return
+    print("| objects | map | pointing % | IoU | threshold | maps |\n|---|---|---|---|---|---|")
+    for name, kinds in results.items():
+        for kind, r in kinds.items():
+            cells = f"{100 * r['pointing']:.1f} | {r['iou']:.2f} | {r['threshold']:.2f} | {r['maps']}"
+            print(f"| {name} | {kind} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
