@@ -6,14 +6,14 @@ while it is made anew; a generated one is recorded while it is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concepts_cli.core.attention import EVERYTHING, Selection, record_attention, token_map
+from concepts_cli.core.attention import EVERYTHING, Selection, record_attention
 from concepts_cli.core.inversion import invert
 from concepts_cli.core.sampling import Predict, composed_scores, denoise, guided
 from concepts_cli.errors import UcdError
@@ -29,14 +29,6 @@ class Subject:
 
     word: str
     prompt: str
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What came out of the way to noise and back: a batch of images under each of P prompts."""
-
-    attention: Tensor  # (B, P, T, H, W)
-    latents: Tensor  # (B, P, C, H, W)
 
 
 def tokens_of(model: StableDiffusion, prompt: str, subject: Subject) -> list[int]:
@@ -64,28 +56,21 @@ def reconstruct(
     guidance_scale: float = 1.0,
     inversion: str = "ddim",
     selection: Selection = EVERYTHING,
-) -> Reconstruction:
-    """Turn latents (B, C, H, W) into noise and back under each of P prompts, all of them in one stacked pass.
+) -> tuple[Tensor, Tensor]:
+    """Turn latents into noise and back, each under its own prompt, and record the way back.
 
-    The way in has a guidance of 1, as published (Mokady et al., *Null-text Inversion*, CVPR 2023), but for
-    `fixed-point`, which has that of the way back and undoes it.
+    Shapes: latents (B, C, H, W), B prompts -> attention (B, T, H, W), reconstructed latents (B, C, H, W). An image
+    comes once for each prompt. The way in has a guidance of 1, as published (Mokady et al., *Null-text Inversion*, CVPR
+    2023), but for `fixed-point`, which has that of the way back and undoes it.
     """
-    rows = [prompt for _ in latents for prompt in prompts]
-    stacked = latents.repeat_interleave(len(prompts), dim=0)
     inward = guidance_scale if inversion == "fixed-point" else 1.0
-    way_in, way_back = (_scores(model, rows, scale) for scale in (inward, guidance_scale))
+    way_in, way_back = (_scores(model, prompts, scale) for scale in (inward, guidance_scale))
     scheduler = model.scheduler("ddim")
-    *_, noise = invert(scheduler, stacked, way_in, num_inference_steps, corrections=CORRECTIONS[inversion])
-    recorded = slice(None) if guidance_scale == 1 else slice(1, None, 2)  # with guidance each has two rows
-    with record_attention(model.unet, rows=recorded, selection=selection) as recorder:
+    *_, noise = invert(scheduler, latents, way_in, num_inference_steps, corrections=CORRECTIONS[inversion])
+    rows = slice(None) if guidance_scale == 1 else slice(1, None, 2)  # with guidance each has two rows
+    with record_attention(model.unet, rows=rows, selection=selection) as recorder:
         *_, clean = denoise(scheduler, noise, way_back, num_inference_steps)
-    shape = (len(latents), len(prompts))
-    return Reconstruction(recorder.maps().unflatten(0, shape), clean.unflatten(0, shape))
-
-
-def subject_maps(attention: Tensor, positions: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
-    """Attention (P, T, H, W) of one image as a map a subject, (K, H, W): of prompt `rows[k]`, tokens `positions[k]`."""
-    return torch.stack([token_map(attention[row], tokens) for row, tokens in zip(rows, positions, strict=True)])
+    return recorder.maps(), clean
 
 
 @torch.no_grad()
@@ -142,9 +127,3 @@ def _blurred(maps: Tensor, sigma: float) -> Tensor:
     kernel = torch.outer(bell, bell) / bell.sum() ** 2
     padded = F.pad(maps, (reach,) * 4, mode="replicate")
     return F.conv2d(padded.flatten(0, 1)[:, None], kernel[None, None])[:, 0].unflatten(0, maps.shape[:2])
-
-
-def batches(items: Sequence, size: int) -> Iterator[Sequence]:
-    """`items`, at most `size` at a time."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

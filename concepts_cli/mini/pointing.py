@@ -3,9 +3,9 @@
     python -m concepts_cli.mini.pointing                  words of the model, one and two objects a scene
     python -m concepts_cli.mini.pointing --run runs/demo  concepts of a run, on scenes that it has not seen
 
-*Pointing accuracy* is the pointing game's (Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV 2016):
-the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object and of where a map, stretched
-to [0, 1], exceeds the one threshold that suits all maps of a row best. Both are taken at the scene's 64 px.
+*Pointing accuracy* is the pointing game's (Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV
+2016): the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object with where a map,
+stretched to [0, 1], exceeds the one threshold that suits all maps of a row best. Both are taken at the scene's 64 px.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from concepts_cli.core.attention import Selection, normalise
-from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, subject_maps, tokens_of
+from concepts_cli.core.attention import EVERYTHING, Selection, normalise, token_map
+from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.metrics.assignment import assign, read_labels
 from concepts_cli.metrics.scores import match_one_to_one
@@ -27,6 +27,7 @@ from concepts_cli.models import load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion
 from concepts_cli.run_dir import Run
 
+BATCH = 16
 KINDS = ("centre", "attention", "contrast")  # centre: a map that is hot in the middle, whatever the image
 
 
@@ -42,26 +43,37 @@ def draw_scenes(classes: Sequence[str], *, objects: int, count: int, seed: int) 
 
 def scene_maps(
     model: StableDiffusion,
-    scene: Scene,
+    scenes: Sequence[Scene],
     subjects: dict[str, Subject],
     *,
-    rivals: Sequence[str] = (),
+    compete: bool = False,
     steps: int = 50,
-    selection: Selection = Selection(),
-) -> dict[str, torch.Tensor]:
-    """The maps of each kind, (objects, H, W), of the scene's objects; `rivals` are other prompts that contrasts know."""
-    pixels = torch.from_numpy(scene.image).permute(2, 0, 1)[None] / 127.5 - 1
+    selection: Selection = EVERYTHING,
+) -> dict[str, list[torch.Tensor]]:
+    """The maps (H, W) of each kind, of every object of every scene in turn. With `compete` contrasts are among all
+    subjects, and not only among those that are in a scene.
+    """
+    pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) / 127.5 - 1 for scene in scenes])
     latents, _ = model.encode_images(pixels)
-    wanted = [subjects[label] for label in scene.labels]
+    wanted = [subjects[label] for scene in scenes for label in scene.labels]
+    owners = [row for row, scene in enumerate(scenes) for _ in scene.labels]
     prompts = [subject.prompt for subject in wanted]
-    made = reconstruct(model, latents, prompts, num_inference_steps=steps, selection=selection)
+    recorded, _ = reconstruct(model, latents[owners], prompts, num_inference_steps=steps, selection=selection)
     positions = [tokens_of(model, subject.prompt, subject) for subject in wanted]
-    attention = subject_maps(made.attention[0], positions, range(len(wanted)))
-    all_prompts = list(dict.fromkeys([*prompts, *rivals]))
-    share = shares(score_gains(model, latents, all_prompts))[0, : len(wanted)]
-    centre = torch.zeros_like(attention)
-    centre[:, attention.shape[1] // 2, attention.shape[2] // 2] = 1
-    return {"centre": centre, "attention": attention, "contrast": normalise(attention) * share}
+    attention = [token_map(maps, tokens) for maps, tokens in zip(recorded, positions, strict=True)]
+    share: list[torch.Tensor] = []
+    for scene, own in zip(scenes, latents, strict=True):
+        inside = [subjects[label].prompt for label in scene.labels]
+        rivals = [subject.prompt for subject in subjects.values()] if compete else []
+        prompts = list(dict.fromkeys([*inside, *rivals]))
+        share += shares(score_gains(model, own[None], prompts))[0, : len(inside)]
+    centre = torch.zeros_like(attention[0])
+    centre[centre.shape[0] // 2, centre.shape[1] // 2] = 1
+    return {
+        "centre": [centre] * len(attention),
+        "attention": attention,
+        "contrast": [normalise(heat) * part for heat, part in zip(attention, share, strict=True)],
+    }
 
 
 def score(maps: Sequence[torch.Tensor], masks: Sequence[np.ndarray]) -> dict[str, float]:
@@ -69,14 +81,15 @@ def score(maps: Sequence[torch.Tensor], masks: Sequence[np.ndarray]) -> dict[str
     large = [F.interpolate(m[None, None], (SIZE, SIZE), mode="bicubic")[0, 0] for m in maps]
     hits = [bool(mask.flatten()[int(m.argmax())]) for m, mask in zip(large, masks, strict=True)]
     stretched = [normalise(m).numpy() for m in large]
-    ious = {
-        threshold: np.mean(
-            [((m > threshold) & k).sum() / ((m > threshold) | k).sum() for m, k in zip(stretched, masks)]
-        )
-        for threshold in np.linspace(0.1, 0.9, 17).round(2).tolist()
-    }
+    thresholds = np.linspace(0.1, 0.9, 17).round(2).tolist()
+    ious = {threshold: mean_iou(stretched, masks, threshold) for threshold in thresholds}
     best = max(ious, key=ious.get)
-    return {"pointing": float(np.mean(hits)), "iou": float(ious[best]), "threshold": best, "maps": len(maps)}
+    return {"pointing": float(np.mean(hits)), "iou": ious[best], "threshold": best, "maps": len(maps)}
+
+
+def mean_iou(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], threshold: float) -> float:
+    hot = [m > threshold for m in maps]
+    return float(np.mean([(h & mask).sum() / (h | mask).sum() for h, mask in zip(hot, masks, strict=True)]))
 
 
 def measure(
@@ -87,20 +100,18 @@ def measure(
     seed: int = 0,
     compete: bool = False,
     steps: int = 50,
-    selection: Selection = Selection(),
+    selection: Selection = EVERYTHING,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """The scores of each kind of map for one and two objects a scene. With `compete` contrasts are among all subjects,
-    and not only among those that are in the scene.
-    """
-    rivals = [subject.prompt for subject in subjects.values()] if compete else []
+    """The scores of each kind of map, for scenes of one object and of two."""
     results = {}
     for objects, name in ((1, "one object"), (2, "two objects")):
         scenes = draw_scenes(list(subjects), objects=objects, count=count, seed=seed)
         maps: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
-        for scene in scenes:
-            found = scene_maps(model, scene, subjects, rivals=rivals, steps=steps, selection=selection)
+        for start in range(0, count, BATCH):
+            batch = scenes[start : start + BATCH]
+            found = scene_maps(model, batch, subjects, compete=compete, steps=steps, selection=selection)
             for kind in KINDS:
-                maps[kind] += list(found[kind])
+                maps[kind] += found[kind]
         masks = [mask for scene in scenes for mask in scene.masks]
         results[name] = {kind: score(maps[kind], masks) for kind in KINDS}
     return results
