@@ -187,13 +187,51 @@ def compose(
 
 @app.command()
 def visualize(
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Real images; none: pictures are made.")
+    ] = None,
     concept: Concept = None,
+    prompt: Annotated[str | None, typer.Option(help="Look for words of this prompt instead of concepts.")] = None,
+    word: Annotated[
+        list[str] | None, typer.Option("--word", "-w", help="Of the prompt; may be repeated. Default: its concepts.")
+    ] = None,
+    term: Annotated[
+        list[str] | None, typer.Option("--term", help="t1, t3=4.5, 'at night'=-2: as compose has it; may be repeated.")
+    ] = None,
+    training_images: Annotated[bool, typer.Option("--training-images", help="The run's own images.")] = False,
+    map_: Annotated[
+        str | None, typer.Option("--map", help="contrast (attention where the concept explains most) or attention.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="native, or daam for the package of that name.")] = "native",
+    inversion: Annotated[str, typer.Option(help="ddim, or fixed-point: exacter, a third slower.")] = "ddim",
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Part of a layer's name, as up_blocks.1; may be repeated. Default: all.")
+    ] = None,
+    resolution: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of a layer's map, as 16; may be repeated. Default: all.")
+    ] = None,
+    head: Annotated[list[int] | None, typer.Option(min=0, help="From 0; may be repeated. Default: all.")] = None,
+    timesteps: Annotated[
+        tuple[int, int] | None,
+        typer.Option(min=0, metavar="FIRST LAST", help="Of the model's, 0 to 999. Default: all."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="What counts as covered, and is white in a mask.")
+    ] = 0.5,
+    maps: Annotated[bool, typer.Option("--maps", help="Each map as NAME.npy, too.")] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Each map's mask as NAME-mask.png, too.")] = False,
     num_images: NumImages = 4,
     batch_size: BatchSize = None,
-    steps: Steps = None,
-    guidance_scale: Guidance = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps. Default: 50 for real images, else the recipe's.")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option("--guidance-scale", min=0, max=1000, help="Default: 1, none, for real images, else the recipe's."),
+    ] = None,
     scheduler: Scheduler = None,
     seed: Seed = None,
+    grid: Annotated[bool, typer.Option("--grid", help="A sheet of all of them, too: sheet.png.")] = False,
     output: Output_ = None,
     force: Force = False,
     run: RunFolder = None,
@@ -201,17 +239,45 @@ def visualize(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show where a concept lives in the pictures that are made of it, as heat maps. Prints a path per overlay."""
+    """Show where concepts live in IMAGES, or in pictures that are made of them, as heat maps. Prints a path per overlay."""
     with _output(quiet, json) as out:
+        from concepts_cli.commands.compose import parse_term
+        from concepts_cli.commands.visualize import MapSettings, Selection
         from concepts_cli.commands.visualize import visualize as draw
         from concepts_cli.run_dir import find_run
 
         found = find_run(run)
+        if images or training_images:
+            steps = steps or 50  # as published
         settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
-        maps = draw(
-            found, concepts=concept or [], settings=settings, output=output, force=force, device=device, out=out
+        drawn, failed = draw(
+            found,
+            images=images or [],
+            training_images=training_images,
+            concepts=concept or [],
+            prompt=prompt,
+            words=word or [],
+            terms=[parse_term(found, text, settings.guidance_scale) for text in term or []],
+            settings=settings,
+            maps=MapSettings(
+                kind=map_ or ("attention" if engine == "daam" else "contrast"),
+                engine=engine,
+                inversion=inversion,
+                guidance_scale=1.0 if guidance_scale is None else guidance_scale,
+                selection=Selection(tuple(layer or ()), tuple(resolution or ()), tuple(head or ()), timesteps),
+                threshold=threshold,
+                save_maps=maps,
+                save_masks=masks,
+            ),
+            output=output,
+            grid=grid,
+            force=force,
+            device=device,
+            out=out,
         )
-        _print_paths(maps, out)
+        _print_paths(drawn, out)
+        if failed:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -55,7 +55,9 @@ class Order:
         """What isn't there yet, with `force` everything. Raises UcdError when a file of that name shows something
         else, or none can be written there.
         """
-        wanted = [(path, request) for path, request in self.planned if force or not self._is_made(path, request)]
+        wanted = [
+            (path, request) for path, request in self.planned if force or not is_made(path, self.metadata(request))
+        ]
         for folder in dict.fromkeys(path.parent for path, _ in wanted):
             check_place(folder)
         return wanted
@@ -108,17 +110,19 @@ class Order:
             "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
         }
 
-    def _is_made(self, path: Path, request: Request) -> bool:
-        if not path.is_file():
-            return False
-        said, wanted = png_text(path), self.metadata(request)
-        differing = [key for key, value in wanted.items() if said.get(key, "") != value and key != "run"]
-        if differing:
-            was = ", ".join(f"{key} {_short(said.get(key, ''))}, now {_short(wanted[key])}" for key in differing[:2])
-            raise UcdError(
-                f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere"
-            )
-        return True
+
+def is_made(path: Path, wanted: Mapping[str, str]) -> bool:
+    """Whether a PNG is there and says of itself what is `wanted`. Raises UcdError when it says something else."""
+    if not path.is_file():
+        return False
+    said = png_text(path)
+    differing = [key for key, value in wanted.items() if said.get(key, "") != value and key != "run"]
+    if differing:
+        was = ", ".join(f"{key} {_short(said.get(key, ''))}, now {_short(wanted[key])}" for key in differing[:2])
+        raise UcdError(
+            f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere"
+        )
+    return True
 
 
 def concept_order(
