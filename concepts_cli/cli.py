@@ -239,11 +239,12 @@ def visualize(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show where concepts live in IMAGES, or in pictures that are made of them, as heat maps. Prints a path per overlay."""
+    """Show where concepts live, in IMAGES or in pictures made of them, as heat maps. Prints a path per overlay."""
     with _output(quiet, json) as out:
         from concepts_cli.commands.compose import parse_term
-        from concepts_cli.commands.visualize import MapSettings, Selection
         from concepts_cli.commands.visualize import visualize as draw
+        from concepts_cli.core.attention import Selection
+        from concepts_cli.overlays import MapSettings
         from concepts_cli.run_dir import find_run
 
         found = find_run(run)

@@ -3,101 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from concepts_cli.core.attention import EVERYTHING, Selection, normalise, record_attention, token_map
-from concepts_cli.core.heat_maps import CORRECTIONS, Subject, reconstruct, score_gains, shares, tokens_of
-from concepts_cli.core.overlay import mask, numbers, overlay, panels, sheet
+from concepts_cli.core.attention import normalise, record_attention, token_map
+from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.core.sampling import Request, Term, generate, guided
 from concepts_cli.data.images import find_images, open_image, to_image, to_pixels
 from concepts_cli.data.prompts import default_prompt
-from concepts_cli.errors import UcdError, closest
+from concepts_cli.errors import UcdError
 from concepts_cli.models.stable_diffusion import StableDiffusion
 from concepts_cli.output import Output
-from concepts_cli.pictures import Order, caption, check_words, file_name, is_made, png_text
+from concepts_cli.overlays import HeatMap, MapSettings, Target, described, drawn_sheet, is_drawn, write_overlay
+from concepts_cli.pictures import Order, check_words, file_name
 from concepts_cli.recipe import SampleSettings
-from concepts_cli.run_dir import Run, bare_name, check_place, replacing, write_png
+from concepts_cli.run_dir import Run, bare_name, check_place, write_png
 
-KINDS, ENGINES, INVERSIONS = ("contrast", "attention"), ("native", "daam"), tuple(CORRECTIONS)
 SMALLEST = 8  # px of an image's shorter side: with less there is nothing to see
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """How maps are made, and what is written of them."""
-
-    kind: str = "contrast"  # attention, or attention times the share of a place that the concept's score explains
-    engine: str = "native"
-    inversion: str = "ddim"
-    guidance_scale: float = 1.0  # of the way back from an inversion
-    selection: Selection = EVERYTHING
-    threshold: float = 0.5  # of what is covered, and of masks
-    save_maps: bool = False
-    save_masks: bool = False
-
-    def __post_init__(self):
-        given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
-        for option, (value, known) in given.items():
-            if value not in known:
-                near = closest(value, known)
-                raise UcdError(f"--{option}: no {value!r}", f"did you mean {near}?" if near else " or ".join(known))
-        if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
-            raise UcdError(
-                "daam has attention maps, of all layers, heads and timesteps", "use --engine native for others"
-            )
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """An overlay, and its map in numbers; places are shares of the picture's width and height."""
-
-    path: str
-    concept: str
-    prompt: str
-    seed: int | None  # of a generated picture
-    image: str | None  # a real one
-    weight: float | None  # of the concept, in a training image
-    mean: float
-    peak: float
-    center: tuple[float, float]  # of mass: from the left, from the top
-    coverage: float  # the share of the picture where the map exceeds the threshold
-    reconstruction_error: float | None  # root mean squared, of pixels in [0, 1]
-    map: str | None  # float32 at the latents' size, .npy
-    mask: str | None  # white where the map exceeds the threshold
-
-
-@dataclass(frozen=True)
-class Target:
-    """A map to be made: where it goes, what it is of, and the request of the picture (or reconstruction) it is in."""
-
-    path: Path
-    name: str  # t1, or a word
-    subject: Subject
-    request: Request
-    term: int = 0  # of the request's, whose attention it is
-    image: Path | None = None
-    sha256: str = ""
-    weight: float | None = None
-
-    @property
-    def prompt(self) -> str:
-        return self.request.terms[self.term].prompt
-
-    @property
-    def map_path(self) -> Path:
-        return self.path.with_suffix(".npy")
-
-    @property
-    def mask_path(self) -> Path:
-        return self.path.with_name(f"{self.path.stem}-mask.png")
 
 
 def visualize(
@@ -136,7 +62,7 @@ def visualize(
     else:
         targets = list(_of_made(subjects, prompt, _term_subjects(run, terms), terms, settings, folder))
     order = Order(run, settings, ())
-    missing = [target for target in targets if force or not _is_made(target, order, maps)]
+    missing = [target for target in targets if force or not is_drawn(target, order, maps)]
     for place in dict.fromkeys(target.path.parent for target in missing):
         check_place(place)
     if missing:
@@ -145,9 +71,9 @@ def visualize(
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):
             pass
     if grid and targets:
-        write_png(folder / "sheet.png", _sheet(targets), {"run": run.name})
+        write_png(folder / "sheet.png", drawn_sheet(targets), {"run": run.name})
         out.note(f"all of them: {folder / 'sheet.png'}")
-    return [_described(target) for target in targets], failed
+    return [described(target) for target in targets], failed
 
 
 # ---- what is asked for
@@ -268,55 +194,6 @@ def _weights(run: Run) -> dict[str, dict[str, float]]:
         return {}
 
 
-# ---- what is there
-
-
-def _metadata(target: Target, order: Order, maps: MapSettings) -> dict[str, str]:
-    """What an overlay says of itself: enough to make it again."""
-    chosen = {name: value for name, value in vars(maps.selection).items() if value}
-    said = order.metadata(target.request) | {
-        "word": target.subject.word,
-        "term": str(target.term),
-        "map": maps.kind,
-        "engine": maps.engine,
-        "attention": json.dumps(chosen) if chosen else "all",
-        "threshold": f"{maps.threshold:g}",
-    }
-    return said | {"image": target.sha256, "inversion": maps.inversion} if target.image else said
-
-
-def _is_made(target: Target, order: Order, maps: MapSettings) -> bool:
-    whole = (target.map_path.is_file() or not maps.save_maps) and (target.mask_path.is_file() or not maps.save_masks)
-    return is_made(target.path, _metadata(target, order, maps)) and whole
-
-
-def _described(target: Target) -> HeatMap:
-    return HeatMap(
-        path=str(target.path),
-        concept=target.name,
-        prompt=target.prompt,
-        seed=None if target.image else target.request.seed,
-        image=str(target.image) if target.image else None,
-        weight=target.weight,
-        map=str(target.map_path) if target.map_path.is_file() else None,
-        mask=str(target.mask_path) if target.mask_path.is_file() else None,
-        **json.loads(png_text(target.path)["numbers"]),
-    )
-
-
-def _sheet(targets: Sequence[Target]) -> Image.Image:
-    """A row a picture: itself, and under each of its maps."""
-    rows: dict[str, list[tuple[Image.Image, str]]] = {}
-    for target in targets:
-        label = target.image.name if target.image else f"seed {target.request.seed}"
-        key = f"{target.sha256 or caption(target.request)} {label}"
-        with Image.open(target.path) as page:
-            picture, hot = panels(page)
-        under = target.name if target.weight is None else f"{target.name}  {target.weight:.2f}"
-        rows.setdefault(key, [(picture, label)]).append((hot, under))
-    return sheet(list(rows.values()))
-
-
 # ---- making
 
 
@@ -341,7 +218,7 @@ def _draw_made(model: StableDiffusion, targets: Sequence[Target], order: Order, 
             pixels = torch.stack([to_pixels(picture, model.resolution) for picture in pictures])
             heats = _contrast(model, order.run, pixels, inside, [batch.index(t.request) for t in inside], heats)
         for target, heat in zip(inside, heats, strict=True):
-            _write(target, pictures[batch.index(target.request)], heat, order, maps)
+            write_overlay(target, pictures[batch.index(target.request)], heat, order, maps)
             yield target.path
 
 
@@ -374,7 +251,7 @@ def _draw_images(model: StableDiffusion, targets: Sequence[Target], order: Order
         if maps.kind == "contrast":
             heats = _contrast(model, order.run, pixels, inside, rows, heats)
         for i, target in enumerate(inside):
-            _write(target, pictures[rows[i]], heats[i], order, maps, to_image(again[i]), errors[i])
+            write_overlay(target, pictures[rows[i]], heats[i], order, maps, to_image(again[i]), errors[i])
             yield target.path
 
 
@@ -388,22 +265,3 @@ def _contrast(model, run: Run, pixels: Tensor, targets: Sequence[Target], rows: 
     share = shares(score_gains(model, latents, prompts))
     places = [(row, prompts.index(target.subject.prompt)) for row, target in zip(rows, targets, strict=True)]
     return [normalise(heat) * share[place] for heat, place in zip(heats, places, strict=True)]
-
-
-def _write(target: Target, picture, heat: Tensor, order: Order, maps: MapSettings, again=None, error=None) -> None:
-    """The overlay, and the map and the mask where they are asked for."""
-    raw = heat.float().cpu().numpy()
-    shown = normalise(heat).float().cpu().numpy()
-    about = [target.image.name if target.image else f"seed {target.request.seed}", target.prompt]
-    if target.weight is not None:
-        about.insert(1, f"weight {target.weight:.2f}")
-    extra = (again, f"reconstruction, error {error:.3f}") if again else None
-    page, boxes = overlay(picture, shown, title=target.subject.word, subtitle="  ·  ".join(about), extra=extra)
-    if maps.save_maps:
-        with replacing(target.map_path) as beside:
-            np.save(beside, raw)
-    if maps.save_masks:
-        write_png(target.mask_path, mask(shown, picture.size, maps.threshold), {"threshold": maps.threshold})
-    said = numbers(raw, shown, maps.threshold) | {"reconstruction_error": error}
-    text = {"numbers": json.dumps(said), "panels": json.dumps(boxes)}
-    write_png(target.path, page, _metadata(target, order, maps) | text)

@@ -91,7 +91,7 @@ def numbers(heat: np.ndarray, shown: np.ndarray, threshold: float) -> dict:
 
 
 def mask(heat: np.ndarray, size: tuple[int, int], threshold: float) -> Image.Image:
-    """Where a map (H, W) in [0, 1], enlarged to the picture's (width, height), exceeds the threshold: white on black."""
+    """Where a map (H, W) in [0, 1], enlarged to the picture's (width, height), exceeds the threshold: white."""
     return Image.fromarray(((enlarged(heat, size) > threshold) * 255).astype(np.uint8))
 
 

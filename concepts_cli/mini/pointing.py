@@ -4,8 +4,8 @@
     python -m concepts_cli.mini.pointing --run runs/demo  concepts of a run, on scenes that it has not seen
 
 *Pointing accuracy* is the pointing game's (Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV
-2016): the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object with where a map,
-stretched to [0, 1], exceeds the one threshold that suits all maps of a row best. Both are taken at the scene's 64 px.
+2016): the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object with where a map, as it
+is shown, exceeds the one threshold that suits all maps of a row best. Both are taken at the scene's 64 px.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def scene_maps(
     prompts = [subject.prompt for subject in wanted]
     recorded, _ = reconstruct(model, latents[owners], prompts, num_inference_steps=steps, selection=selection)
     positions = [tokens_of(model, subject.prompt, subject) for subject in wanted]
-    attention = [token_map(maps, tokens) for maps, tokens in zip(recorded, positions, strict=True)]
+    attention = [normalise(token_map(maps, tokens)) for maps, tokens in zip(recorded, positions, strict=True)]
     share: list[torch.Tensor] = []
     for scene, own in zip(scenes, latents, strict=True):
         inside = [subjects[label].prompt for label in scene.labels]
@@ -72,7 +72,7 @@ def scene_maps(
     return {
         "centre": [centre] * len(attention),
         "attention": attention,
-        "contrast": [normalise(heat) * part for heat, part in zip(attention, share, strict=True)],
+        "contrast": [heat * part for heat, part in zip(attention, share, strict=True)],
     }
 
 
@@ -80,9 +80,9 @@ def score(maps: Sequence[torch.Tensor], masks: Sequence[np.ndarray]) -> dict[str
     """Pointing accuracy and the best threshold's mean IoU of maps (H, W) against masks (64, 64)."""
     large = [F.interpolate(m[None, None], (SIZE, SIZE), mode="bicubic")[0, 0] for m in maps]
     hits = [bool(mask.flatten()[int(m.argmax())]) for m, mask in zip(large, masks, strict=True)]
-    stretched = [normalise(m).numpy() for m in large]
+    shown = [m.numpy() for m in large]
     thresholds = np.linspace(0.1, 0.9, 17).round(2).tolist()
-    ious = {threshold: mean_iou(stretched, masks, threshold) for threshold in thresholds}
+    ious = {threshold: mean_iou(shown, masks, threshold) for threshold in thresholds}
     best = max(ious, key=ious.get)
     return {"pointing": float(np.mean(hits)), "iou": ious[best], "threshold": best, "maps": len(maps)}
 
