@@ -217,7 +217,7 @@ def visualize(
     ] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="What counts as covered, and is white in a mask.")
-    ] = 0.5,
+    ] = 0.25,
     maps: Annotated[bool, typer.Option("--maps", help="Each map as NAME.npy, too.")] = False,
     masks: Annotated[bool, typer.Option("--masks", help="Each map's mask as NAME-mask.png, too.")] = False,
     num_images: NumImages = 4,

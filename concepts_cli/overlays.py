@@ -31,7 +31,7 @@ class MapSettings:
     inversion: str = "ddim"
     guidance_scale: float = 1.0  # of the way back from an inversion
     selection: Selection = EVERYTHING
-    threshold: float = 0.5  # of what is covered, and of masks
+    threshold: float = 0.25  # of what is covered, and of masks
     save_maps: bool = False
     save_masks: bool = False
 
@@ -140,8 +140,6 @@ def drawn_sheet(targets: Sequence[Target]) -> Image.Image:
 
 def write_overlay(
     target: Target, picture: Image.Image, heat: Tensor, order: Order, maps: MapSettings, again=None, error=None
-) -> None:
-    target: Target, picture, heat: Tensor, order: Order, maps: MapSettings, again=None, error=None
 ) -> None:
     """The overlay, and the map and the mask where they are asked for."""
     raw = heat.float().cpu().numpy()

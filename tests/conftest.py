@@ -16,14 +16,10 @@ from PIL import Image
 torch.set_num_threads(1)  # tiny models: a second thread only waits
 
 
-def build_pipeline(folder: Path, *, prediction_type: str = "epsilon") -> Path:
-    """A StableDiffusionPipeline of some 100,000 random parameters, saved to `folder`: 32 px pictures, 16x16x4
-    latents.
-    """
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+def build_tokenizer(length: int):
+    """A CLIPTokenizer of some words; others are spelled."""
+    from transformers import CLIPTokenizer
 
-    torch.manual_seed(0)
     letters = [chr(c) for c in range(33, 127)]
     words = ["a", "photo", "of", "in", "the", "style", "painting", "cat", "dog", "red", "blue"]
     vocabulary = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
@@ -37,18 +33,29 @@ def build_pipeline(folder: Path, *, prediction_type: str = "epsilon") -> Path:
                 known.add(joined)
                 vocabulary.append(joined)
             parts = [joined, *parts[2:]]
-    tokenizer = CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges, model_max_length=16
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges, model_max_length=length
     )
-    eos = vocabulary.index("<|endoftext|>")
+
+
+def build_pipeline(folder: Path, *, prediction_type: str = "epsilon") -> Path:
+    """A StableDiffusionPipeline of some 100,000 random parameters, saved to `folder`: 32 px pictures, 16x16x4
+    latents.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(16)
+    eos = tokenizer.eos_token_id
     text = CLIPTextConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=16,
-        bos_token_id=vocabulary.index("<|startoftext|>"),
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=eos,
         pad_token_id=eos,
     )

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from concepts_cli.core.attention import normalise, record_attention, token_map
+from concepts_cli.core.daam import daam_map
 from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.core.sampling import Request, Term, generate, guided
 from concepts_cli.data.images import find_images, open_image, to_image, to_pixels
@@ -200,6 +201,18 @@ def _weights(run: Run) -> dict[str, dict[str, float]]:
 def _draw_made(model: StableDiffusion, targets: Sequence[Target], order: Order, maps: MapSettings) -> Iterator[Path]:
     """Generate, record and write, a batch of pictures at a time."""
     settings = order.settings
+    if maps.engine == "daam":
+        for target in targets:
+            picture, heat = daam_map(
+                model,
+                target.request,
+                target.subject.word,
+                num_inference_steps=settings.steps,
+                scheduler=settings.scheduler,
+            )
+            write_overlay(target, picture, heat, order, maps)
+            yield target.path
+        return
     requests = list(dict.fromkeys(target.request for target in targets))
     for start in range(0, len(requests), settings.batch_size):
         batch = requests[start : start + settings.batch_size]

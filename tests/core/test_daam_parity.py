@@ -1,0 +1,148 @@
+"""Our maps against those of the package `daam` 0.2.0, on tiny random models with 64x64 latents."""
+
+import numpy as np
+import pytest
+import torch
+
+from concepts_cli.core.attention import Selection, record_attention, token_map
+from concepts_cli.core.daam import daam_map, trace
+from tests.conftest import build_tokenizer
+
+STEPS = 2
+SEQUENCE = 77  # daam records no text of another length
+LAYERS = Selection(layers=("down_blocks", "up_blocks"))  # nor the middle block
+
+
+def text_encoder(tokenizer, width, projected=False):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    eos = tokenizer.eos_token_id
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=SEQUENCE,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+
+
+def build(family):
+    """A pipeline of a family's shape: heads, projections, depth of the transformers, text encoders."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(SEQUENCE)
+    shapes = {
+        "v1": {"attention_head_dim": 4, "cross_attention_dim": 16},
+        "v2": {"attention_head_dim": (2, 4), "cross_attention_dim": 16, "use_linear_projection": True},
+        "xl": {
+            "attention_head_dim": (2, 4),
+            "cross_attention_dim": 32,
+            "use_linear_projection": True,
+            "transformer_layers_per_block": (1, 2),
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 6 * 8 + 16,
+        },
+    }
+    unet = UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=4,
+        **shapes[family],
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_size=512,
+    )
+    schedule = {"beta_schedule": "scaled_linear", "clip_sample": False, "steps_offset": 1}
+    parts = {"vae": vae, "unet": unet, "tokenizer": tokenizer, "scheduler": DDIMScheduler(**schedule)}
+    if family == "xl":
+        encoders = {"text_encoder": text_encoder(tokenizer, 16), "text_encoder_2": text_encoder(tokenizer, 16, True)}
+        pipeline = StableDiffusionXLPipeline(**parts, **encoders, tokenizer_2=tokenizer)
+    else:
+        pipeline = StableDiffusionPipeline(
+            **parts,
+            text_encoder=text_encoder(tokenizer, 16),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def make(pipeline, prompt):
+    generator = torch.Generator().manual_seed(3)
+    return pipeline(
+        prompt,
+        num_inference_steps=STEPS,
+        guidance_scale=5.0,
+        generator=generator,
+        output_type="np",
+        height=512,
+        width=512,
+    ).images[0]
+
+
+@pytest.mark.parametrize("family", ["v1", "v2", "xl"])
+@torch.no_grad()
+def test_maps_of_words_are_daams(family):
+    prompt, pipeline = "a photo of a cat in the zig style of a dog", build(family)
+    with trace(pipeline) as theirs:
+        picture = make(pipeline, prompt)
+        heat = theirs.compute_global_heat_map()
+    with record_attention(pipeline.unet, rows=slice(1, None), selection=LAYERS) as recorder:
+        again = make(pipeline, prompt)
+    np.testing.assert_array_equal(again.shape, picture.shape)
+    assert np.array_equal(again, make(pipeline, prompt)), "recording changed the picture"
+    ours = recorder.maps()[0]
+    pieces = pipeline.tokenizer("zig", add_special_tokens=False).input_ids
+    assert len(pieces) > 1
+    ids = pipeline.tokenizer(prompt).input_ids
+    for word in ("cat", "dog", "zig"):
+        parts = pipeline.tokenizer(word, add_special_tokens=False).input_ids
+        first = next(i for i in range(len(ids)) if ids[i : i + len(parts)] == parts)
+        expected = heat.compute_word_heat_map(word).heatmap / STEPS  # theirs are sums over the steps
+        torch.testing.assert_close(token_map(ours, range(first, first + len(parts))), expected, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_engine_gives_the_packages_maps_of_a_concept(tmp_path):
+    from concepts_cli.core.sampling import guided
+    from concepts_cli.models import load_model
+
+    build("v1").save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    model.set_concepts(["<t1>"], torch.randn(1, 16, generator=torch.Generator().manual_seed(0)))
+    request = guided("a photo of a <t1>", 5.0, seed=0)
+    picture, heat = daam_map(model, request, "<t1>", num_inference_steps=STEPS, scheduler="ddim")
+    assert picture.size == (512, 512) and heat.shape == (64, 64) and heat.min() >= 0 < heat.max()
+
+    from concepts_cli.core.sampling import generate
+
+    with record_attention(model.unet, rows=slice(1, None, 2), selection=LAYERS) as recorder:
+        (ours,) = generate(model, [request], num_inference_steps=STEPS)
+    difference = np.abs(np.asarray(ours, dtype=int) - np.asarray(picture, dtype=int))
+    assert difference.max() <= 1, "the same seed makes the same picture"
+    place = model.token_positions(request.terms[0].prompt, "<t1>")
+    torch.testing.assert_close(token_map(recorder.maps()[0], place), heat, rtol=1e-3, atol=1e-5)
