@@ -1,6 +1,6 @@
 """`make bench`: ratios of times and memory within one run, a part a module.
 
-python -m tests.bench [PART] …      all parts, or those that are named
+PARTS = ("training", "many_images", "sampling", "attention")
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-PARTS = ("training", "many_images", "sampling")
+PARTS = ("training", "many_images", "sampling", "attention")
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from concepts_cli.core.attention import layer_size, normalise, record_attention, token_map
+from concepts_cli.core.attention import Selection, layer_size, normalise, record_attention, token_map
+from concepts_cli.errors import UcdError
 
 TOKENS, WIDTH = 7, 16
 
@@ -163,3 +164,54 @@ def test_normalised_maps_span_zero_to_one_image_by_image():
     heat = torch.stack([torch.tensor([[2.0, 4.0], [3.0, 6.0]]), torch.full((2, 2), 0.3)])
     expected = torch.tensor([[[0, 0.5], [0.25, 1]], [[0, 0], [0, 0]]])
     torch.testing.assert_close(normalise(heat), expected)
+
+
+# ---- a selection
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(layers=("up_blocks",)),
+        Selection(layers=("mid_block", "down_blocks.0")),
+        Selection(resolutions=(8,)),
+        Selection(heads=(0, 3)),
+    ],
+)
+@torch.no_grad()
+def test_a_selection_takes_layers_resolutions_and_heads(unet, selection):
+    with record_attention(unet, selection=selection) as recorder:
+        unet(*inputs(1))
+    with record_attention(unet) as everything:
+        unet(*inputs(1))
+    for layer, maps in recorder.sums.items():
+        assert not selection.layers or any(part in layer for part in selection.layers)
+        assert not selection.resolutions or max(maps.shape[-2:]) in selection.resolutions
+        heads = [head for head in selection.heads if head < everything.sums[layer].shape[1]]
+        torch.testing.assert_close(maps, everything.sums[layer][:, heads] if heads else everything.sums[layer])
+    taken = {
+        layer
+        for layer, maps in everything.sums.items()
+        if (not selection.layers or any(part in layer for part in selection.layers))
+        and (not selection.resolutions or max(maps.shape[-2:]) in selection.resolutions)
+    }
+    assert set(recorder.sums) == taken
+
+
+@torch.no_grad()
+def test_a_selection_takes_timesteps(unet):
+    latents, _, text = inputs(1)
+    with record_attention(unet, selection=Selection(timesteps=(100, 500))) as recorder:
+        for timestep in (900, 500, 300, 100, 99):
+            unet(latents, torch.tensor(timestep), text)
+    assert set(recorder.steps.values()) == {3}
+    inside = [(latents, torch.tensor(timestep), text) for timestep in (500, 300, 100)]
+    torch.testing.assert_close(recorder.maps(), plain_maps(unet, inside))
+
+
+@torch.no_grad()
+def test_a_selection_that_takes_nothing_is_said_with_what_there_is(unet):
+    with pytest.raises(UcdError) as caught, record_attention(unet, selection=Selection(layers=("side_block",))):
+        unet(*inputs(1))
+    assert "mid_block.attentions.0 (4)" in caught.value.hint and "up to 4 heads" in caught.value.hint
+    assert not unet._forward_hooks and not unet._forward_pre_hooks
