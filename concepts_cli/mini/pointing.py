@@ -67,13 +67,18 @@ def scene_maps(
         rivals = [subject.prompt for subject in subjects.values()] if compete else []
         prompts = list(dict.fromkeys([*inside, *rivals]))
         share += shares(score_gains(model, own[None], prompts))[0, : len(inside)]
-    centre = torch.zeros_like(attention[0])
-    centre[centre.shape[0] // 2, centre.shape[1] // 2] = 1
+    centre = bump(*attention[0].shape)
     return {
         "centre": [centre] * len(attention),
         "attention": attention,
         "contrast": [heat * part for heat, part in zip(attention, share, strict=True)],
     }
+
+
+def bump(height: int, width: int) -> torch.Tensor:
+    """(H, W): 1 in the middle, 0 in the corners."""
+    down, across = torch.linspace(-1, 1, height + 1)[1:], torch.linspace(-1, 1, width + 1)[1:]
+    return 1 - torch.cartesian_prod(down, across).norm(dim=1).view(height, width) / 2**0.5
 
 
 def score(maps: Sequence[torch.Tensor], masks: Sequence[np.ndarray]) -> dict[str, float]:
