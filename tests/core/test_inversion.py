@@ -25,7 +25,7 @@ def scores(model, scale=1.0):
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize("steps", [4, 25])
+@pytest.mark.parametrize("steps", [4, 10])
 @torch.no_grad()
 def test_each_step_is_that_of_diffusers_inverse_scheduler(tiny_model, spacing, steps):
     tiny_model.scheduler_config = {**tiny_model.scheduler_config, "timestep_spacing": spacing}
@@ -43,9 +43,9 @@ def test_each_step_is_that_of_diffusers_inverse_scheduler(tiny_model, spacing, s
 def test_the_way_back_ends_where_the_way_in_began_and_nearer_with_corrections(tiny_model, guidance_scale):
     scheduler, start, predict = tiny_model.scheduler("ddim"), latents_of(tiny_model), scores(tiny_model, guidance_scale)
     errors = []
-    for corrections in (0, 1, 8):
-        *_, noise = invert(scheduler, start, predict, 20, corrections=corrections)
-        *_, again = denoise(scheduler, noise, predict, 20)
+    for corrections in (0, 1, 12):
+        *_, noise = invert(scheduler, start, predict, 8, corrections=corrections)
+        *_, again = denoise(scheduler, noise, predict, 8)
         errors.append(float((again - start).square().mean().sqrt()))
     assert errors[1] < errors[0]
     assert errors[2] < 1e-3, "the fixed point is the exact inverse"
