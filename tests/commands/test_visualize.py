@@ -152,7 +152,7 @@ def test_a_selection_that_leaves_nothing_is_said_before_a_picture_is_finished(ti
         ({"concepts": ["t9"]}, "no concept 't9'"),
         ({"concepts": ["other:t1"]}, "a concept of another run"),
         ({"prompt": "a <t1>", "words": ["snow"]}, "'snow' is not in the prompt 'a <t1>'"),
-        ({"prompt": "a <t7> here"}, "no concept '<t7>'"),
+        ({"prompt": "a <t7> here"}, "no concept '(<t7>|t7)'"),
         ({"prompt": "a cat"}, "names no concept"),
         ({"words": ["cat"]}, "of which prompt"),
         ({"prompt": "a <t1>", "concepts": ["t1"]}, "three ways"),
