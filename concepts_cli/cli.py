@@ -315,6 +315,42 @@ def evaluate(
         out.document(found)
 
 
+@app.command()
+def encode(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    steps: Annotated[int, typer.Option(min=1, help="Draws of noise and timestep an image.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the noise.")] = 0,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Rows of a UNet call; a draw has one a concept, and one more.")
+    ] = 48,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .csv, .json or .safetensors file to write, too.")
+    ] = None,
+    force: Force = False,
+    run: RunFolder = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the concept weights of new images, concepts frozen. Prints a row per image."""
+    with _output(quiet, json) as out:
+        from concepts_cli.commands.encode import encode as weigh
+        from concepts_cli.run_dir import find_run
+
+        found = weigh(
+            find_run(run),
+            images,
+            steps=steps,
+            seed=seed,
+            rows=batch_size,
+            output=output,
+            force=force,
+            device=device,
+            out=out,
+        )
+        out.document(found)
+
+
 def main() -> None:
     """Run `ucd`; what the `ucd` script and `python -m concepts_cli` call."""
     app(prog_name="ucd")

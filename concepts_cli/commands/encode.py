@@ -1,0 +1,129 @@
+"""`ucd encode`: how much of each concept is in images that the run was not trained on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from concepts_cli.core.encoding import ROWS, STEPS, Encoded, encode_records
+from concepts_cli.data.images import find_images, read_images
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output, plain
+from concepts_cli.run_dir import Run, bare_name, check_place, write_json, write_safetensors, write_text
+
+FORMATS = (".csv", ".json", ".safetensors")
+COLUMNS = 8  # with more concepts than this a row names the strongest
+
+
+def encode(
+    run: Run,
+    images: Sequence[str | Path],
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+    rows: int = ROWS,
+    output: Path | None = None,
+    force: bool = False,
+    device: str | None = None,
+    out: Output,
+) -> dict[str, Any]:
+    """The concept weights of `images`, files or folders of them, with the run's concepts frozen.
+
+    Prints a row an image, and writes them to `output`, by its suffix as CSV, JSON or safetensors (`weights`, N x K).
+    The result, in JSON's types, is {"run": …, "concepts": […], "images": [{"path": …, "weights": {"t1": …}, …}]}.
+    Raises UcdError for images that can't be read and an output that can't be written or is there already.
+    """
+    if output:
+        _check_output(output, force)
+    records = read_images(_find(images))
+    names = [bare_name(token) for token in run.tokens]
+    model = run.load_model(device)
+    encoded = encode_records(
+        model, records, recipe=run.recipe, tokens=run.tokens, steps=steps, seed=seed, rows=max(rows, 1)
+    )
+    found = list(out.track(encoded, total=len(records), label="encoding"))
+    document = plain(
+        {
+            "run": run.path,
+            "model": run.recipe.model,
+            "constraint": run.recipe.weights.constraint,
+            "steps": steps,
+            "seed": seed,
+            "concepts": names,
+            "images": [_entry(one, names) for one in found],
+        }
+    )
+    if output:
+        _write(output, document, found)
+    _print(found, names, out)
+    return document
+
+
+def _find(images: Sequence[str | Path]) -> list[Path]:
+    try:
+        return find_images(images)
+    except UcdError as error:
+        raise UcdError(error.message, "ucd encode takes image files and folders") from error
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if output.suffix.lower() not in FORMATS:
+        raise UcdError(f"--output {output}: unknown format", f"end it in {', '.join(FORMATS)}")
+    if output.is_dir():
+        raise UcdError(f"--output {output} is a folder", "name a file")
+    if output.exists() and not force:
+        raise UcdError(f"{output} is there already", "--force writes over it")
+    check_place(output.parent)
+
+
+def _entry(one: Encoded, names: Sequence[str]) -> dict[str, Any]:
+    weights = dict(zip(names, one.weights, strict=True))
+    return {
+        "path": one.path,
+        "sha256": one.sha256,
+        "strongest": max(weights, key=weights.get),
+        "weights": weights,
+        "loss": one.loss,
+        "loss_without": one.loss_without,
+    }
+
+
+def _write(output: Path, document: dict[str, Any], found: Sequence[Encoded]) -> None:
+    """The file, in the format that its suffix names."""
+    names, suffix = document["concepts"], output.suffix.lower()
+    if suffix == ".json":
+        write_json(output, document)
+    elif suffix == ".csv":
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without"])
+        for one in document["images"]:
+            weights = [one["weights"][name] for name in names]
+            table.writerow([one["path"], one["sha256"], one["strongest"], *weights, one["loss"], one["loss_without"]])
+        write_text(output, text.getvalue())
+    else:
+        weights = torch.tensor([one.weights for one in found])
+        said = {"paths": [one.path for one in found], "concepts": names, "run": document["run"]}
+        write_safetensors(output, {"weights": weights}, {key: json.dumps(value) for key, value in said.items()})
+
+
+def _print(found: Sequence[Encoded], names: Sequence[str], out: Output) -> None:
+    """A column a concept, or with many of them the three strongest."""
+    if len(names) <= COLUMNS:
+        columns = ["image", *names]
+        rows = [(one.path, *(f"{weight:.3f}" for weight in one.weights)) for one in found]
+    else:
+        columns = ["image", "strongest concepts"]
+        rows = [(one.path, _strongest(one, names)) for one in found]
+    out.table("Weights", columns, rows)
+
+
+def _strongest(one: Encoded, names: Sequence[str], count: int = 3) -> str:
+    ranked = sorted(zip(one.weights, names, strict=True), reverse=True)[:count]
+    return ", ".join(f"{name} {weight:.3f}" for weight, name in ranked)

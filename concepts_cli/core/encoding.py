@@ -1,0 +1,168 @@
+"""The weights of images that were not trained on, under frozen concepts.
+
+With the words frozen the scores don't depend on the weights, so eq. 10 of an image is a quadratic function of its K
+weights. The UNet is asked once, without gradient, for the K + 1 scores of S draws of noise and timestep; what is left of
+them is a K x K matrix and K numbers, and the best weights follow without another look at the model.
+
+Shapes: K concepts, S draws (steps), M sentences, C H W latents, T tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from concepts_cli.core.discovery import seeded
+from concepts_cli.data.images import ImageRecord
+from concepts_cli.data.latents import encode
+from concepts_cli.data.prompts import templates
+from concepts_cli.errors import UcdError
+from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.recipe import Recipe
+
+STEPS = 16  # draws an image
+ROWS = 48  # of a UNet call; a draw has K + 1
+ITERATIONS = 500  # of the projected gradient on the simplex, on K numbers each
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image's concept weights (K), its loss with them (eq. 10), and its loss without any concept."""
+
+    path: str
+    sha256: str
+    weights: tuple[float, ...]
+    loss: float
+    loss_without: float
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """Eq. 10 of one image as a function of its weights w: `w' gram w - 2 w' cross + base`, in float64.
+
+    Shapes: gram (K, K), cross (K,), base (). `base` is the loss without any concept.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    base: Tensor
+
+    def loss(self, weights: Tensor) -> float:  # (K,)
+        return float(weights @ self.gram @ weights - 2 * weights @ self.cross + self.base)
+
+    def best_weights(self, constraint: str, initial: float) -> Tensor:
+        """The weights (K,) of least loss.
+
+        `softmax`: on the simplex, the paper's constraint of eq. 10. `none`: anywhere; where several are as good, as
+        for two concepts that are one, those next to `initial`, which is where gradient descent from there ends.
+        """
+        if constraint == "softmax":
+            return _on_simplex(self.gram, self.cross)
+        start = torch.full_like(self.cross, initial)
+        return start + torch.linalg.pinv(self.gram, rtol=1e-6, hermitian=True) @ (self.cross - self.gram @ start)
+
+
+@torch.no_grad()
+def encode_records(
+    model: StableDiffusion,
+    records: Sequence[ImageRecord],
+    *,
+    recipe: Recipe,
+    tokens: Sequence[str],
+    steps: int = STEPS,
+    seed: int = 0,
+    rows: int = ROWS,
+) -> Iterator[Encoded]:
+    """The weights of each image, by `steps` draws; resolution, sentences and constraint are the recipe's.
+
+    The draws of an image follow from the seed and the hash of its file alone, and a UNet call holds draws of one image,
+    `rows` rows of them: whatever other images are encoded along, an image's weights are the same to the bit. Raises
+    UcdError (exit status 1) for scores that are not finite.
+    """
+    sentences = templates(recipe.concepts.property)
+    uncond = model.encode_prompts([""])
+    hidden = torch.stack(  # every sentence with nothing in its place, then with each concept: (M, K + 1, T, D)
+        [torch.cat([uncond, model.encode_prompts([s.format(token) for token in tokens])]) for s in sentences]
+    )
+    # A draw's sentence is the same for every image, so that images differ by what they show.
+    order = torch.randperm(len(sentences), generator=seeded(seed, "encode"))
+    chosen = order[torch.arange(steps) % len(sentences)].to(model.device)  # (S,)
+    resolution = recipe.data.resolution or model.resolution
+    posteriors = encode(
+        model, records, resolution=resolution, resize=recipe.data.resize, mirrored=False, batch_size=1
+    )  # one by one: in a batch the other images would change the last digits
+    for record, (mean, std) in zip(records, posteriors, strict=True):
+        generator = seeded(seed, f"encode {record.sha256}")
+        quadratic = _quadratic(model, mean[0, 0], std[0, 0], hidden, chosen, generator, rows)
+        if not quadratic.gram.isfinite().all():
+            raise UcdError(f"the model's scores of {record.path} are not finite", "--device cpu", exit_code=1)
+        weights = quadratic.best_weights(recipe.weights.constraint, recipe.weights.initial)
+        yield Encoded(
+            record.path, record.sha256, tuple(weights.tolist()), quadratic.loss(weights), float(quadratic.base)
+        )
+
+
+def _quadratic(
+    model: StableDiffusion,
+    mean: Tensor,
+    std: Tensor,
+    hidden: Tensor,
+    chosen: Tensor,
+    generator: torch.Generator,
+    rows: int,
+) -> Quadratic:
+    """Eq. 10 of one image, over draws of latents, noise and timesteps that cover the schedule evenly.
+
+    Shapes: mean and std (C, H, W) of its latents, hidden (M, K + 1, T, D), chosen (S,) sentences.
+    """
+    steps, calls = len(chosen), hidden.shape[1]
+    schedule = model.scheduler("ddpm")
+    clean = mean + std * torch.randn(steps, *mean.shape, generator=generator)  # (S, C, H, W)
+    noise = torch.randn(clean.shape, generator=generator)
+    share = (torch.arange(steps) + torch.rand(steps, generator=generator)) / steps
+    timesteps = (share * schedule.config.num_train_timesteps).long()
+    clean, noise, timesteps = (draw.to(model.device) for draw in (clean, noise, timesteps))
+    noisy = schedule.add_noise(clean, noise, timesteps)
+    target = schedule.get_velocity(clean, noise, timesteps) if model.prediction_type == "v_prediction" else noise
+
+    gram, cross, base = 0.0, 0.0, 0.0
+    for part in torch.arange(steps).split(max(1, rows // calls)):
+        stacked = (
+            noisy[part].repeat_interleave(calls, dim=0),
+            timesteps[part].repeat_interleave(calls),
+            hidden[chosen[part]].flatten(0, 1),
+        )
+        pieces = zip(*(tensor.split(rows) for tensor in stacked), strict=True)
+        scores = torch.cat([model.predict(*piece) for piece in pieces]).cpu().double()
+        scores = scores.unflatten(0, (-1, calls)).flatten(2)  # (s, K + 1, C H W)
+        added = scores[:, 1:] - scores[:, :1]  # what each concept adds to the unconditional score
+        missing = target[part].cpu().double().flatten(1)[:, None] - scores[:, :1]  # what they are to add up to
+        gram = gram + (added @ added.mT).sum(dim=0)
+        cross = cross + (added @ missing.mT).sum(dim=0)[:, 0]
+        base = base + missing.square().sum()
+    return Quadratic(gram / noise.numel(), cross / noise.numel(), base / noise.numel())
+
+
+def _on_simplex(gram: Tensor, cross: Tensor) -> Tensor:
+    """The w >= 0 of sum 1 with least `w' gram w - 2 w' cross`: FISTA (Beck & Teboulle, 2009) with restarts."""
+    step = 1 / torch.linalg.eigvalsh(gram)[-1].clamp(min=1e-12)
+    weights = ahead = torch.full_like(cross, 1 / len(cross))
+    momentum = 1.0
+    for _ in range(ITERATIONS):
+        following = _project(ahead - step * (gram @ ahead - cross))
+        if (ahead - following) @ (following - weights) > 0:
+            momentum = 1.0  # it overshot (O'Donoghue & Candès, 2015)
+        faster = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead = following + (momentum - 1) / faster * (following - weights)
+        weights, momentum = following, faster
+    return weights
+
+
+def _project(point: Tensor) -> Tensor:
+    """The point of the simplex next to `point` (K,) (Duchi et al., 2008)."""
+    descending = point.sort(descending=True).values
+    excess = (descending.cumsum(dim=0) - 1) / torch.arange(1, len(point) + 1, dtype=point.dtype)
+    return (point - excess[(descending > excess).nonzero()[-1, 0]]).clamp(min=0)
