@@ -284,7 +284,10 @@ def visualize(
 @app.command()
 def evaluate(
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", "-m", help="clip, resnet or assignment; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--metric", "-m", help="clip, resnet, assignment, classification, naming or all; may be repeated."
+        ),
     ] = None,
     class_names: Annotated[
         list[str] | None,
@@ -292,27 +295,36 @@ def evaluate(
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Score at which an image counts as its class.")] = None,
     samples: Annotated[Path | None, typer.Option(help="Other samples: a folder with one folder a concept.")] = None,
-    run: RunFolder = None,
+    held_out: Annotated[
+        list[Path] | None, typer.Option("--held-out", help="Images to classify, in a folder a class; may be repeated.")
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="A run folder; several for their spread. Default: $UCD_RUN, then the newest."),
+    ] = None,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure what was discovered against the hidden classes. Prints a table."""
+    """Measure what was discovered against the hidden classes. Prints tables."""
     with _output(quiet, json) as out:
-        from concepts_cli.commands.evaluate import evaluate as measure
+        from concepts_cli.commands import evaluate as command
         from concepts_cli.run_dir import find_run
 
-        names = [name.strip() for given in class_names or [] for name in given.split(",") if name.strip()]
-        found = measure(
-            find_run(run),
-            metrics=metric or [],
-            class_names=names,
-            threshold=threshold,
-            samples=samples,
-            device=device,
-            out=out,
-        )
-        out.document(found)
+        options = {
+            "metrics": metric or [],
+            "class_names": [name.strip() for given in class_names or [] for name in given.split(",") if name.strip()],
+            "threshold": threshold,
+            "samples": samples,
+            "held_out": held_out or [],
+            "device": device,
+            "out": out,
+        }
+        runs = [find_run(one) for one in run or [None]]
+        if len(runs) > 1:
+            out.document(command.evaluate_runs(runs, **options))
+        else:
+            out.document(command.evaluate(runs[0], **options))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from concepts_cli.errors import UcdError, closest
 from concepts_cli.recipe_yaml import Mistakes, Node, merge, read_file, read_override
 from concepts_cli.settings import build, setting
 
-Metric = Literal["clip", "resnet", "assignment"]
+Metric = Literal["clip", "resnet", "assignment", "classification", "naming"]
 Method = Literal["composed", "textual-inversion", "ti-kmeans", "ti-clip-kmeans"]
 Schedule = Literal[
     "constant",
@@ -157,8 +157,11 @@ class SampleSettings:
 class EvaluateSettings:
     metrics: tuple[Metric, ...] = setting(("clip",), "what `ucd evaluate` computes when not told")
     class_names: tuple[str, ...] | None = setting(None, "the hidden classes, for scores only")
-    labels: str | None = setting(None, "JSON of the hidden classes, {file name: [class, ...]}", path=True)
-    clip_model: str = setting("ViT-B-32", "by open_clip's name")
+    labels: str | None = setting(None, "their JSON, {file name: [class, ...]}; null: the names of folders", path=True)
+    held_out: tuple[str, ...] | None = setting(None, "labelled images that are not trained on", path=True)
+    held_out_labels: str | None = setting(None, "their JSON; null: the names of their folders", path=True)
+    words: str | None = setting(None, "a file of words, one a line, to name concepts with; null: known ones", path=True)
+    clip_model: str = setting("ViT-B-32", "by open_clip's name, or a folder such as ./my-clip", model=True)
     clip_pretrained: str = setting("openai", "by open_clip's name")
     clip_threshold: float | None = setting(None, "similarity that makes a sample its class; null: the scorer's own")
     resnet_model: str = setting("resnet50.tv_in1k", "by timm's name")

@@ -1,8 +1,8 @@
 """The weights of images that were not trained on, under frozen concepts.
 
 With the words frozen the scores don't depend on the weights, so eq. 10 of an image is a quadratic function of its K
-weights. The UNet is asked once, without gradient, for the K + 1 scores of S draws of noise and timestep; what is left of
-them is a K x K matrix and K numbers, and the best weights follow without another look at the model.
+weights. The UNet is asked once, without gradient, for the K + 1 scores of S draws of noise and timestep; what is left
+of them is a K x K matrix and K numbers, and the best weights follow without another look at the model.
 
 Shapes: K concepts, S draws (steps), M sentences, C H W latents, T tokens, D text width.
 """

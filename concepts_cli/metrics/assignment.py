@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from concepts_cli.errors import UcdError
 from concepts_cli.metrics.scores import match_one_to_one
 
 
@@ -52,34 +49,3 @@ def assign(weights: np.ndarray, labels: Sequence[Sequence[str]]) -> Assignment:
         nmi = float(normalized_mutual_info_score(single, strongest))
     sizes = np.bincount(strongest, minlength=weights.shape[1])
     return Assignment(classes, sizes, counts, float(right / len(labels)), ari, nmi)
-
-
-def read_labels(path: str | Path, images: Sequence[str]) -> list[list[str]]:
-    """The classes of `images` from a JSON file {file name: [class, ...]}.
-
-    A name may have folders before it, "cats/01.png". Raises UcdError when the file is missing, is not of that form, or
-    leaves images out.
-    """
-    form = 'expected {"file name": ["class", ...], ...}'
-    try:
-        labels = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UcdError(f"labels can't be read: {path}: {error.strerror}", "evaluate.labels names them") from error
-    except ValueError as error:
-        raise UcdError(f"labels are not JSON: {path}: {error}", form) from error
-    if not isinstance(labels, dict):
-        raise UcdError(f"{path}: no labels in it", form)
-    for name, classes in labels.items():
-        if not (isinstance(classes, list) and classes and all(isinstance(label, str) for label in classes)):
-            raise UcdError(f"{path}: {name!r} has no list of classes", form)
-    found = [_longest_match(image, labels) for image in images]
-    if missing := [Path(image).name for image, name in zip(images, found, strict=True) if name is None]:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UcdError(f"{path}: no classes for {len(missing)} of {len(images)} training images: {shown}", form)
-    return [labels[name] for name in found]
-
-
-def _longest_match(image: str, names: dict) -> str | None:
-    """Of `names`, the one that says most about where `image` lies: "cats/01.png" before "01.png"."""
-    parts = Path(image).parts
-    return next((name for i in range(len(parts)) if (name := "/".join(parts[i:])) in names), None)

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concepts_cli.errors import UcdError, closest
-from concepts_cli.metrics.loading import batches, first_line
+from concepts_cli.metrics.loading import BATCH_SIZE, batches, first_line
 from concepts_cli.mini import WEIGHTS
+from concepts_cli.mini.corpus import CLASSES, words
 
 CAPTION = "a photo of {}"  # as published
 THRESHOLD = 0.3  # as published, for OpenAI's ViT-B/32
+CAVEAT = "the built-in CLIP tells classes apart, not whether an image shows any: pure noise scores 0.56 to 0.60"
 CONFIG = "open_clip_config.json"
 
 
@@ -31,19 +33,32 @@ class ClipScorer:
     transform: Callable  # PIL image -> (3, H, W)
     tokenize: Callable[[list[str]], Tensor]  # captions -> (C, T)
     device: torch.device
+    vocabulary: frozenset[str] | None = None  # the words it knows, where those are few
+    caveat: str | None = None  # what a reader of its scores should know
 
     smoothing = 0.0  # of the class counts in KL, as published
 
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UcdError for names with a word that the model never saw."""
+        if self.vocabulary is None:
+            return
+        if strange := [name for name in names if not self.vocabulary.issuperset(_words(name))]:
+            raise UcdError(f"the {self.name} never saw {', '.join(strange)}", f"its classes: {', '.join(CLASSES)}")
+
     @torch.no_grad()
-    def score(self, paths: Sequence[Path], class_names: Sequence[str]) -> np.ndarray:
-        """Cosine similarities of N images with the captions of C classes, (N, C) in [-1, 1]."""
-        captions = self.tokenize([CAPTION.format(name) for name in class_names]).to(self.device)
-        text = F.normalize(self.model.encode_text(captions).float(), dim=-1)  # (C, E)
-        scores = []
-        for pixels in batches(paths, self.transform):
-            image = F.normalize(self.model.encode_image(pixels.to(self.device)).float(), dim=-1)  # (B, E)
-            scores.append((image @ text.T).cpu().numpy())
-        return np.concatenate(scores)
+    def features(self, paths: Sequence[Path]) -> np.ndarray:
+        """The embeddings of N images, of length 1: (N, E)."""
+        found = [self.model.encode_image(pixels.to(self.device)) for pixels in batches(paths, self.transform)]
+        return F.normalize(torch.cat(found).float(), dim=-1).cpu().numpy()
+
+    @torch.no_grad()
+    def score(self, features: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Cosine similarities of N images, by their features (N, E), with the captions of C classes: (N, C)."""
+        text = []
+        for start in range(0, len(class_names), BATCH_SIZE):
+            captions = [CAPTION.format(name) for name in class_names[start : start + BATCH_SIZE]]
+            text.append(self.model.encode_text(self.tokenize(captions).to(self.device)))
+        return features @ F.normalize(torch.cat(text).float(), dim=-1).cpu().numpy().T
 
 
 def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
@@ -77,19 +92,13 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
     return ClipScorer(label, THRESHOLD, model.eval(), transform, open_clip.get_tokenizer(name), device)
 
 
-def load_built_in_clip(class_names: Sequence[str], device: torch.device, weights: Path = WEIGHTS) -> ClipScorer:
+def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipScorer:
     """The small CLIP that comes with the built-in model; it knows the words of the built-in corpus and no others.
 
-    Its threshold is the similarity that 95% of held-out scenes reach with their own class. Raises UcdError for a class
-    name with a word that it never saw.
+    Its threshold is the similarity that 95% of held-out scenes reach with their own class. See CAVEAT.
     """
     from transformers import CLIPTokenizer
 
-    from concepts_cli.mini.corpus import CLASSES, words
-
-    known = set(words())
-    if strange := [name for name in class_names if not known.issuperset(name.lower().replace("-", " - ").split())]:
-        raise UcdError(f"the built-in CLIP never saw {', '.join(strange)}", f"its classes: {', '.join(CLASSES)}")
     model, transform = _load_folder(weights / "clip", device)
     threshold = json.loads((weights / "clip" / CONFIG).read_text())["threshold"]
     tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")
@@ -100,7 +109,12 @@ def load_built_in_clip(class_names: Sequence[str], device: torch.device, weights
             captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids
 
-    return ClipScorer("built-in CLIP", threshold, model, transform, tokenize, device)
+    return ClipScorer("built-in CLIP", threshold, model, transform, tokenize, device, frozenset(words()), CAVEAT)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a class name, as the built-in tokenizer cuts it."""
+    return name.lower().replace("-", " - ").split()
 
 
 def _load_folder(folder: Path, device: torch.device) -> tuple[nn.Module, Callable]:

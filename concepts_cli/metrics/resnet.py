@@ -31,15 +31,28 @@ class ResNetScorer:
     transform: Callable  # PIL image -> (3, H, W)
     find_labels: Callable[[Sequence[str]], list[int]]  # class names -> places in the logits; raises UcdError
     device: torch.device
+    caveat: str | None = None  # what a reader of its scores should know
 
     smoothing = 1e-8  # of the class counts in KL, as published
 
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UcdError for names that the model has no class for, or several."""
+        self.find_labels(names)
+
     @torch.no_grad()
-    def score(self, paths: Sequence[Path], class_names: Sequence[str]) -> np.ndarray:
-        """Logits of N images for C classes, and for those only: (N, C)."""
-        labels = self.find_labels(class_names)
-        scores = [self.model(pixels.to(self.device))[:, labels] for pixels in batches(paths, self.transform)]
-        return torch.cat(scores).float().cpu().numpy()
+    def features(self, paths: Sequence[Path]) -> np.ndarray:
+        """What the last layer sees of N images: (N, E)."""
+        found = []
+        for pixels in batches(paths, self.transform):
+            maps = self.model.forward_features(pixels.to(self.device))
+            found.append(self.model.forward_head(maps, pre_logits=True))
+        return torch.cat(found).float().cpu().numpy()
+
+    @torch.no_grad()
+    def score(self, features: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Logits of N images, by their features (N, E), for C classes, and for those only: (N, C)."""
+        logits = self.model.get_classifier()(torch.from_numpy(features).to(self.device))
+        return logits[:, self.find_labels(class_names)].float().cpu().numpy()
 
 
 def load_resnet(name: str, device: torch.device) -> ResNetScorer:

@@ -1,14 +1,18 @@
-"""From scores of images against classes to the paper's numbers, and to the match of concepts and classes it leaves out.
+"""From scores of images against classes to the paper's numbers, and to what they leave out.
 
-Shapes: N images, C classes, K concepts. An image's class is the one it scores best for.
+Shapes: N images, C classes, K concepts, E features. An image's class is the one it scores best for.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
 
 
 def accuracy(scores: np.ndarray, threshold: float) -> float:
@@ -30,10 +34,23 @@ def kl_from_uniform(scores: np.ndarray, smoothing: float = 0.0) -> float:
     Every image counts, those below the threshold too. Published with smoothing 1e-8 for ResNet-50 and none for CLIP,
     where a class without images makes it infinite.
     """
-    classes = scores.shape[1]
-    shares = np.bincount(scores.argmax(axis=1), minlength=classes) + smoothing
-    shares = shares / shares.sum()
-    return math.inf if (shares == 0).any() else max(0.0, float(-np.log(shares * classes).mean()))
+    shares = _class_shares(scores, smoothing)
+    return math.inf if (shares == 0).any() else max(0.0, float(-np.log(shares * len(shares)).mean()))
+
+
+def kl_to_uniform(scores: np.ndarray, smoothing: float = 0.0) -> float:
+    """The other direction, which no missing class makes infinite: scores (N, C) -> [0, log C], in nats.
+
+    KL(q || uniform) = sum_c q[c] log(q[c] / (1/C))
+    """
+    shares = _class_shares(scores, smoothing)
+    held = shares[shares > 0]
+    return max(0.0, float((held * np.log(held * len(shares))).sum()))
+
+
+def _class_shares(scores: np.ndarray, smoothing: float) -> np.ndarray:
+    counts = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1]) + smoothing
+    return counts / counts.sum()
 
 
 def class_counts(scores: np.ndarray, concepts: np.ndarray, count: int) -> np.ndarray:
@@ -55,3 +72,50 @@ def match_one_to_one(counts: np.ndarray) -> dict[int, int]:
 def matched_accuracy(counts: np.ndarray) -> float:
     """The share of images that show the class their concept is matched to: counts (K, C) -> [0, 1]."""
     return float(sum(counts[pair] for pair in match_one_to_one(counts).items()) / counts.sum())
+
+
+def purity(counts: np.ndarray) -> float:
+    """The share of images that show their concept's commonest class, shared with others or not: counts (K, C)."""
+    return float(counts.max(axis=1).sum() / counts.sum())
+
+
+def clip_score(similarities: np.ndarray) -> float:
+    """Mean of 100 max(cosine, 0) of images with a caption each (Hessel et al., 2021, as torchmetrics scales it)."""
+    return float(100 * similarities.clip(min=0).mean())
+
+
+def diversity(features: np.ndarray) -> float | None:
+    """Mean cosine distance of two different images: features (N, E) -> [0, 2]; None for fewer than two."""
+    count = len(features)
+    if count < 2:
+        return None
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return float(1 - ((unit @ unit.T).sum() - count) / (count * (count - 1)))
+
+
+def intervals(
+    measures: dict[str, Callable[[np.ndarray], float]], groups: Sequence[np.ndarray], *, seed: int = 0
+) -> dict[str, tuple[float, float] | None]:
+    """95% percentile bootstrap intervals of measures of images, each a function of the images drawn.
+
+    `groups` are the places of the images, those of a concept together: as many are drawn of each as there are, since
+    how many samples a concept has is nobody's chance. None where a group has fewer than two.
+    """
+    from scipy.stats import bootstrap
+
+    groups = [group for group in groups if len(group)]
+    if min(map(len, groups)) < 2:
+        return dict.fromkeys(measures)
+    found = {}
+    for name, measure in measures.items():
+        result = bootstrap(
+            groups,
+            lambda *drawn, measure=measure: measure(np.concatenate(drawn)),
+            n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            vectorized=False,
+            rng=np.random.default_rng(seed),
+        )
+        found[name] = (float(result.confidence_interval.low), float(result.confidence_interval.high))
+    return found

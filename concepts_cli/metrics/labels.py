@@ -1,0 +1,47 @@
+"""The hidden classes of images: from a JSON file, or from the folders they lie in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from concepts_cli.errors import UcdError
+
+FORM = 'expected {"file name": ["class", ...], ...}'
+
+
+def read_labels(path: str | Path, images: Sequence[str]) -> list[list[str]]:
+    """The classes of `images` from a JSON file {file name: [class, ...]}.
+
+    A name may have folders before it, "cats/01.png". Raises UcdError when the file is missing, is not of that form, or
+    leaves images out.
+    """
+    try:
+        labels = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UcdError(f"labels can't be read: {path}: {error.strerror}", "evaluate.labels names them") from error
+    except ValueError as error:
+        raise UcdError(f"labels are not JSON: {path}: {error}", FORM) from error
+    if not isinstance(labels, dict):
+        raise UcdError(f"{path}: no labels in it", FORM)
+    for name, classes in labels.items():
+        if not (isinstance(classes, list) and classes and all(isinstance(label, str) for label in classes)):
+            raise UcdError(f"{path}: {name!r} has no list of classes", FORM)
+    found = [_longest_match(image, labels) for image in images]
+    if missing := [Path(image).name for image, name in zip(images, found, strict=True) if name is None]:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UcdError(f"{path}: no classes for {len(missing)} of {len(images)} images: {shown}", FORM)
+    return [labels[name] for name in found]
+
+
+def folder_labels(images: Sequence[str]) -> list[list[str]] | None:
+    """The name of the folder that each image lies in, where those are at least two; else None."""
+    folders = [[Path(image).parent.name] for image in images]
+    return folders if len({Path(image).parent for image in images}) > 1 else None
+
+
+def _longest_match(image: str, names: dict) -> str | None:
+    """Of `names`, the one that says most about where `image` lies: "cats/01.png" before "01.png"."""
+    parts = Path(image).parts
+    return next((name for i in range(len(parts)) if (name := "/".join(parts[i:])) in names), None)

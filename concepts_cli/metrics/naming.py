@@ -1,0 +1,140 @@
+"""What is each concept? Its nearest words, and whether it is dead, or the same as another.
+
+Shapes: K concepts, N images, V words of the vocabulary, W words of a list, D and E features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from concepts_cli.errors import UcdError
+
+ALIKE = 0.1  # silhouette of two concepts' samples, below which they can't be told apart
+MIXED = 0.6  # share of a concept's samples that its commonest word should have
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and its cosine similarity; of samples, the share of them that it fits best."""
+
+    word: str
+    similarity: float
+    share: float | None = None
+
+
+def known_words(*, built_in: bool) -> list[str]:
+    """What a concept may be, when nobody says: the built-in model's objects, filters and times of day; for others
+    the labels of ImageNet-1k.
+    """
+    if built_in:
+        from concepts_cli.mini.corpus import CLASSES, STYLES
+
+        return [*CLASSES, *STYLES, "night", "day"]
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    first = (info.index_to_description(index).split(", ")[0] for index in range(info.num_classes()))
+    return list(dict.fromkeys(first))
+
+
+def read_words(path: str | Path) -> list[str]:
+    """The words of a file, one a line; `#` begins a comment. Raises UcdError for a file that has none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UcdError(f"words can't be read: {path}: {error}", "evaluate.words names a text file") from error
+    if words := [word for line in lines if (word := line.partition("#")[0].strip())]:
+        return list(dict.fromkeys(words))
+    raise UcdError(f"no words in {path}", "one a line")
+
+
+def whole_words(tokenizer) -> tuple[list[int], list[str]]:
+    """The tokens of a CLIP tokenizer that are a word by themselves: their ids, and the words."""
+    added = set(tokenizer.get_added_vocab())
+    found = {
+        index: token.removesuffix("</w>")
+        for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        if token.endswith("</w>") and token not in added
+    }
+    found = {index: word for index, word in found.items() if len(word) > 1 and word.isalpha()}
+    return list(found), list(found.values())
+
+
+def nearest_words(embeddings: np.ndarray, table: np.ndarray, words: Sequence[str], count: int = 5) -> list[list[Word]]:
+    """The words whose embeddings point most nearly the way of each concept's: (K, D), (V, D) -> K lists."""
+    similarities = _unit(embeddings) @ _unit(table).T
+    return [[Word(words[v], float(row[v])) for v in (-row).argsort(kind="stable")[:count]] for row in similarities]
+
+
+def seen_words(similarities: np.ndarray, owners: np.ndarray, words: Sequence[str], count: int = 3) -> list[list[Word]]:
+    """What a concept's samples look like: similarities (N, W) of samples, owners (N,) concepts -> K lists.
+
+    In the order of the share of its samples that a word fits best, then of the mean similarity.
+    """
+    found = []
+    for k in range(int(owners.max()) + 1):
+        own = similarities[owners == k]
+        shares = np.bincount(own.argmax(axis=1), minlength=len(words)) / len(own)
+        means = own.mean(axis=0)
+        best = np.lexsort((-means, -shares))[:count]
+        found.append([Word(words[w], float(means[w]), float(shares[w])) for w in best])
+    return found
+
+
+def dead_concepts(weights: np.ndarray) -> list[int]:
+    """Concepts that explain nothing: the strongest of no training image, and with less than half of an equal share of
+    the weight. Weights (N, K), by their size.
+    """
+    sizes = np.abs(weights)
+    count = weights.shape[1]
+    shares = (sizes / sizes.sum(axis=1, keepdims=True).clip(min=1e-12)).mean(axis=0)
+    strongest = np.bincount(weights.argmax(axis=1), minlength=count)
+    return [k for k in range(count) if count > 1 and strongest[k] == 0 and shares[k] < 0.5 / count]
+
+
+def duplicate_concepts(features: np.ndarray, owners: np.ndarray) -> list[tuple[int, int, float]]:
+    """Pairs of concepts whose samples can't be told apart, and by how little: features (N, E), owners (N,).
+
+    By the silhouette (Rousseeuw, 1987) of the two groups under the cosine distance: 1 far apart, 0 the same.
+    """
+    from sklearn.metrics import silhouette_score
+
+    found = []
+    for first, second in combinations(range(int(owners.max()) + 1), 2):
+        pair = np.isin(owners, (first, second))
+        if min((owners == first).sum(), (owners == second).sum()) < 2:
+            continue
+        apart = float(silhouette_score(features[pair], owners[pair], metric="cosine"))
+        if apart < ALIKE:
+            found.append((first, second, apart))
+    return found
+
+
+def advice(
+    names: Sequence[str], dead: Sequence[int], duplicates: Sequence[tuple[int, int, float]], mixed: Sequence[int]
+) -> str:
+    """What these say of the number of concepts, in a sentence."""
+    spare = set(dead) | {second for _, second, _ in duplicates}
+    said = []
+    if dead:
+        said.append(f"{_list(names[k] for k in dead)} explain{'s' * (len(dead) == 1)} no training image")
+    said += [f"{names[first]} and {names[second]} look the same" for first, second, _ in duplicates]
+    if spare:
+        return f"{'; '.join(said)}: try concepts.count={len(names) - len(spare)}"
+    if mixed:
+        several = f"{_list(names[k] for k in mixed)} show{'s' * (len(mixed) == 1)} more than one thing"
+        return f"{several}: try concepts.count={len(names) + len(mixed)}"
+    return f"every concept is in use and no two look the same: concepts.count={len(names)} fits"
+
+
+def _list(names: Iterable[str]) -> str:
+    return " and ".join(names)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
