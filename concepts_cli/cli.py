@@ -363,6 +363,26 @@ def encode(
         out.document(found)
 
 
+@app.command()
+def report(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write. Default: report.html in the run folder.")
+    ] = None,
+    force: Force = False,
+    run: RunFolder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show a run as one HTML page that needs nothing else. Prints its path."""
+    with _output(quiet, json) as out:
+        from concepts_cli.commands.report import report as write
+        from concepts_cli.run_dir import find_run
+
+        path = write(find_run(run), output=output, force=force)
+        out.result(path)
+        out.document({"path": path})
+
+
 def main() -> None:
     """Run `ucd`; what the `ucd` script and `python -m concepts_cli` call."""
     app(prog_name="ucd")

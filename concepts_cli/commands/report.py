@@ -1,0 +1,25 @@
+"""`ucd report`: a run as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from concepts_cli.errors import UcdError
+from concepts_cli.report.page import Page
+from concepts_cli.run_dir import Run, check_place, write_text
+
+
+def report(run: Run, *, output: Path | None = None, force: bool = False) -> Path:
+    """Write the page to report.html in the run's folder, or to `output`, and return where it is.
+
+    The run's own page is made anew each time. Raises UcdError for a run that is not finished, and for another file
+    that is there already, unless `force`.
+    """
+    path = output or run.path / "report.html"
+    if output and output.is_dir():
+        path = output / "report.html"
+    if output and path.exists() and not force:
+        raise UcdError(f"{path} is there already", "--force writes over it")
+    check_place(path.parent)
+    write_text(path, Page(run).render())
+    return path

@@ -1,0 +1,97 @@
+"""The loss curve as the coordinates of an SVG."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+WIDTH, HEIGHT = 720, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 30  # margins
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Paths and ticks in a box of `width` x `height`; `points` are (x, y, what to say of it)."""
+
+    width: int
+    height: int
+    raw: str
+    smooth: str
+    points: list[tuple[float, float, str]]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    last: float
+
+
+def read_losses(path: Path) -> list[tuple[int, float]]:
+    """Step and loss of every line of metrics.jsonl that can be read."""
+    found = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            step, loss = int(record["number"]), float(record["loss"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if math.isfinite(loss):
+            found.append((step, loss))
+    return found
+
+
+def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:
+    """The curve as it is and smoothed; None for fewer than two points."""
+    if len(losses) < 2:
+        return None
+    steps, values = [step for step, _ in losses], [loss for _, loss in losses]
+    low, high = min(values), max(values)
+    room = (high - low or abs(high) or 1.0) * 0.08
+    low, high = low - room, high + room
+    first, last = min(steps), max(steps)
+
+    def x(step: float) -> float:
+        return round(LEFT + (step - first) / max(last - first, 1) * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(value: float) -> float:
+        return round(TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+
+    return Chart(
+        WIDTH,
+        HEIGHT,
+        raw=_path([(x(step), y(value)) for step, value in losses]),
+        smooth=_path([(x(step), y(value)) for step, value in zip(steps, _smooth(values), strict=True)]),
+        points=[(x(step), y(value), f"step {step}: {value:.4f}") for step, value in losses],
+        x_ticks=[Tick(x(step), f"{step:g}") for step in _round_numbers(first, last)],
+        y_ticks=[Tick(y(value), f"{value:.3g}") for value in _round_numbers(low, high)],
+        last=_smooth(values)[-1],
+    )
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """A centred mean over a tenth of the values."""
+    reach = max(1, len(values) // 10)
+    parts = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(part) / len(part) for part in parts]
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x} {y}" for x, y in points)
+
+
+def _round_numbers(low: float, high: float, count: int = 5) -> list[float]:
+    """Some `count` numbers of 1, 2 or 5 times a power of ten between two."""
+    rough = (high - low) / count or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
