@@ -108,14 +108,15 @@ def intervals(
         return dict.fromkeys(measures)
     found = {}
     for name, measure in measures.items():
-        result = bootstrap(
-            groups,
-            lambda *drawn, measure=measure: measure(np.concatenate(drawn)),
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            vectorized=False,
-            rng=np.random.default_rng(seed),
-        )
+        with np.errstate(invalid="ignore"):  # an infinite KL has no standard error, which nobody asked for
+            result = bootstrap(
+                groups,
+                lambda *drawn, measure=measure: measure(np.concatenate(drawn)),
+                n_resamples=RESAMPLES,
+                confidence_level=CONFIDENCE,
+                method="percentile",
+                vectorized=False,
+                rng=np.random.default_rng(seed),
+            )
         found[name] = (float(result.confidence_interval.low), float(result.confidence_interval.high))
     return found

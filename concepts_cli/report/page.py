@@ -370,7 +370,7 @@ class Page:
         ]
 
     def _confusion(self, one: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
-        """Classes, and a row a concept, the classes that concepts are matched to first: the diagonal is what is right."""
+        """Classes, and a row a concept; the classes that concepts are matched to come first, on the diagonal."""
         concepts = one["concepts"]
         if "classes" not in one:
             return [], []

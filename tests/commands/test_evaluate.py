@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import adjusted_rand_score
+from typer.testing import CliRunner
 
-from concepts_cli.commands import evaluate as module
-from concepts_cli.commands.evaluate import evaluate
+from concepts_cli import evaluation as module
+from concepts_cli.cli import app
+from concepts_cli.commands.evaluate import evaluate, evaluate_runs
 from concepts_cli.data.images import open_image
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
@@ -20,17 +23,22 @@ COLOURS = {"cat": 0, "dog": 1, "fox": 2}  # a class is a channel
 
 
 class ColourScorer:
-    """An image's score for a class is its channel's mean in [0, 1]."""
+    """An image's score for a class is its channel's mean in [0, 1]; its features are the three means."""
+
+    caveat = None
 
     def __init__(self, name, threshold, smoothing):
         self.name, self.threshold, self.smoothing = name, threshold, smoothing
 
-    def score(self, paths, class_names):
-        means = np.array([np.asarray(open_image(path)).mean(axis=(0, 1)) / 255 for path in paths])
-        return means[:, [COLOURS[name] for name in class_names]]
+    def features(self, paths):
+        return np.array([np.asarray(open_image(path)).mean(axis=(0, 1)) / 255 for path in paths])
 
-    def find_labels(self, class_names):
-        pass
+    def score(self, features, class_names):
+        return features[:, [COLOURS[name] for name in class_names]]
+
+    def check(self, names):
+        if strange := [name for name in names if name not in COLOURS]:
+            raise UcdError(f"no colour for {strange[0]}")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +76,8 @@ def test_the_papers_numbers_and_the_match(tiny_run, samples):
         "share": pytest.approx(2 / 3),
         "matched_class": "cat",
         "counts": {"cat": 2, "dog": 1},
+        "diversity": pytest.approx(1 - (0.6 + 0.1) / 0.37**0.5 / 3, abs=0.01),
+        "clip_score": pytest.approx(100 * (0.9 + 0.6 + 0) / 3, abs=0.2),
     }
     assert clip["concepts"]["t2"]["matched_class"] == "dog"
 
@@ -128,12 +138,25 @@ def test_a_damaged_evaluation_json_is_replaced(tiny_run, samples):
 
 
 def test_in_a_pipe_the_tables_are_tab_separated(tiny_run, samples, capsys):
+    (samples / "t2" / "more.png").write_bytes((samples / "t1" / "00002.png").read_bytes())
     evaluate(tiny_run, metrics=["clip", "assignment"], samples=samples, device="cpu", out=Output())
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["metric", "accuracy", "KL", "matched", "ARI", "NMI", "scorer"]
-    assert lines[1] == ["clip", "75.0%", "0.0000", "75.0%", "", "", "CLIP ≥ 0.3"]
-    assert lines[2][0] == "assignment" and lines[2][-1] == "weights"
-    assert ["t1", "clip", "3", "cat", "66.7%", "cat"] in lines
+    assert lines[0] == ["measure", "clip", "assignment"]
+    table = {line[0]: line[1:] for line in lines}
+    assert table["accuracy"] == ["60.0% 20.0–100.0", ""] and table["KL"][0].startswith("0.0204 ")
+    assert table["matched accuracy"][0].startswith("80.0% ") and table["images"] == ["5", "6"]
+    assert table["by"] == ["CLIP", "weights"] and table["threshold"] == ["0.3", ""]
+    assert table["t1"][0] == "cat 66.7%" and table["t2"][0] == "dog 100.0%"
+
+
+def test_no_word_is_broken_at_60_columns(tiny_run, samples, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("concepts_cli.output._is_terminal", lambda stream: True)
+    evaluate(tiny_run, metrics=["clip", "resnet", "assignment"], samples=samples, device="cpu", out=Output(quiet=True))
+    printed = capsys.readouterr().out
+    words = set(printed.split())
+    assert {"measure", "assignment", "accuracy", "reversed", "threshold", "diversity", "concept"} <= words
+    assert max(map(len, printed.splitlines())) <= 60
 
 
 @pytest.mark.parametrize("value, expected", [(None, 0.75), (0.5, 0.5), (0.0, 1.0)])
@@ -185,3 +208,128 @@ def test_samples_elsewhere_must_be_there_and_be_images(tiny_run, tmp_path, sampl
     (samples / "t1" / "broken.png").write_bytes(b"")
     with pytest.raises(UcdError, match=r"not a readable image: .*broken\.png"):
         evaluate(tiny_run, samples=samples, device="cpu", out=OUT)
+
+
+def test_the_numbers_beyond_the_papers(tiny_run, samples):
+    clip = evaluate(tiny_run, metrics=["clip"], samples=samples, device="cpu", out=OUT)["metrics"]["clip"]
+    assert clip["confusion"] == [[2, 1], [0, 1]] and clip["purity"] == 0.75
+    assert clip["kl_reverse"] == pytest.approx(0, abs=1e-9)
+    assert clip["clip_score"] == pytest.approx(100 * (0.9 + 0.6 + 0 + 0.4) / 4, abs=0.2)
+    assert clip["intervals"] == dict.fromkeys(
+        ["accuracy", "kl", "kl_reverse", "matched_accuracy", "purity", "clip_score"]
+    )
+    paint(samples / "more", {"t2": [(0, 0.5, 0)]})  # with one sample of t2 there is nothing to draw from
+    (samples / "more" / "t2" / "00000.png").rename(samples / "t2" / "00001.png")
+    again = evaluate(tiny_run, metrics=["clip"], samples=samples, device="cpu", out=OUT)["metrics"]["clip"]
+    low, high = again["intervals"]["accuracy"]
+    assert low < again["accuracy"] == 0.8 < high == 1
+
+
+def test_folders_are_labels_when_the_recipe_names_none(tiny_run):
+    for n, image in enumerate(tiny_run.images):
+        folder = "cats" if n < 3 else "dogs"
+        tiny_run.images[n] = replace(image, path=image.path.replace("/images/", f"/images/{folder}/"))
+    tiny_run.weights = torch.tensor([[2.0, 1], [2, 1], [1, 2], [1, 2], [1, 2], [1, 2]])
+    found = evaluate(without(tiny_run, labels=None), metrics=["assignment"], device="cpu", out=OUT)["metrics"][
+        "assignment"
+    ]
+    assert found["classes"] == ["cats", "dogs"] and found["matched_accuracy"] == pytest.approx(5 / 6)
+    assert found["ari"] == pytest.approx(adjusted_rand_score([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]))
+    assert found["confusion"] == [[2, 0], [1, 3]]
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """Four reddish and four greenish pictures, in a folder each."""
+    strong = [0.9, 0.8, 0.7, 0.6]
+    return paint(tmp_path / "held", {"cat": [(s, 0.1, 0) for s in strong], "dog": [(0.1, s, 0) for s in strong]})
+
+
+def test_classification_of_held_out_images(tiny_run, held_out):
+    options = {"metrics": ["classification"], "held_out": [held_out], "device": "cpu", "out": OUT}
+    found = evaluate(tiny_run, **options)["metrics"]["classification"]
+    assert found["images"] == 8 and found["classes"] == ["cat", "dog"] and found["folds"] == 4
+    assert {name: one["dimensions"] for name, one in found["features"].items()} == {
+        "weights": 2,
+        "pixels": 3 * 64 * 64,
+        "clip": 3,
+    }
+    assert found["features"]["pixels"]["logistic"] == found["features"]["clip"]["kmeans"] == 1
+    assert 0.5 <= found["features"]["weights"]["kmeans"] <= 1
+    assert evaluate(tiny_run, **options)["metrics"]["classification"] == found
+
+
+def test_held_out_images_named_by_the_recipe(tiny_run, held_out, tmp_path):
+    labels = {path.relative_to(held_out).as_posix(): ["night", path.parent.name] for path in held_out.rglob("*.png")}
+    (tmp_path / "held.json").write_text(json.dumps(labels))
+    run = without(tiny_run, held_out=(str(held_out),), held_out_labels=str(tmp_path / "held.json"))
+    found = evaluate(run, metrics=["classification"], device="cpu", out=OUT)["metrics"]["classification"]
+    assert found["classes"] == ["cat", "dog"]  # the class names say which label counts
+
+
+def test_held_out_images_must_be_there_and_labelled(tiny_run, held_out):
+    for places, problem in [
+        ([], "no labelled images"),
+        (["gone"], "no such folder or image: gone"),
+        ([held_out / "cat"], "have no labels"),
+    ]:
+        with pytest.raises(UcdError, match=problem):
+            evaluate(tiny_run, metrics=["classification"], held_out=places, device="cpu", out=OUT)
+
+
+@pytest.fixture
+def words(tiny_run, tmp_path):
+    (tmp_path / "words.txt").write_text("cat\ndog\nfox\n")
+    return without(tiny_run, words=str(tmp_path / "words.txt"))
+
+
+def test_naming(words, samples):
+    (samples / "t2" / "00001.png").write_bytes((samples / "t2" / "00000.png").read_bytes())
+    words.weights = torch.tensor([[1.0, 0.0]] * 6)
+    found = evaluate(words, metrics=["naming"], samples=samples, device="cpu", out=OUT)["metrics"]["naming"]
+    first, second = found["concepts"]["t1"], found["concepts"]["t2"]
+    assert (first["name"], first["seen"][0]["share"]) == ("cat", pytest.approx(2 / 3)) and not first["dead"]
+    assert (second["name"], second["seen"][0]["share"]) == ("dog", 1) and second["dead"]
+    assert (first["training_images"], second["training_images"]) == (6, 0)
+    assert found["advice"] == "t2 explains no training image: try concepts.count=1"
+    table = words.load_model("cpu").token_table
+    similarities = torch.cosine_similarity(words.embeddings[:1], table)
+    best = first["neighbours"][0]
+    assert similarities.max() >= best["similarity"] > similarities.median()
+    (index,) = words.load_model("cpu").tokenizer(best["word"], add_special_tokens=False).input_ids
+    assert best["similarity"] == pytest.approx(similarities[index].item(), abs=1e-5)
+
+
+def test_naming_needs_samples_of_every_concept(words, samples):
+    (samples / "t2").rename(samples / "other")
+    with pytest.raises(UcdError, match="samples of every concept"):
+        evaluate(words, metrics=["naming"], samples=samples, device="cpu", out=OUT)
+
+
+def test_all_leaves_out_what_cannot_be(words, samples, capsys):
+    result = evaluate(words, metrics=["all"], samples=samples, device="cpu", out=Output(json=True))
+    assert list(result["metrics"]) == ["clip", "resnet", "assignment", "naming"]
+    assert "without classification: no labelled images" in capsys.readouterr().err
+    json.dumps(result, allow_nan=False)
+
+
+def test_several_runs_have_a_spread(tiny_run, tmp_path, samples, capsys):
+    other = Run(tmp_path / "other")
+    other.begin(tiny_run.recipe, tiny_run.images)
+    weights = torch.tensor([[2.0, 1], [2, 1], [1, 2], [1, 2], [1, 2], [1, 2]])
+    tiny_run.weights = weights.flip(0).roll(1, 1)  # as many right
+    other.save_concepts(tiny_run.tokens, tiny_run.embeddings, torch.eye(2)[[0, 0, 0, 1, 1, 1]])
+    found = evaluate_runs([tiny_run, other], metrics=["assignment"], device="cpu", out=Output(quiet=True))
+    spread = found["spread"]["assignment"]["matched_accuracy"]
+    assert spread["values"] == [pytest.approx(5 / 6), 1]
+    assert spread["mean"] == pytest.approx(11 / 12) and spread["std"] == pytest.approx(np.std(spread["values"], ddof=1))
+    assert (other.path / "evaluation.json").is_file() and len(found["runs"]) == 2
+    assert "assignment\tmatched accuracy\t91.7% ± 11.8" in capsys.readouterr().out.splitlines()
+
+
+def test_json_of_the_command_is_one_document(tiny_run, samples):
+    result = CliRunner().invoke(
+        app, ["evaluate", "-m", "clip", "-m", "assignment", "--samples", str(samples), "--json", "--device", "cpu"]
+    )
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)["metrics"]) == {"clip", "assignment"}

@@ -1,14 +1,12 @@
 """Weights against hidden classes: scikit-learn and an exhaustive search are the oracles."""
 
-import json
 from itertools import permutations
 
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from concepts_cli.errors import UcdError
-from concepts_cli.metrics.assignment import assign, read_labels
+from concepts_cli.metrics.assignment import assign
 
 
 def test_a_permutation_of_the_classes_is_perfect():
@@ -39,35 +37,3 @@ def test_an_image_of_several_classes_is_right_with_any_of_them():
     assert result.matched_accuracy == 0.75
     assert result.ari is None and result.nmi is None
     assert result.sizes.tolist() == [1, 3]
-
-
-@pytest.fixture
-def labels_file(tmp_path):
-    path = tmp_path / "labels.json"
-    path.write_text(json.dumps({"1.png": ["cat"], "b/1.png": ["dog"], "2.png": ["dog", "cat"]}))
-    return path
-
-
-def test_labels_are_found_by_name_and_by_folder_where_that_says_more(labels_file):
-    assert read_labels(labels_file, ["/x/a/1.png", "/x/b/1.png", "2.png"]) == [["cat"], ["dog"], ["dog", "cat"]]
-
-
-def test_images_left_out_are_named(labels_file):
-    with pytest.raises(UcdError, match=r"2 of 3 training images: 7\.png, 8\.png"):
-        read_labels(labels_file, ["1.png", "7.png", "8.png"])
-
-
-@pytest.mark.parametrize(
-    "text, problem",
-    [("{", "not JSON"), ("[]", "no labels"), ('{"1.png": "cat"}', "no list"), ('{"1.png": []}', "no list")],
-)
-def test_labels_of_another_form_are_refused(tmp_path, text, problem):
-    path = tmp_path / "labels.json"
-    path.write_text(text)
-    with pytest.raises(UcdError, match=problem):
-        read_labels(path, ["1.png"])
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UcdError, match=r"labels can't be read: .*gone\.json"):
-        read_labels(tmp_path / "gone.json", [])

@@ -39,9 +39,16 @@ def plain_similarity(scorer, path, caption):
 
 def test_a_folder_of_open_clips_is_scored_with_the_published_caption(pictures, tmp_path):
     scorer = load_clip(str(save_clip(tmp_path / "clip")), "", CPU)
-    scores = scorer.score(pictures, ["zebra", "ice bear"])
+    scores = scorer.score(scorer.features(pictures), ["zebra", "ice bear"])
     assert scores.shape == (5, 2) and scorer.threshold == 0.3
     assert np.abs(scores).max() <= 1
+    scorer.check(["anything at all"])
+    many = [f"thing {n}" for n in range(150)]  # more captions than fit a batch
+    np.testing.assert_allclose(
+        scorer.score(scorer.features(pictures), many)[:, 140],
+        scorer.score(scorer.features(pictures), ["thing 140"])[:, 0],
+        atol=1e-5,
+    )
     assert scores[3, 1] == pytest.approx(plain_similarity(scorer, pictures[3], "a photo of ice bear"), abs=1e-5)
 
 
@@ -49,12 +56,13 @@ def test_the_built_in_clip_has_its_own_words_and_threshold(pictures, tmp_path):
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     save_clip(tmp_path / "clip", vocabulary=len(tokenizer), length=16, threshold=0.62)
-    scorer = load_built_in_clip(["panda", "teddy bear"], CPU, tmp_path)
-    scores = scorer.score(pictures, ["panda", "teddy bear"])
+    scorer = load_built_in_clip(CPU, tmp_path)
+    scorer.check(["panda", "teddy bear"])
+    scores = scorer.score(scorer.features(pictures), ["panda", "teddy bear"])
     assert (scorer.name, scorer.threshold) == ("built-in CLIP", 0.62)
     assert scores[0, 1] == pytest.approx(plain_similarity(scorer, pictures[0], "a photo of teddy bear"), abs=1e-5)
     with pytest.raises(UcdError, match=r"never saw giraffe, koalla$") as caught:
-        load_built_in_clip(["panda", "giraffe", "koalla"], CPU, tmp_path)
+        scorer.check(["panda", "giraffe", "koalla"])
     assert "koala" in caught.value.hint
 
 

@@ -72,7 +72,7 @@ def test_only_the_target_classes_are_scored(pictures, monkeypatch):
     create_model = timm.create_model
     monkeypatch.setattr(timm, "create_model", random_model)
     scorer = load_resnet("resnet50.tv_in1k", CPU)
-    scores = scorer.score(pictures, ["zebra", "geyser"])
+    scores = scorer.score(scorer.features(pictures), ["zebra", "geyser"])
     assert (scorer.name, scorer.threshold, scores.shape) == ("resnet50.tv_in1k", 10.0, (5, 2))
     image = scorer.transform(Image.open(pictures[4]))[None]
     torch.testing.assert_close(torch.tensor(scores[4]), scorer.model(image)[0, [340, 974]].detach())
@@ -89,7 +89,7 @@ def test_the_built_in_resnet_comes_from_its_folder(pictures, tmp_path):
     config |= {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3}
     (folder / "config.json").write_text(json.dumps(config))
     scorer = load_built_in_resnet(CPU, tmp_path)
-    scores = scorer.score(pictures, ["Polar bear", "cat"])
+    scores = scorer.score(scorer.features(pictures), ["Polar bear", "cat"])
     assert (scorer.name, scorer.threshold, scores.shape) == ("built-in ResNet", 1.5, (5, 2))
     expected = model.float()(scorer.transform(Image.open(pictures[0]))[None])[0, [2, 0]]
     torch.testing.assert_close(torch.tensor(scores[0]), expected.detach())

@@ -4,9 +4,21 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import entropy
+from scipy.spatial.distance import pdist
+from scipy.stats import beta, entropy
 
-from concepts_cli.metrics.scores import accuracy, class_counts, kl_from_uniform, match_one_to_one, matched_accuracy
+from concepts_cli.metrics.scores import (
+    accuracy,
+    class_counts,
+    clip_score,
+    diversity,
+    intervals,
+    kl_from_uniform,
+    kl_to_uniform,
+    match_one_to_one,
+    matched_accuracy,
+    purity,
+)
 
 
 def one_hot(classes, count, high=1.0):
@@ -56,3 +68,48 @@ def test_class_counts_are_a_confusion_matrix():
     scores = one_hot(np.array([0, 0, 2, 1]), 3)
     counts = class_counts(scores, np.array([0, 0, 0, 2]), 3)
     assert counts.tolist() == [[2, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1e-8])
+def test_the_other_direction_is_scipys_too(smoothing):
+    scores = np.random.default_rng(1).normal(size=(50, 4)) + np.array([2.0, 0.5, 0, -9])
+    counts = np.bincount(scores.argmax(axis=1), minlength=4) + smoothing
+    assert kl_to_uniform(scores, smoothing) == pytest.approx(entropy(counts, np.full(4, 0.25)), abs=1e-12)
+    assert counts[3] < 1 and math.isfinite(kl_to_uniform(scores))
+
+
+def test_purity_lets_concepts_share_a_class():
+    assert purity(np.array([[6, 2], [5, 3]])) == 11 / 16
+    assert matched_accuracy(np.array([[6, 2], [5, 3]])) == 9 / 16
+
+
+def test_clip_score_counts_nothing_below_zero():
+    assert clip_score(np.array([0.3, -0.5, 0.2])) == pytest.approx(100 * 0.5 / 3)
+
+
+def test_diversity_is_the_mean_cosine_distance_of_pairs():
+    features = np.random.default_rng(0).normal(size=(12, 7))
+    assert diversity(features) == pytest.approx(pdist(features, "cosine").mean())
+    assert diversity(np.ones((3, 5))) == pytest.approx(0)
+    assert diversity(features[:1]) is None
+
+
+def test_intervals_of_a_share_are_about_the_exact_ones():
+    right = np.arange(200) < 150
+    low, high = intervals({"share": lambda drawn: right[drawn].mean()}, [np.arange(200)])["share"]
+    exact = beta.ppf([0.025, 0.975], [150, 151], [51, 50])  # Clopper and Pearson, 1934
+    assert (low, high) == (pytest.approx(exact[0], abs=0.02), pytest.approx(exact[1], abs=0.02))
+
+
+def test_intervals_draw_as_many_of_each_group_as_there_are():
+    owners = np.repeat([0, 1, 2], [4, 10, 6])
+    groups = [(owners == k).nonzero()[0] for k in range(3)]
+    seen = []
+
+    def measure(drawn):
+        seen.append(np.bincount(owners[drawn], minlength=3).tolist())
+        return 0.5
+
+    assert intervals({"a": measure}, groups)["a"] == (0.5, 0.5)
+    assert len(seen) > 900 and all(counts == [4, 10, 6] for counts in seen)
+    assert intervals({"a": measure}, [np.arange(1), np.arange(4)]) == {"a": None}

@@ -1,0 +1,78 @@
+"""`ucd encode`: what it prints and writes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from concepts_cli.cli import app
+from concepts_cli.commands.encode import encode
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+
+OUT = Output(quiet=True)
+
+
+def test_a_row_an_image(tiny_run, image_folder, capsys):
+    document = encode(tiny_run, [image_folder], steps=2, device="cpu", out=Output(quiet=True))
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["image", "t1", "t2"] and len(lines) == 7
+    first = document["images"][0]
+    assert lines[1] == [first["path"], *(f"{weight:.3f}" for weight in first["weights"].values())]
+    assert first["strongest"] == max(first["weights"], key=first["weights"].get)
+    assert document["concepts"] == ["t1", "t2"] and document["steps"] == 2
+
+
+def test_many_concepts_are_told_by_the_strongest(tiny_run, image_folder, capsys, monkeypatch):
+    monkeypatch.setattr("concepts_cli.commands.encode.COLUMNS", 1)
+    document = encode(tiny_run, [image_folder / "0.png"], steps=1, device="cpu", out=Output(quiet=True))
+    _, row = capsys.readouterr().out.splitlines()
+    weights = document["images"][0]["weights"]
+    ranked = sorted(weights, key=weights.get, reverse=True)
+    assert row.split("\t")[1] == ", ".join(f"{name} {weights[name]:.3f}" for name in ranked)
+
+
+def test_every_format_holds_the_same(tiny_run, image_folder, tmp_path):
+    images, options = [image_folder / "1.png", image_folder / "4.png"], {"steps": 2, "device": "cpu", "out": OUT}
+    document = encode(tiny_run, images, output=tmp_path / "w.json", **options)
+    encode(tiny_run, images, output=tmp_path / "w.csv", **options)
+    encode(tiny_run, images, output=tmp_path / "w.safetensors", **options)
+    wanted = np.array([list(one["weights"].values()) for one in document["images"]])
+    assert json.loads((tmp_path / "w.json").read_text()) == document
+    with (tmp_path / "w.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [[float(row["t1"]), float(row["t2"])] for row in rows] == wanted.tolist()
+    assert [row["path"] for row in rows] == [str(path) for path in images]
+    with safe_open(tmp_path / "w.safetensors", "np") as file:
+        np.testing.assert_allclose(file.get_tensor("weights"), wanted, rtol=1e-6)
+        assert json.loads(file.metadata()["paths"]) == [str(path) for path in images]
+
+
+def test_mistakes_are_told_before_the_work(tiny_run, image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(tiny_run), "load_model", lambda *_: pytest.fail("loaded the model"))
+    (tmp_path / "there.csv").write_text("mine")
+    (tmp_path / "none").mkdir()
+    (image_folder / "broken.png").write_text("no image")
+    for images, output, problem in [
+        (["0.png"], "w.txt", "unknown format"),
+        (["0.png"], "there.csv", "there already"),
+        (["0.png"], "there.csv/w.csv", "is no folder"),
+        (["gone.png"], None, "no such folder or image"),
+        (["broken.png"], None, "not readable as an image: .*broken"),
+        ([tmp_path / "none"], None, "no images in"),
+    ]:
+        with pytest.raises(UcdError, match=problem):
+            encode(tiny_run, [image_folder / one for one in images], output=output and tmp_path / output, out=OUT)
+    assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+def test_from_the_command_line(tiny_run, image_folder):
+    result = CliRunner().invoke(app, ["encode", str(image_folder), "--steps", "1", "--json", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)["images"]) == 6
+    assert CliRunner().invoke(app, ["encode"]).exit_code == 2
+    missing = CliRunner().invoke(app, ["encode", "nowhere.png", "--device", "cpu"])
+    assert missing.exit_code == 2 and "nowhere.png" in missing.stderr and "data.images" not in missing.stderr
