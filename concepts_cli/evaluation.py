@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -171,17 +171,22 @@ class Evaluation:
         scores = scorer.score(features, names)  # (N, C)
         owners, smoothing = samples.owners, scorer.smoothing
 
-        def counts(drawn: np.ndarray) -> np.ndarray:
+        def counts(drawn: np.ndarray) -> np.ndarray:  # (K, C)
             return arithmetic.class_counts(scores[drawn], owners[drawn], len(samples.concepts))
 
-        counted = counts(np.arange(len(scores)))
-        measures: dict[str, Callable[[np.ndarray], float]] = {
-            "accuracy": lambda drawn: arithmetic.accuracy(scores[drawn], threshold),
-            "kl": lambda drawn: arithmetic.kl_from_uniform(scores[drawn], smoothing),
-            "kl_reverse": lambda drawn: arithmetic.kl_to_uniform(scores[drawn], smoothing),
-            "matched_accuracy": lambda drawn: arithmetic.matched_accuracy(counts(drawn)),
-            "purity": lambda drawn: arithmetic.purity(counts(drawn)),
-        }
+        def measure(drawn: np.ndarray) -> dict[str, float]:
+            counted = counts(drawn)
+            found = {
+                "accuracy": arithmetic.accuracy(scores[drawn], threshold),
+                "kl": arithmetic.kl_from_uniform(scores[drawn], smoothing),
+                "kl_reverse": arithmetic.kl_to_uniform(scores[drawn], smoothing),
+                "matched_accuracy": arithmetic.matched_accuracy(counted),
+                "purity": arithmetic.purity(counted),
+            }
+            return found if own is None else found | {"clip_score": arithmetic.clip_score(own[drawn])}
+
+        whole, own = np.arange(len(scores)), None
+        counted = counts(whole)
         concepts = _concepts(samples.concepts, names, counted, counted.sum(axis=1))
         spreads = [arithmetic.diversity(features[owners == k]) for k in range(len(concepts))]
         for one, spread in zip(concepts.values(), spreads, strict=True):
@@ -189,18 +194,16 @@ class Evaluation:
         if metric == "clip":  # against the caption of the class that each concept stands for
             shown = [one["matched_class"] or one["best_class"] for one in concepts.values()]
             own = scores[np.arange(len(scores)), [names.index(shown[k]) for k in owners]]
-            measures["clip_score"] = lambda drawn: arithmetic.clip_score(own[drawn])
             for k, one in enumerate(concepts.values()):
                 one["clip_score"] = arithmetic.clip_score(own[owners == k])
-        whole = np.arange(len(scores))
         known = [spread for spread in spreads if spread is not None]
         return {
             "scorer": scorer.name,
             "caveat": scorer.caveat,
             "threshold": threshold,
-            **{name: measure(whole) for name, measure in measures.items()},
+            **measure(whole),
             "diversity": float(np.mean(known)) if known else None,
-            "intervals": arithmetic.intervals(measures, [(owners == k).nonzero()[0] for k in range(len(concepts))]),
+            "intervals": arithmetic.intervals(measure, [(owners == k).nonzero()[0] for k in range(len(concepts))]),
             "samples": samples.folder,
             "images": len(samples.paths),
             "classes": names,
@@ -213,16 +216,17 @@ class Evaluation:
         weights, labels = self.run.weights.float().numpy(), self.labels
         result = assign(weights, labels)
 
-        def agreement(name: str) -> Callable[[np.ndarray], float]:
-            return lambda drawn: getattr(assign(weights[drawn], [labels[i] for i in drawn]), name)
+        def agreement(drawn: np.ndarray) -> dict[str, float]:
+            one = assign(weights[drawn], [labels[i] for i in drawn])
+            found = {"matched_accuracy": one.matched_accuracy, "ari": one.ari, "nmi": one.nmi}
+            return {name: value for name, value in found.items() if getattr(result, name) is not None}
 
-        exist = [name for name in ("matched_accuracy", "ari", "nmi") if getattr(result, name) is not None]
         return {
             "scorer": "weights",
             "matched_accuracy": result.matched_accuracy,
             "ari": result.ari,
             "nmi": result.nmi,
-            "intervals": arithmetic.intervals({name: agreement(name) for name in exist}, [np.arange(len(labels))]),
+            "intervals": arithmetic.intervals(agreement, [np.arange(len(labels))]),
             "images": len(labels),
             "classes": result.classes,
             "confusion": result.counts,
@@ -241,10 +245,13 @@ class Evaluation:
         for name, features in {"weights": weights, "pixels": pixels, "clip": self.clip.features(paths)}.items():
             result = classify(features, labels)
             right = {"kmeans": result.kmeans, "logistic": result.logistic}
-            measures = {by: (lambda drawn, of=of: float(of[drawn].mean())) for by, of in right.items()}
-            found[name] = {by: float(of.mean()) for by, of in right.items()}
-            found[name]["dimensions"] = features.shape[1]
-            found[name]["intervals"] = arithmetic.intervals(measures, [np.arange(len(labels))])
+
+            def shares(drawn: np.ndarray, right: dict[str, np.ndarray] = right) -> dict[str, float]:
+                return {by: float(of[drawn].mean()) for by, of in right.items()}
+
+            everyone = np.arange(len(labels))
+            spans = arithmetic.intervals(shares, [everyone])
+            found[name] = {**shares(everyone), "dimensions": features.shape[1], "intervals": spans}
         strongest = assign(weights, [[label] for label in labels])
         return {
             "scorer": "scikit-learn",

@@ -83,7 +83,7 @@ def _shows(one: dict[str, Any] | None) -> str:
 def _classification(found: dict[str, Any]) -> Table:
     rows = []
     for name, one in found["features"].items():
-        cells = [figure(by, one[by]) + interval(by, one["intervals"][by]) for by in ("kmeans", "logistic")]
+        cells = [figure(by, one[by]) + interval(by, one["intervals"].get(by)) for by in ("kmeans", "logistic")]
         rows.append([name, str(one["dimensions"]), *cells])
     title = f"Classification of {found['images']} held-out images, with 95% intervals"
     return title, ["features", "size", "k-means", "logistic regression"], rows

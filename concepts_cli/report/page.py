@@ -64,6 +64,16 @@ class Bar:
     high: float | None = None
 
 
+@dataclass(frozen=True)
+class Named:
+    """A guess at what a concept is, what is wrong with it, and words with their similarities."""
+
+    guess: str
+    wrong: list[str]
+    seen: list[tuple[str, str]]
+    neighbours: list[tuple[str, str]]
+
+
 @dataclass
 class Page:
     """A run as the template wants it."""
@@ -224,7 +234,7 @@ class Page:
         found = []
         for k, (token, name) in enumerate(zip(self.run.tokens, self.names, strict=True)):
             strongest = (-self.weights[:, k]).argsort(kind="stable")[:STRONGEST]
-            naming = self.metrics.get("naming", {}).get("concepts", {}).get(name, {})
+            naming = self.metrics.get("naming", {}).get("concepts", {}).get(name)
             prompt = default_prompt(self.recipe.concepts.property, token)
             found.append(
                 {
@@ -232,8 +242,7 @@ class Page:
                     "hue": self.hues[k],
                     "prompt": prompt,
                     "owned": int((owners == k).sum()),
-                    "guess": naming.get("name"),
-                    "naming": naming,
+                    "named": _named(naming) if naming else None,
                     "samples": [self._shown(path) for path in samples.get(name, [])[:SAMPLES]],
                     "strongest": [self._strong(int(i), k) for i in strongest],
                     "heat_maps": [self._shown(path, 2 * SIDE) for path in self.heat_maps.get(name, [])[:HEAT_MAPS]],
@@ -307,11 +316,17 @@ class Page:
             document = json.loads((self.run.path / "evaluation.json").read_text(encoding="utf-8"))
             metrics = {str(name): dict(one) for name, one in document["metrics"].items()}
             for name, one in metrics.items():
-                if name != "naming":  # whatever is missing in them is missed here
-                    self._notes(name, one), self._bars(name, one), self._confusion(one)
+                if name == "naming":  # whatever is missing in them is missed here
+                    _ = str(one["advice"]), [_named(found) for found in one["concepts"].values()]
+                else:
+                    _ = self._notes(name, one), self._bars(name, one), self._confusion(one)
             return metrics
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
+
+    @property
+    def advice(self) -> str | None:
+        return self.metrics.get("naming", {}).get("advice")
 
     @cached_property
     def figures(self) -> list[dict[str, Any]]:
@@ -383,6 +398,15 @@ class Page:
             hue = self.hues[self.names.index(name)] if name in self.names else None
             rows.append((name, hue, [Cell(str(count), _strength(count, most)) for count in counts]))
         return classes, rows
+
+
+def _named(one: dict[str, Any]) -> Named:
+    wrong = ["dead"] * bool(one["dead"]) + ["mixed"] * bool(one["mixed"])
+    seen, neighbours = (
+        [(str(word["word"]), f"{word['similarity']:.2f}") for word in words[:3]]
+        for words in (one["seen"], one["neighbours"])
+    )
+    return Named(str(one["name"]), wrong + [f"same as {other}" for other in one["same_as"]], seen, neighbours)
 
 
 def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float | None] | None) -> Bar:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
-from scipy.stats import beta, entropy
+from scipy.stats import beta, bootstrap, entropy
 
 from concepts_cli.metrics.scores import (
     accuracy,
@@ -94,11 +94,13 @@ def test_diversity_is_the_mean_cosine_distance_of_pairs():
     assert diversity(features[:1]) is None
 
 
-def test_intervals_of_a_share_are_about_the_exact_ones():
+def test_intervals_are_about_the_exact_and_scipys():
     right = np.arange(200) < 150
-    low, high = intervals({"share": lambda drawn: right[drawn].mean()}, [np.arange(200)])["share"]
+    low, high = intervals(lambda drawn: {"share": right[drawn].mean()}, [np.arange(200)])["share"]
     exact = beta.ppf([0.025, 0.975], [150, 151], [51, 50])  # Clopper and Pearson, 1934
     assert (low, high) == (pytest.approx(exact[0], abs=0.02), pytest.approx(exact[1], abs=0.02))
+    theirs = bootstrap((right,), np.mean, n_resamples=5000, method="percentile").confidence_interval
+    assert (low, high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
 
 
 def test_intervals_draw_as_many_of_each_group_as_there_are():
@@ -108,8 +110,8 @@ def test_intervals_draw_as_many_of_each_group_as_there_are():
 
     def measure(drawn):
         seen.append(np.bincount(owners[drawn], minlength=3).tolist())
-        return 0.5
+        return {"a": 0.5, "b": math.inf if len(seen) % 2 else 1.0}
 
-    assert intervals({"a": measure}, groups)["a"] == (0.5, 0.5)
+    assert intervals(measure, groups) == {"a": (0.5, 0.5), "b": (1.0, math.inf)}
     assert len(seen) > 900 and all(counts == [4, 10, 6] for counts in seen)
-    assert intervals({"a": measure}, [np.arange(1), np.arange(4)]) == {"a": None}
+    assert intervals(measure, [np.arange(1), np.arange(4)]) == {}

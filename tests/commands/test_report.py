@@ -1,0 +1,207 @@
+"""`ucd report`: one file that needs no other, true to the run, and safe whatever the run is called."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from concepts_cli.cli import app
+from concepts_cli.commands.report import report
+from concepts_cli.errors import UcdError
+from concepts_cli.report.chart import loss_chart, read_losses
+from concepts_cli.report.page import Page
+from concepts_cli.run_dir import Run, write_png
+
+HOSTILE = "<img src=x onerror=alert(1)>&\"'</style><script>alert(2)</script>"
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.words, self._inside = [], [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(run) -> str:
+    return report(run).read_text(encoding="utf-8")
+
+
+def paint(run, folder, count=2, prompt="a photo of a <t1>", size=(32, 32)):
+    for n in range(count):
+        image = Image.new("RGB", size, (40 * n, 90, 120))
+        write_png(run.path / folder / f"{n:05d}.png", image, {"prompt": prompt, "seed": n, "steps": "2"})
+
+
+def test_a_bare_run_shows_the_commands_for_what_is_missing(tiny_run):
+    text = Elements(page_of(tiny_run)).text
+    run = tiny_run.path
+    for command in (
+        f"ucd sample --concept t1 --run {run}",
+        f"ucd visualize --concept t2 --run {run}",
+        f"ucd compose t1 t2 --run {run}",
+        f"ucd evaluate --metric classification --run {run}",
+        f"ucd train {run}/recipe.yaml --output {run}-again",
+    ):
+        assert command in text, command
+    assert "2 concepts in 6 unlabelled images" in text and "3 steps" in text.replace("steps 3", "3 steps")
+
+
+def test_nothing_comes_from_outside(tiny_run):
+    paint(tiny_run, "samples/t1")
+    page = page_of(tiny_run)
+    elements = Elements(page)
+    assert not re.search(r"(src|href|action)\s*=\s*[\"']?(https?:|//|file:)", page) and "@import" not in page
+    assert set(re.findall(r"url\(\"?([a-z]+):", page)) == {"data"}
+    assert [one for tag in ("script", "img", "iframe", "object") for one in elements.of(tag) if "src" in one] == []
+    assert {one["rel"]: one["href"] for one in elements.of("link")} == {"icon": "data:,"}
+    (policy,) = (one["content"] for one in elements.of("meta") if "http-equiv" in one)
+    assert policy.startswith("default-src 'none'; img-src data:;") and "sha256-" in policy
+
+
+def test_each_picture_is_in_the_page_once(tiny_run):
+    page = page_of(tiny_run)
+    assert page.count("data:image/") == 6  # in the cards, the grid and the table
+
+
+def test_the_weights_are_the_runs(tiny_run):
+    tiny_run.weights = torch.tensor([[0.25, -1.5]] * 5 + [[2.0, 0.0]])
+    cells = [one for one in Elements(page_of(tiny_run)).of("td") if "data-k" in one]
+    assert [float(one["data-w"]) for one in cells] == tiny_run.weights.flatten().tolist()
+    assert "negative" in cells[1]["class"] and "strong" in cells[10]["class"].split()
+    assert "--s: 75%" in cells[1]["style"] and "--s: 100%" in cells[10]["style"]
+
+
+def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
+    paint(tiny_run, "samples/t1", 3)
+    paint(tiny_run, "heatmaps/t2", 1, "a photo of a <t2>", (60, 40))
+    paint(tiny_run, "heatmaps/of-an-image", 1, "elsewhere")
+    composed = "4 * 'a photo of a <t1>' + -2.5 * 'at night'"
+    paint(tiny_run, "compositions/t1=4-at-night=-2.5", 1, composed)
+    page = Page(tiny_run)
+    text = Elements(page.render()).text
+    assert [shown.note for shown in page.concepts[0]["samples"]] == ["seed 0", "seed 1", "seed 2"]
+    assert len(page.concepts[1]["heat_maps"]) == 1 and page.other_heat_maps[0].title == "elsewhere"
+    assert f"ucd visualize --concept t1 --run {tiny_run.path}" in text
+    assert f"ucd visualize --concept t2 --run {tiny_run.path}" not in text
+    assert f"ucd compose t1=4 'at night=-2.5' --num-images 1 --run {tiny_run.path}" in text
+    assert f"ucd sample --concept all --num-images 3 --run {tiny_run.path}" in text
+
+
+def measured(**changes):
+    concepts = {
+        "t1": {"images": 4, "best_class": "cat", "share": 0.75, "matched_class": "dog", "counts": {"cat": 3, "dog": 1}},
+        "t2": {"images": 4, "best_class": "cat", "share": 1, "matched_class": "cat", "counts": {"cat": 4, "dog": 0}},
+    }
+    clip = {"scorer": "CLIP", "threshold": 0.3, "accuracy": 0.5, "kl": None, "matched_accuracy": 0.625, "images": 8}
+    clip |= {"classes": ["cat", "dog"], "concepts": concepts, "intervals": {"accuracy": [0.25, 0.75]}}
+    return {"metrics": {"clip": clip | changes}}
+
+
+def test_metrics_are_shown_with_their_intervals(tiny_run):
+    (tiny_run.path / "evaluation.json").write_text(json.dumps(measured()))
+    page = Page(tiny_run)
+    bars = {bar.title: bar for bar in page.figures[0]["bars"]}
+    assert (bars["accuracy"].share, bars["accuracy"].low, bars["accuracy"].high) == (50, 25, 75)
+    assert bars["KL"].text == "∞" and bars["matched accuracy"].text == "62.5%"
+    # The classes are in the order of the concepts that are matched to them.
+    assert page.figures[0]["classes"] == ["dog", "cat"]
+    assert [[cell.text for cell in cells] for _, _, cells in page.figures[0]["confusion"]] == [["1", "3"], ["0", "4"]]
+    text = Elements(page.render()).text
+    assert "ucd evaluate --metric resnet" in text and "50.0% 25.0–75.0" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"metrics": {"clip": {}}}', json.dumps(measured(accuracy="<script>")), '{"metrics": {"clip": 3}}'],
+)
+def test_a_damaged_evaluation_is_as_good_as_none(tiny_run, text):
+    (tiny_run.path / "evaluation.json").write_text(text)
+    assert f"ucd evaluate --metric clip --run {tiny_run.path}" in Elements(page_of(tiny_run)).text
+
+
+def test_hostile_text_stays_text(tiny_run, tmp_path):
+    name = "<script>alert(1)</script>&'.png"
+    place = tiny_run.images[0].path
+    hostile = str(tmp_path / "images" / name.replace("/", "∕"))
+    shutil.copy(place, hostile)
+    tiny_run.images[0] = replace(tiny_run.images[0], path=hostile)
+    paint(tiny_run, "samples/t1", 1, HOSTILE)
+    paint(tiny_run, "compositions/<b>&", 1, HOSTILE)
+    recipe = tiny_run.recipe
+    tiny_run.recipe = replace(recipe, evaluate=replace(recipe.evaluate, class_names=(HOSTILE, "dog")))
+    naming = {"seen": [{"word": HOSTILE, "similarity": 0.5}], "neighbours": [], "name": HOSTILE}
+    naming |= {"dead": False, "mixed": False, "same_as": [HOSTILE]}
+    document = {"metrics": {"naming": {"concepts": {"t1": naming, "t2": naming}, "advice": HOSTILE, "scorer": "x"}}}
+    (tiny_run.path / "evaluation.json").write_text(json.dumps(document))
+    elements = Elements(page_of(tiny_run))
+    assert len(elements.of("script")) == len(elements.of("style")) == 1 and not elements.of("img")
+    assert not any(key.startswith("on") for _, attributes in elements.tags for key in attributes)
+    assert elements.text.count("<img src=x onerror=alert(1)>") > 5  # as text
+
+
+def test_training_images_that_are_gone_leave_a_gap(tiny_run, image_folder):
+    (image_folder / "0.png").unlink()
+    elements = Elements(page_of(tiny_run))
+    assert sum("gone" in one.get("class", "") for one in elements.of("span")) >= 2
+    assert any("0.png is not where it was" in one.get("title", "") for one in elements.of("span"))
+
+
+def test_where_it_is_written(tiny_run, tmp_path):
+    assert report(tiny_run) == report(tiny_run) == tiny_run.path / "report.html"
+    elsewhere = tmp_path / "mine.html"
+    assert report(tiny_run, output=elsewhere) == elsewhere
+    with pytest.raises(UcdError, match="there already"):
+        report(tiny_run, output=elsewhere)
+    report(tiny_run, output=elsewhere, force=True)
+    (tmp_path / "folder").mkdir()
+    assert report(tiny_run, output=tmp_path / "folder") == tmp_path / "folder" / "report.html"
+    with pytest.raises(UcdError, match="is no folder"):
+        report(tiny_run, output=elsewhere / "report.html")
+    with pytest.raises(UcdError, match="no concepts yet"):
+        unfinished = Run(tmp_path / "unfinished")
+        unfinished.begin(tiny_run.recipe, tiny_run.images)
+        report(unfinished)
+
+
+def test_from_the_command_line(tiny_run):
+    result = CliRunner().invoke(app, ["report"])
+    assert (result.exit_code, result.stdout) == (0, "runs/tiny/report.html\n"), result.output
+    assert json.loads(CliRunner().invoke(app, ["report", "--json"]).stdout) == {"path": "runs/tiny/report.html"}
+
+
+def test_the_loss_curve(tmp_path):
+    lines = [json.dumps({"number": n, "loss": 1 / n}) for n in range(1, 41)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"number": 41, "los', '{"number": 42, "loss": NaN}']))
+    losses = read_losses(tmp_path / "metrics.jsonl")
+    assert losses == [(n, 1 / n) for n in range(1, 41)]
+    chart = loss_chart(losses)
+    assert len(chart.points) == 40 and chart.points[3][2] == "step 4: 0.2500"
+    xs, ys = zip(*((x, y) for x, y, _ in chart.points), strict=True)
+    assert list(xs) == sorted(xs) and list(ys) == sorted(ys)  # to the right, and down, which is a larger y
+    assert min(xs) > 0 and max(xs) < chart.width and min(ys) > 0 and max(ys) < chart.height
+    assert [tick.label for tick in chart.x_ticks] == ["10", "20", "30", "40"]
+    assert loss_chart(losses[:1]) is None and read_losses(tmp_path / "gone") == []
+    assert loss_chart([(1, 0.5), (2, 0.5)]).y_ticks  # a flat line, too
