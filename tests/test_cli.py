@@ -70,6 +70,9 @@ def test_dry_run_touches_nothing(workplace, recipe_file):
         (["sample"], "no run"),
         (["sample", "--run", "runs/nowhere"], "nowhere"),
         (["evaluate"], "no run"),
+        (["encode", "a.png"], "no run"),
+        (["report"], "no run"),
+        (["encode"], "image"),
         (["train"], "recipe"),
         (["trian"], "trian"),
         (["sample", "--num-images", "0"], "num-images"),
@@ -107,6 +110,13 @@ def test_mistakes_about_a_finished_run(tiny_run):
         ["compose", "t1", "nowhere:t1"],
         ["compose", "t1", "--sweep", "t1=0:10"],
         ["evaluate", "--samples", "nowhere"],
+        ["evaluate", "--metric", "classification"],
+        ["evaluate", "--metric", "classification", "--held-out", "nowhere"],
+        ["evaluate", "--run", str(tiny_run.path), "--run", "nowhere"],
+        ["encode", "nowhere.png"],
+        ["encode", "tiny.yaml"],
+        ["encode", "images", "--output", "weights.xls"],
+        ["report", "--output", "tiny.yaml"],
     ):
         result = ucd(*arguments)
         assert result.exit_code == 2 and result.stdout == "" and result.stderr.startswith("ucd: "), (

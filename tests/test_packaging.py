@@ -28,6 +28,7 @@ HEAVY = (
     "scipy",
     "numpy",
     "matplotlib",
+    "jinja2",
 )
 
 
@@ -63,7 +64,9 @@ def test_the_command_leads_to_a_function():
         assert script.value == "concepts_cli.cli:main"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["report", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     script = f"""
 import sys
@@ -107,9 +110,12 @@ def installed(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("packed", "source"), [("_recipes", "recipes"), ("mini", "concepts_cli/mini")])
+@pytest.mark.parametrize(
+    ("packed", "source"),
+    [("_recipes", "recipes"), ("mini", "concepts_cli/mini"), ("report", "concepts_cli/report")],
+)
 def test_the_wheel_holds_all_that_is_read_at_run_time(installed, packed, source):
-    suffixes = {".yaml", ".png", ".json", ".safetensors", ".txt", ".md"}
+    suffixes = {".yaml", ".png", ".json", ".safetensors", ".txt", ".md", ".html", ".css", ".js"}
     wanted = [path.relative_to(ROOT / source) for path in (ROOT / source).rglob("*") if path.suffix in suffixes]
     assert wanted
     assert [path for path in wanted if not (installed / "concepts_cli" / packed / path).is_file()] == []

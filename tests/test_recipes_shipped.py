@@ -49,6 +49,12 @@ def test_its_images_are_there_with_a_label_each(path):
     named = {label for classes in labels.values() for label in classes}
     assert set(recipe.evaluate.class_names) <= named
     assert len(recipe.evaluate.class_names) == recipe.concepts.count
+    if recipe.evaluate.held_out:
+        (held_out,) = map(Path, recipe.evaluate.held_out)
+        images += sorted(held_out.iterdir())
+        known = json.loads(Path(recipe.evaluate.held_out_labels).read_text())
+        assert {label for classes in known.values() for label in classes} == set(recipe.evaluate.class_names)
+        assert sorted(known) == sorted(path.name for path in held_out.iterdir())
     for image in images:
         with Image.open(image) as file:
             assert (file.size, file.format) == ((64, 64), "PNG")

@@ -1,6 +1,6 @@
 """`make bench`: ratios of times and memory within one run, a part a module.
 
-PARTS = ("training", "many_images", "sampling", "attention")
+PARTS = ("training", "many_images", "sampling", "attention", "scoring")
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-PARTS = ("training", "many_images", "sampling", "attention")
+PARTS = ("training", "many_images", "sampling", "attention", "scoring")
 
 
 def main() -> None:

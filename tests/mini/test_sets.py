@@ -56,3 +56,17 @@ def test_shipped_sets_are_what_is_drawn(folder, tmp_path):
     assert json.loads((DATA / folder / "classes.json").read_text()) == json.loads(
         (tmp_path / "classes.json").read_text()
     )
+
+
+@pytest.mark.parametrize("folder", [folder for folder, name in SHIPPED.items() if name in SETS])
+def test_held_out_sets_are_drawn_alike_and_are_others(folder, tmp_path):
+    held_out = DATA / folder / "held-out"
+    paths = write_set(SHIPPED[folder], tmp_path, images_per_class=10, seed=1)
+    for path in paths:
+        shipped, drawn = (np.asarray(Image.open(p)) for p in (held_out / "images" / path.name, path))
+        np.testing.assert_allclose(shipped.astype(int), drawn, atol=2)
+    classes = json.loads((held_out / "classes.json").read_text())
+    assert classes == json.loads((tmp_path / "classes.json").read_text())
+    assert Counter(label for (label,) in classes.values()) == dict.fromkeys(SETS[SHIPPED[folder]], 10)
+    trained = {path.read_bytes() for path in (DATA / folder / "images").iterdir()}
+    assert not trained & {path.read_bytes() for path in (held_out / "images").iterdir()}
