@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concepts_cli.core.discovery import seeded
+from concepts_cli.core.draws import seeded
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.latents import encode
 from concepts_cli.data.prompts import templates
@@ -43,12 +43,14 @@ class Encoded:
 class Quadratic:
     """Eq. 10 of one image as a function of its weights w: `w' gram w - 2 w' cross + base`, in float64.
 
-    Shapes: gram (K, K), cross (K,), base (). `base` is the loss without any concept.
+    Shapes: gram (K, K), cross (K,), base (). `without` () is the loss of the unconditional score, which is `base` under
+    eq. 11.
     """
 
     gram: Tensor
     cross: Tensor
     base: Tensor
+    without: Tensor
 
     def loss(self, weights: Tensor) -> float:  # (K,)
         return float(weights @ self.gram @ weights - 2 * weights @ self.cross + self.base)
@@ -90,18 +92,19 @@ def encode_records(
     # A draw's sentence is the same for every image, so that images differ by what they show.
     order = torch.randperm(len(sentences), generator=seeded(seed, "encode"))
     chosen = order[torch.arange(steps) % len(sentences)].to(model.device)  # (S,)
+    is_mean = recipe.weights.composition == "mean"
     resolution = recipe.data.resolution or model.resolution
     posteriors = encode(
         model, records, resolution=resolution, resize=recipe.data.resize, mirrored=False, batch_size=1
     )  # one by one: in a batch the other images would change the last digits
     for record, (mean, std) in zip(records, posteriors, strict=True):
         generator = seeded(seed, f"encode {record.sha256}")
-        quadratic = _quadratic(model, mean[0, 0], std[0, 0], hidden, chosen, generator, rows)
+        quadratic = _quadratic(model, mean[0, 0], std[0, 0], hidden, chosen, generator, rows, is_mean)
         if not quadratic.gram.isfinite().all():
             raise UcdError(f"the model's scores of {record.path} are not finite", "--device cpu", exit_code=1)
         weights = quadratic.best_weights(recipe.weights.constraint, recipe.weights.initial)
         yield Encoded(
-            record.path, record.sha256, tuple(weights.tolist()), quadratic.loss(weights), float(quadratic.base)
+            record.path, record.sha256, tuple(weights.tolist()), quadratic.loss(weights), float(quadratic.without)
         )
 
 
@@ -113,8 +116,11 @@ def _quadratic(
     chosen: Tensor,
     generator: torch.Generator,
     rows: int,
+    is_mean: bool,
 ) -> Quadratic:
     """Eq. 10 of one image, over draws of latents, noise and timesteps that cover the schedule evenly.
+
+    The composition is eq. 11, or with `is_mean` the weighted sum of the conditional scores alone.
 
     Shapes: mean and std (C, H, W) of its latents, hidden (M, K + 1, T, D), chosen (S,) sentences.
     """
@@ -128,7 +134,7 @@ def _quadratic(
     noisy = schedule.add_noise(clean, noise, timesteps)
     target = schedule.get_velocity(clean, noise, timesteps) if model.prediction_type == "v_prediction" else noise
 
-    gram, cross, base = 0.0, 0.0, 0.0
+    gram, cross, base, without = 0.0, 0.0, 0.0, 0.0
     for part in torch.arange(steps).split(max(1, rows // calls)):
         stacked = (
             noisy[part].repeat_interleave(calls, dim=0),
@@ -138,12 +144,14 @@ def _quadratic(
         pieces = zip(*(tensor.split(rows) for tensor in stacked), strict=True)
         scores = torch.cat([model.predict(*piece) for piece in pieces]).cpu().double()
         scores = scores.unflatten(0, (-1, calls)).flatten(2)  # (s, K + 1, C H W)
-        added = scores[:, 1:] - scores[:, :1]  # what each concept adds to the unconditional score
-        missing = target[part].cpu().double().flatten(1)[:, None] - scores[:, :1]  # what they are to add up to
+        uncond, wanted = scores[:, :1], target[part].cpu().double().flatten(1)[:, None]
+        start = torch.zeros_like(uncond) if is_mean else uncond
+        added, missing = scores[:, 1:] - start, wanted - start  # what each concept adds, and what is to be added
         gram = gram + (added @ added.mT).sum(dim=0)
         cross = cross + (added @ missing.mT).sum(dim=0)[:, 0]
         base = base + missing.square().sum()
-    return Quadratic(gram / noise.numel(), cross / noise.numel(), base / noise.numel())
+        without = without + (wanted - uncond).square().sum()
+    return Quadratic(*(total / noise.numel() for total in (gram, cross, base, without)))
 
 
 def _on_simplex(gram: Tensor, cross: Tensor) -> Tensor:

@@ -61,7 +61,9 @@ def _measures(metrics: dict[str, Any]) -> Table:
             spans = [interval(measure, one.get("intervals", {}).get(measure)) for one in metrics.values()]
             rows.append([title, *(cell + span for cell, span in zip(cells, spans, strict=True))])
     rows.append(["images", *(str(one["images"]) for one in metrics.values())])
-    rows.append(["threshold", *(f"{one['threshold']:.3g}" if "threshold" in one else "" for one in metrics.values())])
+    if any("threshold" in one for one in metrics.values()):
+        limits = (f"{one['threshold']:.3g}" if "threshold" in one else "" for one in metrics.values())
+        rows.append(["threshold", *limits])
     rows.append(["by", *(one["scorer"] for one in metrics.values())])
     return "Evaluation, with 95% intervals", ["measure", *metrics], rows
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from concepts_cli.core.concepts import concept_tokens, initial_embeddings
-from concepts_cli.core.discovery import seeded
+from concepts_cli.core.draws import seeded
 from concepts_cli.core.encoding import STEPS, encode_records
 from concepts_cli.data.images import read_images
 from concepts_cli.metrics.clip import load_built_in_clip
