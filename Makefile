@@ -21,7 +21,8 @@ demo: $(PACKAGE)
 	$(VENV)/bin/ucd sample --concept all --num-images 16 --grid > /dev/null
 	$(VENV)/bin/ucd compose t1 t3 --num-images 4
 	$(VENV)/bin/ucd visualize --concept t1 --num-images 4
-	$(VENV)/bin/ucd evaluate --metric clip --metric resnet --metric assignment
+	$(VENV)/bin/ucd evaluate --metric all
+	$(VENV)/bin/ucd report
 	@echo "what was discovered, a concept a row: $(UCD_RUN)/samples/grid.png"
 
 test: $(TESTS)
