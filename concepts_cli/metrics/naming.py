@@ -119,11 +119,12 @@ def advice(
     names: Sequence[str], dead: Sequence[int], duplicates: Sequence[tuple[int, int, float]], mixed: Sequence[int]
 ) -> str:
     """What these say of the number of concepts, in a sentence."""
-    spare = set(dead) | {second for _, second, _ in duplicates}
+    alike = _groups([(first, second) for first, second, _ in duplicates])
+    spare = set(dead).union(*(sorted(group)[1:] for group in alike))
     said = []
     if dead:
         said.append(f"{_list(names[k] for k in dead)} explain{'s' * (len(dead) == 1)} no training image")
-    said += [f"{names[first]} and {names[second]} look the same" for first, second, _ in duplicates]
+    said += [f"{_list(names[k] for k in sorted(group))} look the same" for group in alike]
     if spare:
         return f"{'; '.join(said)}: try concepts.count={len(names) - len(spare)}"
     if mixed:
@@ -132,8 +133,18 @@ def advice(
     return f"every concept is in use and no two look the same: concepts.count={len(names)} fits"
 
 
+def _groups(pairs: Iterable[tuple[int, int]]) -> list[set[int]]:
+    """What hangs together by pairs."""
+    groups: list[set[int]] = []
+    for pair in pairs:
+        touching = [group for group in groups if group & set(pair)]
+        groups = [group for group in groups if group not in touching] + [set(pair).union(*touching)]
+    return groups
+
+
 def _list(names: Iterable[str]) -> str:
-    return " and ".join(names)
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

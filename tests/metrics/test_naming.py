@@ -55,6 +55,9 @@ def test_advice():
     assert advice(names, [3], [(0, 1, 0.0)], []) == (
         "t4 explains no training image; t1 and t2 look the same: try concepts.count=2"
     )
+    assert advice(names, [], [(0, 1, 0.0), (2, 3, 0.0), (1, 2, 0.0)], []) == (
+        "t1, t2, t3 and t4 look the same: try concepts.count=1"
+    )
     assert "t2 shows more than one thing: try concepts.count=5" in advice(names, [], [], [1])
 
 
