@@ -259,11 +259,17 @@ class Page:
 
     @cached_property
     def heat_maps(self) -> dict[str, list[Path]]:
-        return self._files("heatmaps")
+        """Heat maps by the concept that their folder is named after (pictures of it), or their file (real images)."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        for folder, paths in self._files("heatmaps").items():
+            for path in paths:
+                if not path.stem.endswith("-mask"):
+                    found[path.stem if path.stem in self.names else folder].append(path)
+        return dict(found)
 
     @cached_property
     def other_heat_maps(self) -> list[Shown]:
-        """Those in folders that are no concept's: of images, of compositions."""
+        """Those of no single concept: of prompts and compositions."""
         others = [path for name, paths in self.heat_maps.items() if name not in self.names for path in paths]
         return [self._shown(path, 2 * SIDE) for path in others[:OTHERS]]
 

@@ -98,12 +98,16 @@ def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
     paint(tiny_run, "samples/t1", 3)
     paint(tiny_run, "heatmaps/t2", 1, "a photo of a <t2>", (60, 40))
     paint(tiny_run, "heatmaps/of-an-image", 1, "elsewhere")
+    real = tiny_run.path / "heatmaps" / "images" / "photo-1234"
+    write_png(real / "t2.png", Image.new("RGB", (60, 40)), {"prompt": "a photo of a <t2>"})
+    write_png(real / "t2-mask.png", Image.new("RGB", (60, 40)), {})
     composed = "4 * 'a photo of a <t1>' + -2.5 * 'at night'"
     paint(tiny_run, "compositions/t1=4-at-night=-2.5", 1, composed)
     page = Page(tiny_run)
     text = Elements(page.render()).text
     assert [shown.note for shown in page.concepts[0]["samples"]] == ["seed 0", "seed 1", "seed 2"]
-    assert len(page.concepts[1]["heat_maps"]) == 1 and page.other_heat_maps[0].title == "elsewhere"
+    assert len(page.concepts[1]["heat_maps"]) == 2  # of a sample, and of a real image
+    assert [shown.title for shown in page.other_heat_maps] == ["elsewhere"]
     assert f"ucd visualize --concept t1 --run {tiny_run.path}" in text
     assert f"ucd visualize --concept t2 --run {tiny_run.path}" not in text
     assert f"ucd compose t1=4 'at night=-2.5' --num-images 1 --run {tiny_run.path}" in text
