@@ -1,1 +1,1 @@
-"""A run as one HTML page: what is on it (`page.py`), its pictures (`pictures.py`), and how it looks (`page.html`)."""
+"""A run as one HTML page: what is on it (`page.py`), its pictures (`inline.py`), its curve (`chart.py`), its looks."""
