@@ -215,10 +215,8 @@ def test_the_numbers_beyond_the_papers(tiny_run, samples):
     assert clip["confusion"] == [[2, 1], [0, 1]] and clip["purity"] == 0.75
     assert clip["kl_reverse"] == pytest.approx(0, abs=1e-9)
     assert clip["clip_score"] == pytest.approx(100 * (0.9 + 0.6 + 0 + 0.4) / 4, abs=0.2)
-    assert clip["intervals"] == dict.fromkeys(
-        ["accuracy", "kl", "kl_reverse", "matched_accuracy", "purity", "clip_score"]
-    )
-    paint(samples / "more", {"t2": [(0, 0.5, 0)]})  # with one sample of t2 there is nothing to draw from
+    assert clip["intervals"] == {}  # one sample of t2: there is nothing to draw from
+    paint(samples / "more", {"t2": [(0, 0.5, 0)]})
     (samples / "more" / "t2" / "00000.png").rename(samples / "t2" / "00001.png")
     again = evaluate(tiny_run, metrics=["clip"], samples=samples, device="cpu", out=OUT)["metrics"]["clip"]
     low, high = again["intervals"]["accuracy"]
