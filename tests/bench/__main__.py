@@ -1,6 +1,6 @@
 """`make bench`: ratios of times and memory within one run, a part a module.
 
-    python -m tests.bench [PART] …      all parts, or those that are named
+python -m tests.bench [PART] …      all parts, or those that are named
 """
 
 from __future__ import annotations
