@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from concepts_cli.core.attention import EVERYTHING, Selection, normalise, token_map
 from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.data.prompts import default_prompt
-from concepts_cli.metrics.assignment import assign, read_labels
+from concepts_cli.metrics.assignment import assign
+from concepts_cli.metrics.labels import read_labels
 from concepts_cli.metrics.scores import match_one_to_one
 from concepts_cli.mini.corpus import CLASSES, SIZE, Scene, draw_scene
 from concepts_cli.models import load_model
