@@ -42,7 +42,7 @@ def _pixels(paths: Sequence[Path]) -> np.ndarray:  # (N, 3 * side * side)
 def _clip_features(recipe: Recipe, paths: Sequence[Path], device: torch.device) -> np.ndarray:  # (N, E)
     settings = recipe.evaluate
     if recipe.model == BUILT_IN:
-        clip = load_built_in_clip((), device)
+        clip = load_built_in_clip(device)
     else:
         clip = load_clip(settings.clip_model, settings.clip_pretrained, device)
     parts = [clip.model.encode_image(pixels.to(device)).float().cpu() for pixels in batches(paths, clip.transform)]

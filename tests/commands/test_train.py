@@ -159,7 +159,7 @@ def test_a_baseline_makes_a_run_like_any_other(workplace, recipe_file, image_fol
     import concepts_cli.core.clustering as clustering
     from concepts_cli.metrics.clip import load_built_in_clip
 
-    monkeypatch.setattr(clustering, "load_clip", lambda name, pretrained, device: load_built_in_clip((), device))
+    monkeypatch.setattr(clustering, "load_clip", lambda name, pretrained, device: load_built_in_clip(device))
     for n in range(6):
         Image.new("RGB", (40, 40), (200 + n, 0, 0) if n % 2 else (0, 0, 200 + n)).save(image_folder / f"{n}.png")
     run = run_recipe(recipe_file, f"train.method={method}", "train.max_steps=2")
