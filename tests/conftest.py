@@ -13,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-torch.set_num_threads(1)  # tiny models: a second thread only waits
+
+def pytest_configure() -> None:
+    torch.set_num_threads(1)  # tiny models: a second thread only waits
 
 
-def build_tokenizer(length: int):
-    """A CLIPTokenizer of some words; others are spelled."""
+def build_tokenizer(length: int, tokens: int = 0):
+    """A CLIPTokenizer of some words; others are spelled. Filled up to `tokens` with words that nothing spells."""
     from transformers import CLIPTokenizer
 
     letters = [chr(c) for c in range(33, 127)]
@@ -33,6 +35,7 @@ def build_tokenizer(length: int):
                 known.add(joined)
                 vocabulary.append(joined)
             parts = [joined, *parts[2:]]
+    vocabulary += [f"unused-{n}" for n in range(len(vocabulary), tokens)]
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges, model_max_length=length
     )

@@ -11,6 +11,7 @@ import torch
 
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
+from concepts_cli.models.stable_diffusion import StableDiffusion
 
 
 def test_learned_words_encode_as_a_resized_vocabulary_would(tiny_model, tiny_folder, tiny_v_folder):
@@ -113,3 +114,18 @@ def test_devices_and_schedulers_that_do_not_exist_are_refused(tiny_folder, tiny_
     with pytest.raises(UcdError, match="ddimm") as caught:
         tiny_model.scheduler("ddimm")
     assert "ddim" in caught.value.hint
+
+
+def test_a_table_may_have_more_rows_than_the_tokenizer_has_words(tiny_folder):
+    """Learned words then have ids that lie in the table, and mean what was learned all the same."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
+    pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer) + 20)
+    wide = StableDiffusion(pipeline, "wide", device=torch.device("cpu"), dtype=torch.float32)
+    plain = load_model(str(tiny_folder), device="cpu")
+    learned = torch.randn(2, plain.embedding_dim)
+    for model in (wide, plain):
+        model.set_concepts(("<t1>", "<t2>"), learned)
+    prompts = ["a <t2> of a cat", "<t1> in red"]
+    torch.testing.assert_close(wide.encode_prompts(prompts), plain.encode_prompts(prompts))
