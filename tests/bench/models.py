@@ -21,7 +21,7 @@ def bench_model(name: str) -> StableDiffusion:
 
 def _tiny_sd21() -> StableDiffusion:
     """SD 2.1-base with few channels and layers: 64x64 latents of 512 px, four levels, 77 tokens 1,024 wide, the whole
-    table of 49,408 words. Reading a text costs some 6% of a UNet call, as it does there.
+    table of 49,408 words. With these channels a text costs some percent of a UNet call, as it does there.
     """
     hush()  # no bars among the figures
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
