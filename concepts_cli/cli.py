@@ -250,7 +250,9 @@ def visualize(
         found = find_run(run)
         if images or training_images:
             steps = steps or 50  # as published
-        settings = _override(found.recipe.sample, num_images, batch_size, steps, guidance_scale, scheduler, seed)
+        given = {"num_images": num_images, "batch_size": batch_size, "steps": steps, "seed": seed}
+        given |= {"guidance_scale": guidance_scale, "scheduler": scheduler}
+        settings = override(found.recipe.sample, {name: value for name, value in given.items() if value is not None})
         drawn, failed = draw(
             found,
             images=images or [],
@@ -409,19 +411,6 @@ def _output(quiet: bool, json: bool) -> Iterator[Output]:
     finally:
         out.close()
         signal.signal(signal.SIGTERM, before)
-
-
-def _override(settings, num_images, batch_size, steps, guidance_scale, scheduler, seed):
-    """The recipe's sample settings with what the command line says instead."""
-    given = {
-        "num_images": num_images,
-        "batch_size": batch_size,
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "scheduler": scheduler,
-        "seed": seed,
-    }
-    return dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
 def _print_paths(pictures, out: Output) -> None:
