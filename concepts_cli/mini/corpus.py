@@ -3,21 +3,23 @@
     scene = draw_scene(np.random.default_rng(0))
     scene.caption   # 'a photo of a tiger on blue'
 
-A scene has one or two objects in one of four drawing styles, on a plain or graded background, by day or at night,
-perhaps seen through a filter (`STYLES`). The same generator state draws the same scene.
+A scene has one, two or three objects in one of four drawing styles, of any size and anywhere, hardly covering one
+another, on a plain or graded background, by day or at night, perhaps seen through a filter (`STYLES`). The same
+generator state draws the same scene.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
 
-from concepts_cli.data.prompts import OBJECT, STYLE
 from concepts_cli.mini import atlas
+from concepts_cli.mini.captions import BACKGROUNDS, CLASSES, DRAWINGS, Facts, draw_caption
+from concepts_cli.mini.filters import STYLES
 
 SIZE = atlas.SIZE  # pixels, of a scene's side
-CLASSES: tuple[str, ...] = tuple(atlas.OBJECTS)
-DRAWINGS: tuple[str, ...] = tuple(atlas.DRAWINGS)
 
 # The paper's four sets of ImageNet classes, five each, as far as emoji have them.
 SETS: dict[str, tuple[str, ...]] = {
@@ -27,14 +29,6 @@ SETS: dict[str, tuple[str, ...]] = {
     "s4": ("koala", "polar bear", "zebra", "tiger", "panda"),
 }
 
-BACKGROUNDS: dict[str, tuple[int, int, int]] = {
-    "white": (246, 246, 246),
-    "grey": (172, 172, 176),
-    "yellow": (250, 222, 120),
-    "green": (150, 206, 132),
-    "blue": (138, 186, 236),
-    "pink": (246, 176, 202),
-}
 # Never drawn for training: the shipped sets of images use these.
 HELD_OUT_BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "lavender": (198, 178, 232),
@@ -45,37 +39,10 @@ HELD_OUT_BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 }
 NIGHT = np.array([0.36, 0.42, 0.72], dtype=np.float32)  # the share of red, green and blue light left at night
 
-# Concepts are later learned in the templates of `ucd train`, so captions use these, and the plainest of all.
-OBJECT_TEMPLATES = (*OBJECT, "a photo of {}", "a {}", "{}")
-STYLE_TEMPLATES = STYLE
-
-
-def _edges(image: np.ndarray) -> np.ndarray:
-    """How fast colours change around each pixel: (64, 64, 3) -> (64, 64, 3), in colour steps per two pixels."""
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    return np.hypot(across, down)
-
-
-def _mosaic(image: np.ndarray) -> np.ndarray:
-    tiles = image.reshape(SIZE // 4, 4, SIZE // 4, 4, 3).mean(axis=(1, 3))
-    return tiles.repeat(4, axis=0).repeat(4, axis=1)
-
-
-def _sketch(image: np.ndarray) -> np.ndarray:
-    return 250 - 1.6 * _edges(image).max(axis=2, keepdims=True).repeat(3, axis=2)
-
-
-def _neon(image: np.ndarray) -> np.ndarray:
-    return np.array([20, 8, 44], dtype=np.float32) + 1.8 * _edges(image)
-
-
-def _vintage(image: np.ndarray) -> np.ndarray:
-    grey = image @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
-    return grey[..., None] * np.array([0.98, 0.82, 0.60], dtype=np.float32) + np.array([18, 10, 0], dtype=np.float32)
-
-
-STYLES = {"mosaic": _mosaic, "sketch": _sketch, "neon": _neon, "vintage": _vintage}
+COUNTS = (0.5, 0.35, 0.15)  # the shares of scenes with one, two and three objects
+SIDES = {1: (36, 60), 2: (26, 37), 3: (22, 30)}  # pixels, of an object's side, by the number of objects
+MOST_COVERED = 0.08  # the share of a smaller object's square that another's may cover
+TRIES = 60  # placements, before the objects are drawn at their smallest
 
 
 @dataclass(frozen=True)
@@ -84,29 +51,39 @@ class Scene:
 
     image: np.ndarray  # (64, 64, 3) uint8
     caption: str
-    labels: tuple[str, ...]  # an entry per object
     masks: np.ndarray  # (objects, 64, 64) bool: the pixels where each object is what one sees
-    background: str
-    night: bool
-    style: str | None  # the filter's name
-    drawing: str
+    facts: Facts
 
     @property
-    def facts(self) -> list[str]:
-        """All that a caption could truly name."""
-        return [
-            *self.labels,
-            self.drawing,
-            self.background,
-            "night" if self.night else "day",
-            *filter(None, [self.style]),
-        ]
+    def labels(self) -> tuple[str, ...]:
+        return self.facts.labels
+
+
+@dataclass(frozen=True)
+class Square:
+    """Where an object lies, in pixels."""
+
+    left: int
+    top: int
+    side: int
+
+    def covered(self, other: "Square") -> float:
+        """The share of the smaller square that lies in both."""
+        across, down = (
+            max(0, min(a + self.side, b + other.side) - max(a, b))
+            for a, b in ((self.left, other.left), (self.top, other.top))
+        )
+        return across * down / min(self.side, other.side) ** 2
+
+    @cached_property
+    def middle(self) -> tuple[float, float]:
+        return self.left + self.side / 2, self.top + self.side / 2
 
 
 def draw_scene(
     rng: np.random.Generator,
     *,
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     background: str | None = None,
     night: bool | None = None,
     style: str | None = None,
@@ -115,45 +92,81 @@ def draw_scene(
 ) -> Scene:
     """Draw a scene; what is not given is chosen by `rng`, as in the training corpus.
 
-    `labels` are one or two of `CLASSES`; `style=""` means no filter. With `held_out` the background and the placement
-    are such as training never has. Raises ValueError for a name that does not exist.
+    `labels` are one to three of `CLASSES`; `style=""` means no filter. With `held_out` the background is one that
+    training never has. Raises ValueError for a name that does not exist.
     """
     # Every choice is drawn, used or not: giving one part leaves the others as they were.
-    chance = rng.random(4)
-    pair = tuple(CLASSES[i] for i in rng.choice(len(CLASSES), size=2, replace=False))
+    chance = rng.random(3)
+    three = tuple(CLASSES[i] for i in rng.choice(len(CLASSES), size=3, replace=False))
+    count = 1 + int(np.searchsorted(np.cumsum(COUNTS[:-1]), chance[0], side="right"))
     colours = HELD_OUT_BACKGROUNDS if held_out else BACKGROUNDS
     colour, filter_name, hand = (names[rng.integers(len(names))] for names in (list(colours), list(STYLES), DRAWINGS))
 
-    labels = (pair if chance[0] < 0.18 else pair[:1]) if labels is None else tuple(labels)
-    plain = len(labels) == 1 and chance[0] < 0.88
+    labels = three[:count] if labels is None else tuple(labels)
     night = (style in (None, "") and chance[1] < 0.15) if night is None else night
-    style = (filter_name if plain and not night and chance[2] < 0.15 else "") if style is None else style
+    # Not three small ones, and no two in mosaic: nobody could tell them.
+    filtered = not night and len(labels) < (2 if filter_name == "mosaic" else 3) and chance[2] < 0.18
+    style = (filter_name if filtered else "") if style is None else style
     background, drawing = background or colour, drawing or hand
+    _check(labels, background, style, drawing)
+
+    squares = _arrange(rng, len(labels))
+    image, masks = _paint(rng, [atlas.sprites()[label, drawing] for label in labels], squares, background)
+    if night:
+        image *= NIGHT
+    if style:
+        image = STYLES[style](image)
+    middles = tuple(square.middle for square in squares)
+    facts = Facts(labels, middles, background, bool(night), style or None, drawing)
+    return Scene(np.clip(np.rint(image), 0, 255).astype(np.uint8), draw_caption(rng, facts), masks, facts)
+
+
+def _check(labels: tuple[str, ...], background: str, style: str, drawing: str) -> None:
     known = BACKGROUNDS | HELD_OUT_BACKGROUNDS
     for name, names in [*((label, CLASSES) for label in labels), (background, known), (drawing, DRAWINGS)]:
         if name not in names:
             raise ValueError(f"no {name!r} in the corpus: expected one of {', '.join(names)}")
     if style and style not in STYLES:
         raise ValueError(f"no style {style!r}: expected one of {', '.join(STYLES)}")
-    if not 1 <= len(labels) <= 2:
-        raise ValueError(f"a scene has one or two objects, got {len(labels)}")
+    if not 1 <= len(labels) <= 3:
+        raise ValueError(f"a scene has one to three objects, got {len(labels)}")
 
-    image = _draw_background(rng, known[background])
-    masks = np.zeros((len(labels), SIZE, SIZE), dtype=bool)
-    for i, label in enumerate(labels):
-        sprite, top, left = _place(rng, atlas.sprites()[label, drawing], i, len(labels), held_out)
-        window = slice(top, top + len(sprite)), slice(left, left + len(sprite))
-        alpha = sprite[..., 3:] / np.float32(255)
-        image[window] = image[window] * (1 - alpha) + sprite[..., :3] * alpha
+
+def _arrange(rng: np.random.Generator, count: int) -> list[Square]:
+    """Squares for `count` objects anywhere in the scene, hardly covering one another."""
+    low, high = SIDES[count]
+    squares: list[Square] = []
+    for attempt in range(TRIES * count):
+        if len(squares) == count:
+            break
+        if attempt and attempt % TRIES == 0:  # a corner that leaves no room: begin again
+            squares.clear()
+        side = int(rng.integers(low, max(low + 1, high - attempt // 4)))
+        left, top = (int(place) for place in rng.integers(SIZE - side + 1, size=2))
+        square = Square(left, top, side)
+        if all(square.covered(other) <= MOST_COVERED for other in squares):
+            squares.append(square)
+    while len(squares) < count:  # side by side, where luck has failed
+        squares = [Square(i * SIZE // count, (SIZE - low) // 2, min(low, SIZE // count)) for i in range(count)]
+    return squares
+
+
+def _paint(
+    rng: np.random.Generator, sprites: Sequence[np.ndarray], squares: Sequence[Square], background: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sprites in their squares on a background, (64, 64, 3) float32, and their masks (objects, 64, 64)."""
+    image = _draw_background(rng, (BACKGROUNDS | HELD_OUT_BACKGROUNDS)[background])
+    masks = np.zeros((len(sprites), SIZE, SIZE), dtype=bool)
+    for i, (sprite, square) in enumerate(zip(sprites, squares, strict=True)):
+        picture = Image.fromarray(sprite).resize((square.side, square.side), Image.Resampling.BILINEAR)
+        drawn = np.asarray(picture, dtype=np.float32)
+        drawn = drawn[:, ::-1] if rng.random() < 0.5 else drawn
+        window = slice(square.top, square.top + square.side), slice(square.left, square.left + square.side)
+        alpha = drawn[..., 3:] / 255
+        image[window] = image[window] * (1 - alpha) + drawn[..., :3] * alpha
         masks[:i, window[0], window[1]] &= alpha[..., 0] <= 0.5
         masks[i][window] = alpha[..., 0] > 0.5
-    if night:
-        image *= NIGHT
-    if style:
-        image = STYLES[style](image)
-    caption = _caption(rng, labels, background, night, style, drawing)
-    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return Scene(image, caption, labels, masks, background, bool(night), style or None, drawing)
+    return image, masks
 
 
 def _draw_background(rng: np.random.Generator, colour: tuple[int, int, int]) -> np.ndarray:
@@ -162,61 +175,3 @@ def _draw_background(rng: np.random.Generator, colour: tuple[int, int, int]) -> 
     slope = rng.choice([0.0, 0.12])
     gradient = np.linspace(1 + slope / 2, 1 - slope, SIZE, dtype=np.float32)
     return np.clip(gradient[:, None, None] * shade, 0, 255).repeat(SIZE, axis=1)
-
-
-def _place(
-    rng: np.random.Generator, sprite: np.ndarray, i: int, count: int, held_out: bool
-) -> tuple[np.ndarray, int, int]:
-    """Object `i` of `count`, scaled and perhaps mirrored, and the row and column of its upper left corner."""
-    side = int(rng.integers(50, 59) if count == 1 else rng.integers(28, 33))
-    middle = SIZE / 2 if count == 1 else SIZE * (1 + 2 * i) / 4
-    reach = (3 if count == 1 else 1), 3
-    if held_out:  # just outside of what training has: farther from the middle
-        shift = [rng.choice([-1, 1]) * rng.uniform(r, r + 1.5) for r in reach]
-    else:
-        shift = [rng.uniform(-r, r) for r in reach]
-    left, top = (
-        int(np.clip(round(m + s - side / 2), 0, SIZE - side)) for m, s in zip((middle, SIZE / 2), shift, strict=True)
-    )
-    picture = Image.fromarray(sprite).resize((side, side), Image.Resampling.BILINEAR)
-    picture = np.asarray(picture, dtype=np.float32)
-    return (picture[:, ::-1] if rng.random() < 0.5 else picture), top, left
-
-
-def _caption(
-    rng: np.random.Generator, labels: tuple[str, ...], background: str, night: bool, style: str | None, drawing: str
-) -> str:
-    """What is in the scene, or part of it; 14 words at most."""
-    chance = rng.random(5)
-    template = OBJECT_TEMPLATES[rng.integers(len(OBJECT_TEMPLATES))] if chance[0] < 0.4 else "a photo of a {}"
-    style_template = STYLE_TEMPLATES[rng.integers(len(STYLE_TEMPLATES))]
-    things = " and a ".join(labels)
-    if style:
-        return style_template.format(style) if chance[1] < 0.3 else f"a photo of a {things} in the style of {style}"
-    if len(labels) > 1:
-        template = "a photo of a {}" if chance[0] < 0.5 else "a {}"
-    elif chance[1] < 0.2:
-        template = f"a {drawing} of a {{}}"
-    caption = template.format(things)
-    if chance[2] < 0.25 and background in BACKGROUNDS:
-        caption += f" on {background}"
-    if night:
-        caption += " at night" if chance[3] < 0.9 else ""
-    elif chance[3] < 0.08:
-        caption += " by day"
-    return caption
-
-
-def words() -> list[str]:
-    """Every word that a caption may hold, in a fixed order: the vocabulary of the tokenizer."""
-    extra = ("by", "day", "at", "night", "on", "and", "in", "the", "style", "of", "an", "with", "scene", "drawing")
-    texts = (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, *OBJECT_TEMPLATES, *STYLE_TEMPLATES, *extra)
-    return list(dict.fromkeys(word for text in texts for word in text.replace("{}", " ").replace("-", " - ").split()))
-
-
-def claims(caption: str) -> frozenset[str]:
-    """What a caption names; it is true of every scene that has these among its `facts`."""
-    text = f" {caption} "
-    return frozenset(
-        name for name in (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, "night", "day") if f" {name} " in text
-    )

@@ -7,11 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import pre_tokenizers
+from torch import Tensor
 from transformers import CLIPTokenizer
 
-from concepts_cli.mini.corpus import words
+from concepts_cli.mini.captions import MOST_WORDS, words
 
-MAX_TOKENS = 16  # with the start and the end
+MAX_TOKENS = MOST_WORDS + 2  # with the start and the end
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -45,6 +46,12 @@ def build_tokenizer() -> CLIPTokenizer:
     """The tokenizer of both text encoders. Its end token, which also pads, has the highest number, as CLIP expects."""
     vocabulary, merges = _vocabulary()
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def tokenize(captions: list[str]) -> Tensor:
+    """B captions -> (B, 16) token ids."""
+    options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
+    return build_tokenizer()(captions, **options).input_ids
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -12,11 +12,11 @@ from transformers import AutoTokenizer
 
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.corpus import CLASSES, words
-from concepts_cli.mini.measure import accuracy, held_out_scenes, load_classifier
+from concepts_cli.mini.workshop.measure import accuracy, held_out_scenes, load_classifier
 from concepts_cli.mini.tokenizer import MAX_TOKENS, build_tokenizer
-from concepts_cli.mini.train_autoencoder import pixels
-from concepts_cli.mini.train_classifier import classify
-from concepts_cli.mini.train_clip import build_clip, text_encoder, tokenize
+from concepts_cli.mini.workshop.train_autoencoder import pixels
+from concepts_cli.mini.workshop.train_classifier import classify
+from concepts_cli.mini.workshop.train_clip import build_clip, text_encoder, tokenize
 
 
 @pytest.fixture(scope="module")

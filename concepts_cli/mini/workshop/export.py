@@ -4,7 +4,7 @@ weights/            StableDiffusionPipeline.from_pretrained(weights, torch_dtype
 weights/clip/       open_clip.create_model_and_transforms(f"local-dir:{weights}/clip"), and get_tokenizer likewise
 weights/resnet/     timm.create_model(config["architecture"], **config["model_args"]), then model.safetensors
 
-Each of the two scorers keeps in its config the `threshold` that 95% of unseen scenes reach with their class's score.
+Each of the two judges keeps in its config the `threshold` that 95% of the objects of unseen scenes reach.
 """
 
 import json
@@ -18,13 +18,15 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import nn
 
-from concepts_cli.mini.corpus import CLASSES, SIZE
-from concepts_cli.mini.measure import held_out_scenes, threshold
+from concepts_cli.mini.captions import VOCABULARY
+from concepts_cli.mini.corpus import SIZE
 from concepts_cli.mini.tokenizer import build_tokenizer, save_tokenizer
-from concepts_cli.mini.train_classifier import ARCHITECTURE, SHAPE, build_classifier, classify
-from concepts_cli.mini.train_clip import NORMALIZATION, build_clip, model_config, text_encoder, zero_shot
-from concepts_cli.mini.train_unet import build_scheduler, build_unet, read_autoencoder
-from concepts_cli.mini.training import averaged
+from concepts_cli.mini.workshop.measure import held_out_scenes, objects_in, stacked, threshold
+from concepts_cli.mini.workshop.schedule import build_scheduler
+from concepts_cli.mini.workshop.train_clip import NORMALIZATION, build_clip, model_config, text_encoder, zero_shot
+from concepts_cli.mini.workshop.train_reader import ARCHITECTURE, SHAPE, build_reader, read
+from concepts_cli.mini.workshop.train_unet import build_unet, read_autoencoder
+from concepts_cli.mini.workshop.training import averaged
 
 
 def averaged_unet(folder: Path) -> nn.ModuleDict:
@@ -63,7 +65,8 @@ def export(folder: Path, weights: Path) -> None:
 
     Files are moved into their places when complete.
     """
-    images, classes = held_out_scenes(20)
+    scenes = held_out_scenes(2000)
+    images, there = stacked(scenes), objects_in(scenes)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         fresh = Path(temporary)
         if (folder / "unet.pt").exists():
@@ -75,24 +78,24 @@ def export(folder: Path, weights: Path) -> None:
             (fresh / "training.json").write_text(json.dumps(progress) + "\n")
         if (folder / "clip.pt").exists():
             clip = averaged(build_clip(), folder / "clip.pt")
-            limit = threshold(zero_shot(clip, images), classes)
+            limit = threshold(zero_shot(clip, images), there)
             config = {"model_cfg": model_config(), "preprocess_cfg": NORMALIZATION, "threshold": limit}
             _save(clip, fresh / "clip" / "open_clip_model.safetensors")
             (fresh / "clip" / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
             save_tokenizer(fresh / "clip")
         if (folder / "resnet.pt").exists():
-            classifier = averaged(build_classifier(), folder / "resnet.pt")
-            limit = threshold(classify(classifier, images), classes)
+            reader = averaged(build_reader(), folder / "resnet.pt")
+            limit = threshold(read(reader, images), there)
             config = {
                 "architecture": ARCHITECTURE,
                 "model_args": SHAPE,
-                "label_names": CLASSES,
+                "label_names": VOCABULARY,
                 "input_size": [3, SIZE, SIZE],
                 "mean": NORMALIZATION["mean"],
                 "std": NORMALIZATION["std"],
                 "threshold": limit,
             }
-            _save(classifier, fresh / "resnet" / "model.safetensors")
+            _save(reader, fresh / "resnet" / "model.safetensors")
             (fresh / "resnet" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         _move(fresh, weights)
     for log in (folder / "logs").glob("*.jsonl"):

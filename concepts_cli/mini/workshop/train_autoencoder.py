@@ -8,10 +8,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from concepts_cli.mini.augment import recoloured
-from concepts_cli.mini.optimizers import muon_and_adamw
-from concepts_cli.mini.scenes import Scenes
-from concepts_cli.mini.training import Budget, Step, Training, step_rng
+from concepts_cli.mini import WEIGHTS
+from concepts_cli.mini.workshop.augment import recoloured
+from concepts_cli.mini.workshop.optimizers import muon_and_adamw
+from concepts_cli.mini.workshop.scenes import Scenes
+from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng
 
 BATCH_SIZE = 16
 KL_WEIGHT = 5e-4  # per latent dimension
@@ -44,11 +45,21 @@ def reconstruction(decoded: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_autoencoder(
-    scenes: Scenes, folder: Path, *, seed: int, budget: Budget, batch_size: int = BATCH_SIZE, lr: float = 3e-3
+    scenes: Scenes,
+    folder: Path,
+    *,
+    seed: int,
+    budget: Budget,
+    batch_size: int = BATCH_SIZE,
+    lr: float = 3e-3,
+    weights: Path = WEIGHTS,
 ) -> Iterator[Step]:
-    """Train, from the checkpoint `folder/vae.pt` if there is one."""
+    """Train from the checkpoint `folder/vae.pt`, else from the autoencoder in `weights`, else from nothing."""
     torch.manual_seed(seed)
-    vae = build_autoencoder().to(memory_format=torch.channels_last)
+    vae = build_autoencoder()
+    if (weights / "vae").exists():
+        vae = AutoencoderKL.from_pretrained(weights / "vae", torch_dtype=torch.float32).train()
+    vae = vae.to(memory_format=torch.channels_last)
     training = Training(vae, muon_and_adamw(vae, lr, muon=False), folder / "vae.pt", batch_size, ema_decay=0.995)
 
     def losses(step: int) -> dict[str, Tensor]:

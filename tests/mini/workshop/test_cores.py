@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from concepts_cli.mini.cores import IdleCores
+from concepts_cli.mini.workshop.cores import IdleCores
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from concepts_cli.mini import pretrain, scenes
-from concepts_cli.mini.measure import load_classifier, load_clip, load_pipeline
-from concepts_cli.mini.training import Budget, Training, warmup_cosine, warmup_flat_cooldown
+from concepts_cli.mini.workshop.measure import load_classifier, load_clip, load_pipeline
+from concepts_cli.mini.workshop.training import Budget, Training, warmup_cosine, warmup_flat_cooldown
 
 STAGES = ("vae", "clip", "resnet", "unet", "decoder")
 

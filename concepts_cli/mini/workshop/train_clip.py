@@ -6,19 +6,23 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from concepts_cli.mini.augment import augmented
-from concepts_cli.mini.corpus import CLASSES, claims
-from concepts_cli.mini.optimizers import muon_and_adamw
-from concepts_cli.mini.scenes import Scenes
-from concepts_cli.mini.tokenizer import MAX_TOKENS, build_tokenizer
-from concepts_cli.mini.train_autoencoder import pixels
-from concepts_cli.mini.training import Budget, Step, Training, step_rng
+from concepts_cli.mini.captions import CLASSES, claims
+from concepts_cli.mini.tokenizer import MAX_TOKENS, build_tokenizer, tokenize
+from concepts_cli.mini.workshop.augment import augmented
+from concepts_cli.mini.workshop.nothing import NothingBank
+from concepts_cli.mini.workshop.optimizers import muon_and_adamw
+from concepts_cli.mini.workshop.scenes import Scenes
+from concepts_cli.mini.workshop.train_autoencoder import pixels
+from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng
 
 BATCH_SIZE = 192
+NOTHING = 24  # pictures beside these that show nothing: no caption is true of them
+FIRST_BIAS = -6.0  # few captions are true of a picture
 WIDTH, LAYERS, HEADS = 128, 3, 4  # of the text tower
 NORMALIZATION = {
     "mean": [0.5, 0.5, 0.5],
@@ -34,6 +38,7 @@ def model_config() -> dict:
     return {
         "embed_dim": WIDTH,
         "quick_gelu": False,
+        "init_logit_bias": FIRST_BIAS,
         "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "patch_size": None},
         "text_cfg": {
             "context_length": MAX_TOKENS,
@@ -50,44 +55,49 @@ def build_clip() -> open_clip.CLIP:
     return open_clip.CLIP(**model_config())
 
 
-def tokenize(captions: list[str]) -> Tensor:
-    """B captions -> (B, 16) token ids."""
-    options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
-    return build_tokenizer()(captions, **options).input_ids
-
-
 def train_clip(
-    scenes: Scenes, folder: Path, *, seed: int, budget: Budget, batch_size: int = BATCH_SIZE, lr: float = 2e-3
+    scenes: Scenes,
+    vae: AutoencoderKL,
+    folder: Path,
+    *,
+    seed: int,
+    budget: Budget,
+    batch_size: int = BATCH_SIZE,
+    lr: float = 2e-3,
 ) -> Iterator[Step]:
-    """Train, from the checkpoint `folder/clip.pt` if there is one.
+    """Train, from the checkpoint `folder/clip.pt` if there is one. `vae` decodes the half-denoised pictures.
 
     A caption is a match for every picture that it is true of, not only for its own: with so few classes, a batch holds
-    many such.
+    many such. The loss is the sigmoid one (Zhai et al., *Sigmoid Loss for Language Image Pre-Training*, ICCV 2023),
+    since a softmax over the captions could not say that none of them is true.
     """
     torch.manual_seed(seed)
     clip = build_clip().to(memory_format=torch.channels_last)
     training = Training(clip, muon_and_adamw(clip, lr), folder / "clip.pt", batch_size, ema_decay=0.99)
-    ids, claimed = tokenize(scenes.captions), [claims(caption) for caption in scenes.captions]
+    bank = NothingBank(vae, scenes.images, seed=seed)
+    ids = [tokenize([captions[i] for captions in scenes.captions]) for i in range(len(scenes.captions[0]))]
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = step_rng(seed, step)
-        batch = rng.integers(len(scenes), size=batch_size)
-        true = torch.tensor([[float(claimed[j] <= scenes.facts[i]) for j in batch] for i in batch])
-        images, texts, scale = clip(augmented(pixels(scenes.images[batch]), generator), ids[batch])
-        logits = scale.clamp(max=100) * images @ texts.T
-        by_image = F.cross_entropy(logits, true / true.sum(dim=1, keepdim=True))
-        by_text = F.cross_entropy(logits.T, true.T / true.T.sum(dim=1, keepdim=True))
-        hit = true.gather(1, logits.argmax(dim=1, keepdim=True)).mean()
-        return {"loss": (by_image + by_text) / 2, "hit": hit}
+        batch, which = rng.integers(len(scenes), size=batch_size), int(rng.integers(len(ids)))
+        claimed = [claims(scenes.captions[i][which]) for i in batch]
+        true = torch.tensor([[float(claim <= scenes.facts[i]) for claim in claimed] for i in batch])
+        seen = augmented(pixels(scenes.images[batch]), generator)
+        images, texts, scale, bias = clip(torch.cat([seen, bank.draw(NOTHING, generator)]), ids[which][batch])
+        logits = scale.clamp(max=100) * images @ texts.T + bias
+        signs = 2 * F.pad(true, (0, 0, 0, NOTHING)) - 1
+        hit = true.gather(1, logits[:batch_size].argmax(dim=1, keepdim=True)).mean()
+        return {"loss": -F.logsigmoid(signs * logits).sum() / batch_size, "hit": hit}
 
     yield from training.run(budget, losses)
 
 
 @torch.inference_mode()
-def zero_shot(clip: open_clip.CLIP, images: np.ndarray) -> Tensor:
-    """The cosine similarity of pictures and "a photo of CLASS": (B, 64, 64, 3) uint8 -> (B, 24)."""
+def zero_shot(clip: open_clip.CLIP, images: np.ndarray | Tensor) -> Tensor:
+    """The cosine similarity of pictures and "a photo of CLASS": (B, 64, 64, 3) uint8 or (B, 3, 64, 64) -> (B, 24)."""
     texts = clip.encode_text(tokenize([f"a photo of {name}" for name in CLASSES]), normalize=True)
-    return clip.encode_image(pixels(images), normalize=True) @ texts.T
+    inputs = images if isinstance(images, Tensor) else pixels(images)
+    return torch.cat([clip.encode_image(part, normalize=True) for part in inputs.split(256)]) @ texts.T
 
 
 def text_encoder(clip: open_clip.CLIP) -> CLIPTextModel:

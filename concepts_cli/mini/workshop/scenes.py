@@ -1,4 +1,4 @@
-"""The corpus on disk: scenes drawn once, read by every stage of training."""
+"""The corpus on disk: scenes drawn once, each with several captions, read by every stage of training."""
 
 import json
 from dataclasses import dataclass
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from concepts_cli.mini.corpus import CLASSES, SIZE, draw_scene
+from concepts_cli.mini.captions import CLASSES, draw_caption
+from concepts_cli.mini.corpus import SIZE, draw_scene
 
-COUNT = 65_536
+COUNT = 131_072
+CAPTIONS = 4  # of each scene: what one leaves out, another may say
 
 
 @dataclass(frozen=True)
@@ -16,25 +18,26 @@ class Scenes:
     """N captioned pictures."""
 
     images: np.ndarray  # (N, 64, 64, 3) uint8, in a memory map
-    labels: np.ndarray  # (N, 2) int8: places in CLASSES, -1 where there is no second object
-    captions: list[str]
-    facts: list[frozenset[str]]  # all that could be said: objects, drawing, background, filter, day or night
+    labels: np.ndarray  # (N, 3) int8: places in CLASSES, -1 where there is no further object
+    captions: list[list[str]]  # N times CAPTIONS of them
+    facts: list[frozenset[str]]  # all that could be named: objects, drawing, background, filter, day or night
 
     def __len__(self) -> int:
         return len(self.captions)
 
 
 def draw_corpus(folder: Path, *, seed: int, count: int = COUNT) -> None:
-    """Draw `count` scenes into `folder`; scene i depends on the seed and i alone. Some half a minute for 65,536."""
+    """Draw `count` scenes into `folder`; scene i depends on the seed and i alone. Some two minutes for 131,072."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3))
-    labels, captions, facts = np.full((count, 2), -1, dtype=np.int8), [], []
+    labels, captions, facts = np.full((count, 3), -1, dtype=np.int8), [], []
     for i in range(count):
-        scene = draw_scene(np.random.default_rng((seed, i)))
+        rng = np.random.default_rng((seed, i))
+        scene = draw_scene(rng)
         images[i] = scene.image
         labels[i, : len(scene.labels)] = [CLASSES.index(label) for label in scene.labels]
-        captions.append(scene.caption)
-        facts.append(scene.facts)
+        captions.append([scene.caption, *(draw_caption(rng, scene.facts) for _ in range(CAPTIONS - 1))])
+        facts.append(sorted(scene.facts.names))
     images.flush()
     np.save(folder / "labels.npy", labels)
     (folder / "facts.json").write_text(json.dumps(facts))

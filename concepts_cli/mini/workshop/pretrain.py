@@ -1,7 +1,7 @@
 """Train the built-in model from scratch, stage by stage.
 
-    python -m concepts_cli.mini.pretrain all --out runs/mini
-    python -m concepts_cli.mini.pretrain unet --out runs/mini --minutes 90
+    python -m concepts_cli.mini.workshop.pretrain all --out runs/mini
+    python -m concepts_cli.mini.workshop.pretrain unet --out runs/mini --minutes 90
 
 Stages: corpus, vae, clip, resnet, unet, decoder, export. Each needs the ones before it, writes a checkpoint into OUT,
 goes on from it when called again, and logs to OUT/logs/STAGE.jsonl.
@@ -17,14 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from concepts_cli.mini import WEIGHTS, scenes
-from concepts_cli.mini.cores import IdleCores
-from concepts_cli.mini.export import export
-from concepts_cli.mini.train_autoencoder import build_autoencoder, standardized, train_autoencoder, train_decoder
-from concepts_cli.mini.train_classifier import train_classifier
-from concepts_cli.mini.train_clip import build_clip, text_encoder, train_clip
-from concepts_cli.mini.train_unet import encode_latents, read_autoencoder, train_unet
-from concepts_cli.mini.training import Budget, Step, averaged
+from concepts_cli.mini import WEIGHTS
+from concepts_cli.mini.workshop import scenes
+from concepts_cli.mini.workshop.cores import IdleCores
+from concepts_cli.mini.workshop.export import export
+from concepts_cli.mini.workshop.train_autoencoder import (
+    build_autoencoder,
+    standardized,
+    train_autoencoder,
+    train_decoder,
+)
+from concepts_cli.mini.workshop.train_clip import build_clip, text_encoder, train_clip
+from concepts_cli.mini.workshop.train_reader import train_reader
+from concepts_cli.mini.workshop.train_unet import encode_latents, read_autoencoder, train_unet
+from concepts_cli.mini.workshop.training import Budget, Step, averaged
 
 STAGES = ("corpus", "vae", "clip", "resnet", "unet", "decoder", "export")
 MINUTES = {"vae": 20.0, "clip": 4.0, "resnet": 3.0, "unet": 90.0, "decoder": 5.0}
@@ -61,9 +67,11 @@ def stage_steps(stage: str, out: Path, *, seed: int, budget: Budget, weights: Pa
         yield from train_unet(corpus, latents, text_encoder(clip), out, seed=seed, budget=budget, weights=weights)
     elif stage == "decoder":
         yield from train_decoder(corpus, read_autoencoder(out, weights), out, seed=seed, budget=budget)
+    elif stage == "vae":
+        yield from train_autoencoder(corpus, out, seed=seed, budget=budget, weights=weights)
     else:
-        train = {"vae": train_autoencoder, "clip": train_clip, "resnet": train_classifier}[stage]
-        yield from train(corpus, out, seed=seed, budget=budget)
+        train = {"clip": train_clip, "resnet": train_reader}[stage]
+        yield from train(corpus, read_autoencoder(out, weights), out, seed=seed, budget=budget)
 
 
 def run(
@@ -86,7 +94,9 @@ def run(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m concepts_cli.mini.pretrain", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m concepts_cli.mini.workshop.pretrain", description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
         "stages", nargs="+", choices=[*STAGES, "all"], metavar="STAGE", help=", ".join(STAGES) + " or all"
     )

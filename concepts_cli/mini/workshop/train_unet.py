@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from concepts_cli.mini import WEIGHTS
-from concepts_cli.mini.optimizers import muon_and_adamw
-from concepts_cli.mini.scenes import Scenes
-from concepts_cli.mini.train_autoencoder import pixels
-from concepts_cli.mini.train_clip import tokenize
-from concepts_cli.mini.training import Budget, Step, Training, step_rng, warmup_flat_cooldown
+from concepts_cli.mini.tokenizer import tokenize
+from concepts_cli.mini.workshop.optimizers import muon_and_adamw
+from concepts_cli.mini.workshop.scenes import Scenes
+from concepts_cli.mini.workshop.schedule import build_scheduler
+from concepts_cli.mini.workshop.train_autoencoder import pixels
+from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng, warmup_flat_cooldown
 
 BATCH_SIZE = 64
 EMPTY_CAPTIONS = 0.1  # the share that is trained without a caption, for guidance
@@ -43,18 +44,6 @@ def build_unet() -> UNet2DConditionModel:
         norm_num_groups=16,
         use_linear_projection=True,
         resnet_time_scale_shift="scale_shift",
-    )
-
-
-def build_scheduler() -> DDIMScheduler:
-    """The schedule of training, which pipelines also sample with: all noise at the last step, so "trailing" steps."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
     )
 
 
@@ -103,8 +92,7 @@ def train_unet(
     torch.manual_seed(seed)
     start = {"steps": 0, "samples": 0}
     unet = build_unet()
-    # Not where an autoencoder has been trained too: its latents are others.
-    if (weights / "training.json").exists() and not (folder / "vae.pt").exists():
+    if (weights / "training.json").exists():
         start = json.loads((weights / "training.json").read_text())
         unet = UNet2DConditionModel.from_pretrained(weights / "unet", torch_dtype=torch.float32)
         text_encoder = CLIPTextModel.from_pretrained(weights / "text_encoder", torch_dtype=torch.float32)
@@ -124,7 +112,8 @@ def train_unet(
         step=start["steps"],
         samples=start["samples"],
     )
-    ids, nothing = tokenize(scenes.captions), tokenize([""])
+    ids = torch.stack([tokenize([captions[i] for captions in scenes.captions]) for i in range(len(scenes.captions[0]))])
+    nothing = tokenize([""])
     alphas = build_scheduler().alphas_cumprod
 
     def losses(step: int) -> dict[str, Tensor]:
@@ -137,7 +126,8 @@ def train_unet(
         sigma = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
         noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
         empty = torch.from_numpy(rng.random(batch_size) < EMPTY_CAPTIONS)
-        hidden = text_encoder(torch.where(empty[:, None], nothing, ids[batch])).last_hidden_state
+        which = rng.integers(len(ids), size=batch_size)
+        hidden = text_encoder(torch.where(empty[:, None], nothing, ids[which, batch])).last_hidden_state
         velocity = unet(noisy, timesteps, encoder_hidden_states=hidden).sample
         return {"loss": (velocity - (alpha * noise - sigma * clean)).square().mean()}
 

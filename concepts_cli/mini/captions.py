@@ -1,0 +1,145 @@
+"""What may be said of a scene: all of it, a part of it, and where things are.
+
+A caption names some of a scene's objects, so "a dog" is true of every scene with a dog in it, whatever else is there.
+Without that no picture of "a dog" would ever hold anything else, and concepts could not be composed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from concepts_cli.data.prompts import OBJECT, STYLE
+from concepts_cli.mini import atlas
+from concepts_cli.mini.filters import KEEP_COLOURS, STYLES
+
+CLASSES: tuple[str, ...] = tuple(atlas.OBJECTS)
+DRAWINGS: tuple[str, ...] = tuple(atlas.DRAWINGS)
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "white": (246, 246, 246),
+    "grey": (172, 172, 176),
+    "yellow": (250, 222, 120),
+    "green": (150, 206, 132),
+    "blue": (138, 186, 236),
+    "pink": (246, 176, 202),
+}
+
+# Concepts are later learned in the templates of `ucd train`, so captions use these, and the plainest of all.
+OBJECT_TEMPLATES = (*OBJECT, "a photo of {}", "a {}", "{}")
+STYLE_TEMPLATES = STYLE
+
+MOST_WORDS = 18  # in a caption: the text encoder reads 20 tokens, the start and the end among them
+CLEARLY_APART = 14  # pixels between the middles of two objects, of which a caption says where they are
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that could be said of a scene. `middles` are the objects' (x, y) in pixels, in the order of `labels`."""
+
+    labels: tuple[str, ...]
+    middles: tuple[tuple[float, float], ...]
+    background: str
+    night: bool
+    style: str | None
+    drawing: str
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The words of `VOCABULARY` that one can see to be true of it."""
+        seen = [*self.labels, self.drawing, "night" if self.night else "day"]
+        if self.style:
+            seen.append(self.style)
+        if self.style in (None, *KEEP_COLOURS):
+            seen.append(self.background)
+        return frozenset(seen)
+
+
+def draw_caption(rng: np.random.Generator, facts: Facts) -> str:
+    """A true caption of a scene, of `MOST_WORDS` words at most."""
+    if rng.random() < 0.05:
+        return _setting(rng, facts)
+    if facts.style and rng.random() < 0.3:
+        return _pick(rng, STYLE_TEMPLATES).format(facts.style)
+    order = rng.permutation(len(facts.labels))[: _how_many(rng, len(facts.labels))]
+    things = " and a ".join(facts.labels[i] for i in order)
+    where = _relation(facts, order[:2]) if len(order) == 2 and rng.random() < 0.35 else None
+    if facts.style:
+        return f"a photo of a {where or things} in the style of {facts.style}"
+    template = _template(rng, facts, alone=len(order) == 1)
+    return _with_setting(rng, facts, template.format(where or things))
+
+
+def _how_many(rng: np.random.Generator, count: int) -> int:
+    """How many of a scene's objects are named: all or one of two, any number of three."""
+    return int(rng.choice(count, p={1: [1], 2: [0.45, 0.55], 3: [0.35, 0.25, 0.4]}[count])) + 1
+
+
+def _template(rng: np.random.Generator, facts: Facts, *, alone: bool) -> str:
+    """The sentence around the objects' names."""
+    chance = rng.random()
+    if chance < 0.2:
+        return f"a {facts.drawing} of a {{}}"
+    if alone and chance < 0.5:
+        return _pick(rng, OBJECT_TEMPLATES)
+    return "a photo of a {}" if chance < 0.85 else "a {}"
+
+
+def _relation(facts: Facts, pair: Sequence[int]) -> str | None:
+    """'dog left of a castle', where the first of two objects is clearly to one side of the second."""
+    (x, y), (other_x, other_y) = (facts.middles[i] for i in pair)
+    across, down = x - other_x, y - other_y
+    if max(abs(across), abs(down)) < CLEARLY_APART:
+        return None
+    sides = ("left of", "right of", across) if abs(across) >= abs(down) else ("above", "below", down)
+    side = sides[0] if sides[2] < 0 else sides[1]
+    return f"{facts.labels[pair[0]]} {side} a {facts.labels[pair[1]]}"
+
+
+def _with_setting(rng: np.random.Generator, facts: Facts, caption: str) -> str:
+    """`caption`, perhaps followed by the background and the time of day, as far as there is room."""
+    chance = rng.random(3)
+    parts = []
+    if chance[0] < 0.35 and facts.background in BACKGROUNDS:
+        parts.append(f" on a {facts.background} background" if chance[1] < 0.4 else f" on {facts.background}")
+    if facts.night and chance[2] < 0.85:
+        parts.append(" at night")
+    elif not facts.night and chance[2] < 0.08:
+        parts.append(" by day")
+    for part in parts:
+        if len((caption + part).split()) <= MOST_WORDS:
+            caption += part
+    return caption
+
+
+def _setting(rng: np.random.Generator, facts: Facts) -> str:
+    """A caption that names no object, only what is around them or how they are drawn."""
+    sayings = ["at night" if facts.night else "by day", f"a {facts.drawing}"]
+    if facts.style:
+        sayings = [f"in the style of {facts.style}", facts.style]
+    elif facts.background in BACKGROUNDS:
+        sayings += [f"on {facts.background}", f"on a {facts.background} background", f"a {facts.background} background"]
+    if facts.night and not facts.style:
+        sayings += ["at night", "a photo at night"]
+    return _pick(rng, sayings)
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def words() -> list[str]:
+    """Every word that a caption may hold, in a fixed order: the vocabulary of the tokenizer."""
+    extra = ("by", "day", "at", "night", "on", "and", "in", "the", "style", "of", "an", "with", "scene", "drawing")
+    places = ("left", "right", "above", "below", "background")
+    texts = (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, *OBJECT_TEMPLATES, *STYLE_TEMPLATES, *extra, *places)
+    return list(dict.fromkeys(word for text in texts for word in text.replace("{}", " ").replace("-", " - ").split()))
+
+
+# What a judge of pictures may be asked about.
+VOCABULARY: tuple[str, ...] = (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, "night", "day")
+
+
+def claims(caption: str) -> frozenset[str]:
+    """What a caption names; all of it is among the names of the scene that it was drawn for."""
+    text = f" {caption} "
+    return frozenset(name for name in VOCABULARY if f" {name} " in text)

@@ -1,0 +1,163 @@
+"""How good the built-in model is: what its model card quotes.
+
+    python -m concepts_cli.mini.workshop.measure                       the shipped weights: all of it, some 30 minutes
+    python -m concepts_cli.mini.workshop.measure judges                the autoencoder and those who judge, a minute
+    python -m concepts_cli.mini.workshop.measure pictures --weights W  another folder's denoiser, judged by the shipped reader
+
+Everything is measured on scenes that training never draws, and half of them with backgrounds that it never has. A
+picture shows an object if the reader's logit for it reaches the threshold that 95% of the objects of real scenes reach.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import timm
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from concepts_cli.mini import WEIGHTS
+from concepts_cli.mini.captions import CLASSES, VOCABULARY
+from concepts_cli.mini.corpus import Scene, draw_scene
+from concepts_cli.mini.workshop.measure_pictures import measure_pictures
+from concepts_cli.mini.workshop.nothing import KINDS, draw_nothing
+from concepts_cli.mini.workshop.train_autoencoder import pixels
+from concepts_cli.mini.workshop.train_clip import zero_shot
+from concepts_cli.mini.workshop.train_reader import read, targets
+
+HELD_OUT_SEED = 2**32  # training's scenes come from small seeds
+REACHED = 0.95  # the share of real objects that reach a judge's threshold
+
+
+def load_autoencoder(weights: Path) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(weights / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+
+
+def load_clip(weights: Path) -> open_clip.CLIP:
+    return open_clip.create_model(f"local-dir:{weights / 'clip'}").eval()
+
+
+def load_reader(weights: Path) -> tuple[nn.Module, float]:
+    """The reader of scenes and its threshold."""
+    config = json.loads((weights / "resnet" / "config.json").read_text())
+    reader = timm.create_model(config["architecture"], pretrained=False, **config["model_args"])
+    reader.load_state_dict(load_file(weights / "resnet" / "model.safetensors"))
+    return reader.float().eval(), config["threshold"]
+
+
+def held_out_scenes(count: int, *, first: int = 0) -> list[Scene]:
+    """Scenes as the corpus has them, from seeds of their own, every second with a background that it never has."""
+    return [draw_scene(np.random.default_rng((HELD_OUT_SEED, first + i)), held_out=i % 2 == 1) for i in range(count)]
+
+
+def stacked(scenes: list[Scene]) -> np.ndarray:  # (N, 64, 64, 3) uint8
+    return np.stack([scene.image for scene in scenes])
+
+
+def objects_in(scenes: list[Scene]) -> Tensor:
+    """Which objects are in each scene: (N, 24) bool."""
+    return targets([scene.facts.names for scene in scenes])[:, : len(CLASSES)] > 0.5
+
+
+def threshold(scores: Tensor, there: Tensor) -> float:
+    """The score that 95% of the objects that are `there` (N, 24) reach."""
+    return round(float(scores[:, : len(CLASSES)][there].quantile(1 - REACHED)), 4)
+
+
+@torch.inference_mode()
+def measure_judges(weights: Path, count: int = 2000) -> dict:
+    """The autoencoder, the reader and the CLIP on held-out scenes, and what the judges see in nothing."""
+    vae, clip, (reader, limit) = load_autoencoder(weights), load_clip(weights), load_reader(weights)
+    clip_limit = json.loads((weights / "clip" / "open_clip_config.json").read_text())["threshold"]
+    scenes = held_out_scenes(count, first=10**6)  # none that a threshold was taken from
+    images, there = stacked(scenes), objects_in(scenes)
+    logits, similarities = read(reader, images), zero_shot(clip, images)
+    generator = torch.Generator().manual_seed(0)
+    nothing = {kind: draw_nothing(kind, count // 2, vae, images, generator) for kind in KINDS}
+    facts = targets([scene.facts.names for scene in scenes])
+    precision = {
+        name: round(float(average_precision_score(facts[:, i], logits[:, i])), 4) for i, name in enumerate(VOCABULARY)
+    }
+    return {
+        "scenes": count,
+        "vae_mse": {
+            f"{n} objects": round(_error(vae, images[[len(s.labels) == n for s in scenes]]), 5) for n in (1, 2, 3)
+        },
+        "reader": {
+            "mean_average_precision": round(float(np.mean([precision[name] for name in CLASSES])), 4),
+            "average_precision": precision,
+            "objects_seen": _share(logits[:, : len(CLASSES)][there] >= limit),
+            "others_seen": _share(logits[:, : len(CLASSES)][~there] >= limit),
+            "nothing_seen": {
+                kind: _share((read(reader, pictures)[:, : len(CLASSES)] >= limit).any(dim=1))
+                for kind, pictures in nothing.items()
+            },
+        },
+        "clip": {
+            "mean_average_precision": round(
+                float(np.mean([average_precision_score(there[:, i], similarities[:, i]) for i in range(len(CLASSES))])),
+                4,
+            ),
+            "objects_seen": _share(similarities[there] >= clip_limit),
+            "others_seen": _share(similarities[~there] >= clip_limit),
+            "nothing_seen": {
+                kind: _share((zero_shot(clip, pictures) >= clip_limit).any(dim=1)) for kind, pictures in nothing.items()
+            },
+        },
+    }
+
+
+def _error(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """The mean squared error of pictures that went through the autoencoder, on [-1, 1]."""
+    errors = []
+    for start in range(0, len(images), 64):
+        batch = pixels(images[start : start + 64])
+        decoded = vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
+        errors.append((decoded - batch).square().mean(dim=(1, 2, 3)))
+    return float(torch.cat(errors).mean())
+
+
+def _share(hits: Tensor) -> float:
+    return round(float(hits.float().mean()), 4)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m concepts_cli.mini.workshop.measure", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("parts", nargs="*", choices=["judges", "pictures", []], help="default: both")
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS, help="whose denoiser draws; the judges are the shipped"
+    )
+    parser.add_argument("--share", type=float, default=1.0, help="of the pictures that the bars ask for")
+    parser.add_argument("--steps", type=int, default=50, help="DDIM steps")
+    parser.add_argument("--guidance-scale", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grids", type=Path, help="write the pictures into this folder")
+    chosen = parser.parse_args(arguments)
+    parts, results = chosen.parts or ["judges", "pictures"], {}
+    if "judges" in parts:
+        results["judges"] = measure_judges(WEIGHTS)
+    if "pictures" in parts:
+        reader, limit = load_reader(WEIGHTS)
+        results["pictures"] = measure_pictures(
+            chosen.weights,
+            reader,
+            limit,
+            held_out=held_out_scenes(int(2000 * chosen.share), first=2 * 10**6),
+            share=chosen.share,
+            steps=chosen.steps,
+            guidance_scale=chosen.guidance_scale,
+            seed=chosen.seed,
+            grids=chosen.grids,
+        )
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The noise of training, which pipelines also sample with."""
+
+from diffusers import DDIMScheduler
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The schedule of training, which pipelines also sample with: all noise at the last step, so "trailing" steps."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
