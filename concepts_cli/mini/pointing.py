@@ -23,7 +23,8 @@ from concepts_cli.data.prompts import default_prompt
 from concepts_cli.metrics.assignment import assign
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.metrics.scores import match_one_to_one
-from concepts_cli.mini.corpus import CLASSES, SIZE, Scene, draw_scene
+from concepts_cli.mini.captions import CLASSES
+from concepts_cli.mini.corpus import SIZE, Scene, draw_scene
 from concepts_cli.models import load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion
 from concepts_cli.run_dir import Run
@@ -33,7 +34,7 @@ KINDS = ("centre", "attention", "contrast")  # centre: a map that is hot in the 
 
 
 def draw_scenes(classes: Sequence[str], *, objects: int, count: int, seed: int) -> list[Scene]:
-    """`count` scenes by day and without a filter, every second with a background and places that training never had."""
+    """`count` scenes by day and without a filter, every second with a background that training never had."""
     scenes = []
     for i in range(count):
         rng = np.random.default_rng((seed, objects, i))

@@ -3,7 +3,7 @@
     python -m concepts_cli.mini.sets s2 my-pictures --seed 3
 
 writes my-pictures/images/image-00.png … in no telling order, and my-pictures/classes.json: what is in each. The
-backgrounds and placements are such as the built-in model has never seen.
+backgrounds are such as the built-in model has never seen.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from concepts_cli.mini.corpus import SETS, STYLES, Scene, draw_scene
+from concepts_cli.mini.corpus import SETS, Scene, draw_scene
+from concepts_cli.mini.filters import STYLES
 
 SCENE_OBJECTS = ("tree", "house", "car", "elephant")  # in `scenes`, two at a time
 STYLE_OBJECTS = ("castle", "flower", "airplane", "zebra", "teddy bear")  # in `styles`

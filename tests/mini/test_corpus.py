@@ -4,17 +4,9 @@ import numpy as np
 import pytest
 
 from concepts_cli.mini import atlas
-from concepts_cli.mini.corpus import (
-    BACKGROUNDS,
-    CLASSES,
-    DRAWINGS,
-    HELD_OUT_BACKGROUNDS,
-    SETS,
-    SIZE,
-    STYLES,
-    claims,
-    draw_scene,
-)
+from concepts_cli.mini.captions import BACKGROUNDS, CLASSES, DRAWINGS, MOST_WORDS, claims, draw_caption
+from concepts_cli.mini.corpus import HELD_OUT_BACKGROUNDS, MOST_COVERED, SETS, SIDES, SIZE, draw_scene
+from concepts_cli.mini.filters import STYLES
 
 
 def many(count, **parts):
@@ -44,43 +36,112 @@ def test_same_state_same_scene():
 
 
 def test_corpus_is_mixed_as_meant():
-    corpus = many(600)
+    corpus = many(800)
+    counts = np.array([len(scene.labels) for scene in corpus])
+    named = [claims(scene.caption) for scene in corpus]
     share = {
-        "two objects": np.mean([len(scene.labels) == 2 for scene in corpus]),
-        "night": np.mean([scene.night for scene in corpus]),
-        "style": np.mean([scene.style is not None for scene in corpus]),
-        "background named": np.mean([bool(claims(scene.caption) & set(BACKGROUNDS)) for scene in corpus]),
+        "one object": np.mean(counts == 1),
+        "two objects": np.mean(counts == 2),
+        "three objects": np.mean(counts == 3),
+        "night": np.mean([scene.facts.night for scene in corpus]),
+        "style": np.mean([scene.facts.style is not None for scene in corpus]),
+        "background named": np.mean([bool(names & set(BACKGROUNDS)) for names in named]),
+        "drawing named": np.mean([bool(names & set(DRAWINGS)) for names in named]),
     }
-    expected = {"two objects": 0.18, "night": 0.15, "style": 0.11, "background named": 0.2}
+    expected = {
+        "one object": 0.5,
+        "two objects": 0.35,
+        "three objects": 0.15,
+        "night": 0.15,
+        "style": 0.1,
+        "background named": 0.3,
+        "drawing named": 0.18,
+    }
     assert share == pytest.approx(expected, abs=0.07)
-    assert {scene.drawing for scene in corpus} == set(DRAWINGS)
+    assert {scene.facts.drawing for scene in corpus} == set(DRAWINGS)
     assert {label for scene in corpus for label in scene.labels} == set(CLASSES)
+
+
+def test_captions_name_all_some_or_one_of_the_objects():
+    for count in (2, 3):
+        scenes = [scene for scene in many(1500) if len(scene.labels) == count and not scene.facts.style]
+        named = [len(claims(scene.caption) & set(CLASSES)) for scene in scenes]
+        assert {0, 1, count} <= set(named)  # none where only the surroundings are said
+        assert 0.25 < np.mean([n == 1 for n in named]) < 0.6
+        assert 0.25 < np.mean([n == count for n in named]) < 0.65
 
 
 def test_captions_tell_the_truth():
     for scene in many(300):
-        assert claims(scene.caption) <= set(scene.facts), scene.caption
-        assert len(scene.caption.replace("-", " - ").split()) <= 14
+        rng = np.random.default_rng(0)
+        for caption in [scene.caption, *(draw_caption(rng, scene.facts) for _ in range(5))]:
+            assert claims(caption) <= scene.facts.names, caption
+            assert len(caption.replace("-", " - ").split()) <= MOST_WORDS
     assert claims("a photo of a shopping cart and a car on blue") == {"shopping cart", "car", "blue"}
+
+
+def test_captions_say_where_things_are():
+    told = 0
+    for scene in many(600):
+        middles = dict(zip(scene.labels, scene.facts.middles, strict=True))
+        for words, axis, sign in (
+            (" left of a ", 0, -1),
+            (" right of a ", 0, 1),
+            (" above a ", 1, -1),
+            (" below a ", 1, 1),
+        ):
+            if words not in scene.caption:
+                continue
+            before, after = scene.caption.split(words)
+            first, second = (next(label for label in middles if label in part) for part in (before, after))
+            assert sign * (middles[first][axis] - middles[second][axis]) > 10
+            told += 1
+    assert told > 20
+
+
+def test_objects_are_of_every_size_anywhere_and_hardly_cover_one_another():
+    for count, (low, high) in SIDES.items():
+        scenes = [scene for scene in many(700, style="") if len(scene.labels) == count]
+        middles = np.array([middle for scene in scenes for middle in scene.facts.middles])
+        assert middles.min() < low / 2 + 4 and middles.max() > SIZE - low / 2 - 4
+        shown = np.array([mask.sum() for scene in scenes for mask in scene.masks])
+        assert shown.min() > 30 and shown.max() < high**2
+        assert np.quantile(shown, 0.9) > 1.5 * np.quantile(shown, 0.1)
+    assert MOST_COVERED < 0.1
 
 
 def test_parts_are_what_was_asked_for():
     scene = draw_scene(
         np.random.default_rng(0), labels=("zebra", "tree"), background="pink", night=True, style="", drawing="icon"
     )
-    assert (scene.labels, scene.background, scene.night, scene.style, scene.drawing) == (
+    facts = scene.facts
+    assert (scene.labels, facts.background, facts.night, facts.style, facts.drawing) == (
         ("zebra", "tree"), "pink", True, None, "icon"
     )  # fmt: skip
-    assert draw_scene(np.random.default_rng(0), style="neon").style == "neon"
+    assert facts.names == {"zebra", "tree", "pink", "night", "icon"}
+    neon = draw_scene(np.random.default_rng(0), style="neon", background="pink").facts
+    assert neon.style == "neon" and "pink" not in neon.names  # nobody could tell
 
 
 @pytest.mark.parametrize(
     "parts",
-    [{"labels": ("unicorn",)}, {"background": "plaid"}, {"style": "baroque"}, {"drawing": "fresco"}, {"labels": ()}],
+    [
+        {"labels": ("unicorn",)},
+        {"background": "plaid"},
+        {"style": "baroque"},
+        {"drawing": "fresco"},
+        {"labels": ()},
+        {"labels": CLASSES[:4]},
+    ],
 )
 def test_unknown_parts_are_refused(parts):
     with pytest.raises(ValueError):
         draw_scene(np.random.default_rng(0), **parts)
+
+
+def test_a_scene_has_room_for_three():
+    with pytest.raises(ValueError, match="one to three"):
+        draw_scene(np.random.default_rng(0), labels=CLASSES[:4])
 
 
 def test_masks_agree_with_the_pixels():
@@ -88,7 +149,7 @@ def test_masks_agree_with_the_pixels():
     for scene in many(60, style="", night=False):
         assert scene.masks.shape == (len(scene.labels), SIZE, SIZE) and scene.masks.dtype == bool
         assert (scene.masks.sum(axis=0) <= 1).all()  # one object is in front
-        assert all(0.02 < mask.mean() < 0.8 for mask in scene.masks)
+        assert all(0.005 < mask.mean() < 0.8 for mask in scene.masks)
         empty = ~scene.masks.any(axis=0)
         for _ in range(2):  # two pixels away from any object
             padded = np.pad(empty, 1, constant_values=True)
@@ -107,8 +168,8 @@ def test_night_is_darker_and_bluer():
 
 def test_held_out_backgrounds_are_never_trained_on():
     assert not set(BACKGROUNDS) & set(HELD_OUT_BACKGROUNDS)
-    assert all(scene.background in BACKGROUNDS for scene in many(100))
-    assert all(scene.background in HELD_OUT_BACKGROUNDS for scene in many(20, held_out=True))
+    assert all(scene.facts.background in BACKGROUNDS for scene in many(100))
+    assert all(scene.facts.background in HELD_OUT_BACKGROUNDS for scene in many(20, held_out=True))
 
 
 def test_filters_keep_the_shape_and_change_the_picture():

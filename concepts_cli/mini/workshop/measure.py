@@ -1,8 +1,8 @@
 """How good the built-in model is: what its model card quotes.
 
-    python -m concepts_cli.mini.workshop.measure                       the shipped weights: all of it, some 30 minutes
-    python -m concepts_cli.mini.workshop.measure judges                the autoencoder and those who judge, a minute
-    python -m concepts_cli.mini.workshop.measure pictures --weights W  another folder's denoiser, judged by the shipped reader
+    python -m concepts_cli.mini.workshop.measure            all of it, some 30 minutes
+    python -m concepts_cli.mini.workshop.measure judges     the autoencoder, the reader and the CLIP, a minute
+    python -m concepts_cli.mini.workshop.measure pictures --weights FOLDER    what another denoiser draws
 
 Everything is measured on scenes that training never draws, and half of them with backgrounds that it never has. A
 picture shows an object if the reader's logit for it reaches the threshold that 95% of the objects of real scenes reach.
@@ -130,16 +130,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m concepts_cli.mini.workshop.measure", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("parts", nargs="*", choices=["judges", "pictures", []], help="default: both")
-    parser.add_argument(
-        "--weights", type=Path, default=WEIGHTS, help="whose denoiser draws; the judges are the shipped"
-    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="judges, pictures; default: both")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="whose denoiser draws; the judges ship")
     parser.add_argument("--share", type=float, default=1.0, help="of the pictures that the bars ask for")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps")
     parser.add_argument("--guidance-scale", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grids", type=Path, help="write the pictures into this folder")
     chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.parts) - {"judges", "pictures"}:
+        parser.error(f"no part {sorted(unknown)[0]!r}: expected judges or pictures")
     parts, results = chosen.parts or ["judges", "pictures"], {}
     if "judges" in parts:
         results["judges"] = measure_judges(WEIGHTS)

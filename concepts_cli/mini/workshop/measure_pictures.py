@@ -1,8 +1,7 @@
-"""What the reader of scenes sees in the generator's pictures: is it what the prompt said, and how near to real scenes?"""
+"""What the reader sees in the generator's pictures: is it what the prompt said, and how near is it to real scenes?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import batched
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +32,15 @@ class Generator:
     def draw(self, prompts: Sequence[str], salt: int = 0) -> np.ndarray:
         """A picture per prompt: (B, 64, 64, 3) uint8. Picture i of a seed and salt is always the same."""
         pictures = []
-        for part in batched(enumerate(prompts), BATCH_SIZE):
+        for start in range(0, len(prompts), BATCH_SIZE):
+            part = range(start, min(start + BATCH_SIZE, len(prompts)))
             output = self.pipeline(
-                [prompt for _, prompt in part],
+                [prompts[i] for i in part],
                 height=64,
                 width=64,
                 num_inference_steps=self.steps,
                 guidance_scale=self.guidance_scale,
-                generator=[torch.Generator().manual_seed(self.seed * 10**8 + salt * 10**5 + i) for i, _ in part],
+                generator=[torch.Generator().manual_seed(self.seed * 10**8 + salt * 10**5 + i) for i in part],
                 output_type="np",
             )
             pictures.append(np.rint(output.images * 255).astype(np.uint8))

@@ -53,7 +53,7 @@ def blanks(count: int, generator: torch.Generator) -> Tensor:
 def draw_nothing(
     kind: str, count: int, vae: AutoencoderKL, scenes: Sequence[np.ndarray] | np.ndarray, generator: torch.Generator
 ) -> Tensor:
-    """`count` pictures of one of KINDS: (B, 3, 64, 64) in [-1, 1]. `scenes` (N, 64, 64, 3) are what is half-denoised."""
+    """`count` pictures of one of KINDS: (B, 3, 64, 64) in [-1, 1]; `scenes` (N, 64, 64, 3) are half-denoised."""
     if kind == "half-denoised":
         chosen = torch.randint(len(scenes), (count,), generator=generator).sort().values
         return half_denoised(vae, np.asarray(scenes[chosen.numpy()]), generator)

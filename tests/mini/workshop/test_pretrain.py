@@ -6,8 +6,9 @@ import shutil
 import pytest
 import torch
 
-from concepts_cli.mini import pretrain, scenes
-from concepts_cli.mini.workshop.measure import load_classifier, load_clip, load_pipeline
+from concepts_cli.mini.workshop import pretrain, scenes
+from concepts_cli.mini.workshop.measure import load_clip, load_reader
+from concepts_cli.mini.workshop.measure_pictures import load_pipeline
 from concepts_cli.mini.workshop.training import Budget, Training, warmup_cosine, warmup_flat_cooldown
 
 STAGES = ("vae", "clip", "resnet", "unet", "decoder")
@@ -49,7 +50,7 @@ def test_exports_what_others_load(trained, tmp_path):
     pipeline = load_pipeline(weights)
     saved = torch.load(trained / "unet.pt")["average"]["unet.conv_in.weight"]
     torch.testing.assert_close(pipeline.unet.conv_in.weight, saved, atol=1e-3, rtol=1e-3)  # float16 between
-    load_clip(weights), load_classifier(weights)
+    load_clip(weights), load_reader(weights)
     assert json.loads((weights / "training.json").read_text())["steps"] == 2
 
 
@@ -99,14 +100,3 @@ def test_a_resumed_module_keeps_its_optimizer_state(tmp_path):
     rest = list(one_step())
     assert first.number == 1 and [step.number for step in rest] == [2, 3]
     assert rest[-1].samples == 3
-
-
-def test_starts_anew_where_the_autoencoder_is_new(trained, tmp_path):
-    """The shipped denoiser knows nothing of another autoencoder's latents."""
-    weights = tmp_path / "weights"
-    pretrain.run("export", trained, seed=3, budget=Budget(), weights=weights)
-    for name in ("corpus", "vae", "vae.pt", "latents.npy"):
-        (tmp_path / name).symlink_to(trained / name)
-    steps = pretrain.stage_steps("unet", tmp_path, seed=3, budget=Budget(steps=1), weights=weights)
-    assert next(steps).number == 1
-    steps.close()
