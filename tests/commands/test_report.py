@@ -132,8 +132,9 @@ def test_metrics_are_shown_with_their_intervals(tiny_run):
     assert (bars["accuracy"].share, bars["accuracy"].low, bars["accuracy"].high) == (50, 25, 75)
     assert bars["KL"].text == "∞" and bars["matched accuracy"].text == "62.5%"
     # The classes are in the order of the concepts that are matched to them.
-    assert page.measures.figures[0]["classes"] == ["dog", "cat"]
-    assert [[cell.text for cell in cells] for _, _, cells in page.measures.figures[0]["confusion"]] == [
+    (figure,) = page.measures.figures
+    assert figure["classes"] == ["dog", "cat"]
+    assert [[cell.text for cell in cells] for _, _, cells in figure["confusion"]] == [
         ["1", "3"],
         ["0", "4"],
     ]
