@@ -2,7 +2,7 @@
 #     make demo     five concepts in 25 unlabelled images, from training to scores: some minutes, nothing to download
 #     make test     the tests, offline
 #     make bench    what a step of training costs, and sampling and composition
-#     make lint     ruff
+#     make lint     ruff, and the contracts of who may import whom
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 # A stamp says that what pyproject.toml asks for is installed.
 PACKAGE = $(VENV)/.ucd-package
 TESTS = $(VENV)/.ucd-tests
-RUFF = $(VENV)/.ucd-ruff
+LINT = $(VENV)/.ucd-lint
 
 .PHONY: demo test bench lint clean
 
@@ -31,9 +31,10 @@ test: $(TESTS)
 bench: $(TESTS)
 	$(VENV)/bin/python -m tests.bench
 
-lint: $(RUFF)
+lint: $(LINT)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	PYTHONPATH=. $(VENV)/bin/lint-imports
 
 clean:
 	rm -rf .venv dist
@@ -51,8 +52,8 @@ $(TESTS): $(PACKAGE)
 	@echo "installing what the tests need into $(VENV)"
 	$(PIP) --editable '.[test]'
 	$(PIP) --no-deps daam==0.2.0
-	@touch $@ $(RUFF)
+	@touch $@ $(LINT)
 
-$(RUFF): | $(VENV)/bin/python
-	$(PIP) 'ruff>=0.6'
+$(LINT): pyproject.toml | $(VENV)/bin/python
+	$(PIP) 'ruff>=0.6' 'import-linter>=2.1'
 	@touch $@

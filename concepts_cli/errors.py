@@ -1,6 +1,8 @@
-"""The one exception that means *the user can mend this*."""
+"""The one exception that means *the user can mend this*, and the words that errors share."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class UcdError(Exception):
@@ -17,9 +19,20 @@ class UcdError(Exception):
         self.exit_code = exit_code
 
 
-def closest(name: str, known: list[str] | tuple[str, ...]) -> str | None:
+def closest(name: str, known: Sequence[str]) -> str | None:
     """The known name nearest to a mistyped one, or None when nothing is near."""
     from difflib import get_close_matches
 
-    found = get_close_matches(name, known, n=1, cutoff=0.5)
-    return found[0] if found else None
+    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "") -> str | None:
+    """`did you mean PREFIXname?` with the known name nearest to a mistyped one, or None when nothing is near."""
+    near = closest(name, known)
+    return f"did you mean {prefix}{near}?" if near else None
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of what a library says went wrong."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -177,7 +177,7 @@ class _RateColumn(ProgressColumn):
         return Text(_rate(task.finished_speed or task.speed))
 
 
-def hush() -> None:
+def silence_libraries() -> None:
     """Keep other libraries' bars and warnings off our streams; call it before importing them. Not with UCD_DEBUG=1."""
     if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
         return

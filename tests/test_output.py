@@ -252,8 +252,8 @@ def test_forced_colour_makes_no_terminal_of_a_pipe():
 def test_hush_keeps_the_libraries_quiet():
     script = """
 import logging, warnings
-from concepts_cli.output import hush
-hush()
+from concepts_cli.output import silence_libraries
+silence_libraries()
 import tqdm
 warnings.warn("a warning")
 logging.getLogger("diffusers").warning("a log line")

@@ -1,1 +1,1 @@
-"""The verbs, a file each: functions that a notebook could call. `cli.py` parses for them and prints."""
+"""The work of each command, one verb per file; no verb imports another. May import everything but the cli."""

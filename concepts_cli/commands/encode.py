@@ -15,7 +15,8 @@ from concepts_cli.core.encoding import ROWS, STEPS, Encoded, encode_records
 from concepts_cli.data.images import find_images, read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output, plain
-from concepts_cli.run_dir import Run, bare_name, check_place, write_json, write_safetensors, write_text
+from concepts_cli.runs.files import check_place, write_json, write_safetensors, write_text
+from concepts_cli.runs.run import Run, bare_name
 
 FORMATS = (".csv", ".json", ".safetensors")
 COLUMNS = 8  # with more concepts than this a row names the strongest

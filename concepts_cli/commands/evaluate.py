@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from concepts_cli.errors import UcdError, closest
-from concepts_cli.evaluation import METRICS, SCORED, Evaluation
+from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.metrics.inputs import MetricInputs
+from concepts_cli.metrics.registry import METRICS, SCORED
 from concepts_cli.metrics.tables import spread, spread_table, tables
 from concepts_cli.output import Output, plain
-from concepts_cli.run_dir import Run, write_json
+from concepts_cli.runs.files import write_json
+from concepts_cli.runs.run import Run
 
 ALL = "all"
 
@@ -37,8 +39,16 @@ def evaluate(
     samples or images that are missing or can't be used.
     """
     wanted = _known(metrics or run.recipe.evaluate.metrics, threshold)
-    work = Evaluation(run, class_names, threshold, samples, held_out, device, out)
-    found = {metric: work.compute(metric) for metric in _possible(work, wanted, out)}
+    inputs = MetricInputs(
+        run,
+        class_names=class_names,
+        threshold=threshold,
+        samples=samples,
+        held_out=held_out,
+        device=device,
+        out=out,
+    )
+    found = {metric: METRICS[metric].compute(inputs) for metric in _possible(inputs, wanted, out)}
     result = plain({"run": run.path, "metrics": found})
     write_json(run.path / "evaluation.json", result | {"metrics": _earlier(run) | result["metrics"]})
     for table in tables(result["metrics"]):
@@ -67,9 +77,8 @@ def _known(metrics: Sequence[str], threshold: float | None) -> tuple[str, ...]:
     """The metrics, each once. Raises UcdError for one that does not exist, and a threshold for none or several."""
     for metric in metrics:
         if metric not in (*METRICS, ALL):
-            near = closest(metric, (*METRICS, ALL))
-            known = ", ".join((*METRICS, ALL))
-            raise UcdError(f"no metric {metric!r}", f"did you mean {near}?" if near else f"known: {known}")
+            known = (*METRICS, ALL)
+            raise UcdError(f"no metric {metric!r}", did_you_mean(metric, known) or f"known: {', '.join(known)}")
     scored = [metric for metric in dict.fromkeys(metrics) if metric in SCORED]
     if threshold is not None and len(scored) != 1:
         which = " and ".join(scored) or "none of them"
@@ -78,12 +87,12 @@ def _known(metrics: Sequence[str], threshold: float | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(metrics))
 
 
-def _possible(work: Evaluation, wanted: Sequence[str], out: Output) -> list[str]:
+def _possible(inputs: MetricInputs, wanted: Sequence[str], out: Output) -> list[str]:
     """What to compute, in order. Everything is checked before the long work; with `all`, what can't be is left out."""
     possible = []
     for metric in METRICS if ALL in wanted else wanted:
         try:
-            work.check(metric)
+            METRICS[metric].check(inputs)
             possible.append(metric)
         except UcdError as error:
             if metric in wanted:

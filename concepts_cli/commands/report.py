@@ -6,7 +6,8 @@ from pathlib import Path
 
 from concepts_cli.errors import UcdError
 from concepts_cli.report.page import Page
-from concepts_cli.run_dir import Run, check_place, write_text
+from concepts_cli.runs.files import check_place, write_text
+from concepts_cli.runs.run import Run
 
 
 def report(run: Run, *, output: Path | None = None, force: bool = False) -> Path:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from concepts_cli.output import Output
-from concepts_cli.pictures import Picture, concept_order, fill, write_sheet
-from concepts_cli.processes import is_main
+from concepts_cli.pictures.making import make_missing
+from concepts_cli.pictures.plan import Picture, concept_plan
+from concepts_cli.pictures.sheets import write_sheet
+from concepts_cli.processes.environment import is_main
 from concepts_cli.recipe import SampleSettings
-from concepts_cli.run_dir import Run
+from concepts_cli.runs.run import Run
 
 
 def sample(
@@ -29,9 +31,9 @@ def sample(
     With `grid` a contact sheet, a row a prompt, comes last. Raises UcdError for an unknown concept, and for a file of
     another prompt or setting that is in the way.
     """
-    order = concept_order(run, settings, prompts=prompts, concepts=concepts, output=output)
-    fill(order, force=force, device=device, out=out)
-    made = order.pictures
+    plan = concept_plan(run, settings, prompts=prompts, concepts=concepts, output=output)
+    make_missing(plan, force=force, device=device, out=out)
+    made = plan.pictures
     if grid and is_main():
-        made.append(write_sheet(order, (output or run.path / "samples") / "grid.png"))
+        made.append(write_sheet(plan, (output or run.path / "samples") / "grid.png"))
     return made

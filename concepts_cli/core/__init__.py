@@ -1,1 +1,4 @@
-"""The method: composed scores, the loop that discovers, sampling, and attention maps."""
+"""The method and nothing else: scores, the loop that discovers, encoding, sampling, attention maps.
+
+May import models, recipe and data; knows nothing of run folders, processes and output.
+"""

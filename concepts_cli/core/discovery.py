@@ -15,9 +15,9 @@ from accelerate.utils import find_executable_batch_size
 from torch import Tensor
 
 from concepts_cli.core.draws import Draws, seeded
+from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import Objective
 from concepts_cli.core.row_adamw import RowAdamW
-from concepts_cli.data.latents import Latents
 from concepts_cli.errors import UcdError
 from concepts_cli.recipe import TrainSettings
 

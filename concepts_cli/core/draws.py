@@ -13,8 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import Batch
-from concepts_cli.data.latents import Latents
 
 
 class Draws:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from concepts_cli.core.draws import seeded
+from concepts_cli.core.latents import encode
 from concepts_cli.data.images import ImageRecord
-from concepts_cli.data.latents import encode
 from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
 from concepts_cli.models.stable_diffusion import StableDiffusion

@@ -26,7 +26,7 @@ Texts = Mapping[tuple[str, str], Tensor]  # (run, prompt) -> hidden states (T, D
 class Term:
     """A prompt in a composition, and the weight of its score.
 
-    `run` names the reader of the prompt: "" is the first one, another a run whose concepts the prompt mentions.
+    `run` names the taught_model of the prompt: "" is the first one, another a run whose concepts the prompt mentions.
     """
 
     prompt: str
@@ -44,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reader:
+class TaughtModel:
     """What reads a prompt: a model that is taught the words of one run before. Runs may share a model."""
 
     model: StableDiffusion
@@ -62,7 +62,7 @@ def composition(terms: Iterable[Term], seed: int, negative_prompt: str = "") -> 
 
 
 def composed_scores(
-    model: StableDiffusion | Mapping[str, Reader], requests: Sequence[Request], texts: Texts | None = None
+    model: StableDiffusion | Mapping[str, TaughtModel], requests: Sequence[Request], texts: Texts | None = None
 ) -> Predict:
     """The composed score of every request (eq. 5 and 11): the mean of the models' unconditional scores, and the sum of
     every term's weight times its score's difference from its own model's unconditional one.
@@ -70,13 +70,13 @@ def composed_scores(
     A model is called once, with one unconditional row and then one a term, request after request. All requests have as
     many terms as the first, of the same runs. `texts` are encoded here unless given.
     """
-    readers = _readers(model)
-    texts = texts or encode_texts(readers, requests)
+    taught = _taught(model)
+    texts = texts or encode_texts(taught, requests)
     runs = [term.run for term in requests[0].terms] or [""]
     parts = []  # a model, hidden (B * (1 + K'), T, D) and weights (B, K') of its K' terms
-    for one in _different(readers[run].model for run in runs):
-        unconditional = _unconditional(readers, one)
-        mine = [[term for term in request.terms if readers[term.run].model is one] for request in requests]
+    for one in _different(taught[run].model for run in runs):
+        unconditional = _unconditional(taught, one)
+        mine = [[term for term in request.terms if taught[term.run].model is one] for request in requests]
         rows = [
             texts[key]
             for request, terms in zip(requests, mine, strict=True)
@@ -100,20 +100,20 @@ def composed_scores(
 
 
 @torch.no_grad()
-def encode_texts(model: StableDiffusion | Mapping[str, Reader], requests: Iterable[Request]) -> Texts:
+def encode_texts(model: StableDiffusion | Mapping[str, TaughtModel], requests: Iterable[Request]) -> Texts:
     """Every sentence of the requests, encoded once."""
-    readers = _readers(model)
-    sentences: dict[str, dict[str, None]] = {run: {} for run in readers}  # in order, each once
+    taught = _taught(model)
+    sentences: dict[str, dict[str, None]] = {run: {} for run in taught}  # in order, each once
     for request in requests:
         for term in request.terms:
             sentences[term.run][term.prompt] = None
         for run in [term.run for term in request.terms] or [""]:
-            sentences[_unconditional(readers, readers[run].model)][request.negative_prompt] = None
+            sentences[_unconditional(taught, taught[run].model)][request.negative_prompt] = None
     texts: dict[tuple[str, str], Tensor] = {}
     for run, prompts in sentences.items():
         if prompts:
-            readers[run].teach(readers[run].model)
-            hidden = readers[run].model.encode_prompts(list(prompts))
+            taught[run].teach(taught[run].model)
+            hidden = taught[run].model.encode_prompts(list(prompts))
             texts |= {(run, prompt): one for prompt, one in zip(prompts, hidden, strict=True)}
     return texts
 
@@ -157,7 +157,7 @@ def denoise(
 
 @torch.no_grad()
 def generate(
-    model: StableDiffusion | Mapping[str, Reader],
+    model: StableDiffusion | Mapping[str, TaughtModel],
     requests: Sequence[Request],
     *,
     num_inference_steps: int,
@@ -169,13 +169,13 @@ def generate(
 ) -> Iterator[Image.Image]:
     """A picture for every request, in order, `batch_size` at a time; requests of unlike term counts apart.
 
-    Texts are encoded once, pictures decoded once. With several readers the first one's model starts from noise and
+    Texts are encoded once, pictures decoded once. With several taught the first one's model starts from noise and
     decodes. Height and width are in pixels, by default the model's own. Raises UcdError for a size or a number of
     steps that the model can't do, and for models that don't go together.
     """
-    readers = _readers(model)
-    main = readers[""].model
-    for other in _different(reader.model for reader in readers.values())[1:]:
+    taught = _taught(model)
+    main = taught[""].model
+    for other in _different(taught_model.model for taught_model in taught.values())[1:]:
         if reason := main.differs_from(other):
             raise UcdError(f"{main.name} and {other.name} can't be composed: {reason}")
     most = main.scheduler_config["num_train_timesteps"]
@@ -186,7 +186,7 @@ def generate(
             f"got {height or main.resolution} x {width or main.resolution} pixels",
             f"height and width are multiples of {main.vae_scale} for this model",
         )
-    texts = encode_texts(readers, requests)
+    texts = encode_texts(taught, requests)
     start = 0
     while start < len(requests):
         batch = [requests[start]]
@@ -196,20 +196,20 @@ def generate(
             batch.append(request)
         generators = [torch.Generator().manual_seed(request.seed) for request in batch]
         latents = seeded_noise(main, generators, height=height, width=width)
-        predict = composed_scores(readers, batch, texts)
+        predict = composed_scores(taught, batch, texts)
         *_, clean = denoise(main.scheduler(scheduler), latents, predict, num_inference_steps, generators, eta)
         yield from map(to_image, main.decode(clean))
         start += len(batch)
 
 
-def _readers(model: StableDiffusion | Mapping[str, Reader]) -> Mapping[str, Reader]:
-    return model if isinstance(model, Mapping) else {"": Reader(model)}
+def _taught(model: StableDiffusion | Mapping[str, TaughtModel]) -> Mapping[str, TaughtModel]:
+    return model if isinstance(model, Mapping) else {"": TaughtModel(model)}
 
 
 def _different(models: Iterable[StableDiffusion]) -> list[StableDiffusion]:
     return list({id(model): model for model in models}.values())
 
 
-def _unconditional(readers: Mapping[str, Reader], model: StableDiffusion) -> str:
+def _unconditional(taught: Mapping[str, TaughtModel], model: StableDiffusion) -> str:
     """The run that a model's negative prompt is read with: the first of those that share it."""
-    return next(run for run, reader in readers.items() if reader.model is model)
+    return next(run for run, taught_model in taught.items() if taught_model.model is model)

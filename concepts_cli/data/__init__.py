@@ -1,1 +1,1 @@
-"""Images, their cached latents, and the prompts that name a concept."""
+"""Images, and the prompts that name a concept. May import errors and output."""

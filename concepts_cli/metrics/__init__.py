@@ -1,1 +1,1 @@
-"""How well concepts were discovered, measured: a scorer a file, and the arithmetic on their scores."""
+"""What is measured: one class per metric, the arithmetic, the tables. May import pictures and scorers, and below."""

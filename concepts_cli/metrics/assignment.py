@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from concepts_cli.metrics import scores as arithmetic
+from concepts_cli.metrics.inputs import MetricInputs
+from concepts_cli.metrics.metric import Metric, describe_concepts
 from concepts_cli.metrics.scores import match_one_to_one
 
 
@@ -49,3 +53,33 @@ def assign(weights: np.ndarray, labels: Sequence[Sequence[str]]) -> Assignment:
         nmi = float(normalized_mutual_info_score(single, strongest))
     sizes = np.bincount(strongest, minlength=weights.shape[1])
     return Assignment(classes, sizes, counts, float(right / len(labels)), ari, nmi)
+
+
+class AssignmentMetric(Metric):
+    """How the strongest concepts of the training images agree with their labels."""
+
+    name = "assignment"
+
+    def check(self, inputs: MetricInputs) -> None:
+        _ = inputs.labels
+
+    def compute(self, inputs: MetricInputs) -> dict[str, Any]:
+        weights, labels = inputs.run.weights.float().numpy(), inputs.labels
+        result = assign(weights, labels)
+
+        def agreement(drawn: np.ndarray) -> dict[str, float]:
+            one = assign(weights[drawn], [labels[i] for i in drawn])
+            found = {"matched_accuracy": one.matched_accuracy, "ari": one.ari, "nmi": one.nmi}
+            return {name: value for name, value in found.items() if getattr(result, name) is not None}
+
+        return {
+            "scorer": "weights",
+            "matched_accuracy": result.matched_accuracy,
+            "ari": result.ari,
+            "nmi": result.nmi,
+            "intervals": arithmetic.intervals(agreement, [np.arange(len(labels))]),
+            "images": len(labels),
+            "classes": result.classes,
+            "confusion": result.counts,
+            "concepts": describe_concepts(inputs.concepts, result.classes, result.counts, result.sizes),
+        }

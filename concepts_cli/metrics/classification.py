@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from concepts_cli.core.encoding import STEPS, encode_records
+from concepts_cli.data.images import open_image, to_pixels
 from concepts_cli.errors import UcdError
+from concepts_cli.metrics import scores as arithmetic
+from concepts_cli.metrics.assignment import assign
+from concepts_cli.metrics.inputs import MetricInputs
+from concepts_cli.metrics.metric import Metric, describe_concepts
 
 FOLDS = 5
+PIXELS = 64  # side of the images that "pixels" stands for
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,42 @@ def classify(features: np.ndarray, labels: Sequence[str], *, seed: int = 0) -> C
     return Classified(named[clusters] == truth, predicted == truth, folds)
 
 
-def one_label(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> list[str]:
-    """The one class that each image has; of several, the one that is among `classes`.
+class ClassificationMetric(Metric):
+    """The paper's Table 2: classifiers on the weights of held-out images, and on pixels and CLIP features."""
 
-    Raises UcdError where that leaves none, or more than one.
-    """
-    found = []
-    for own in labels:
-        fitting = list(own) if len(own) == 1 else [label for label in own if label in classes]
-        if len(fitting) != 1:
-            raise UcdError(
-                f"classification needs one class an image, one has {', '.join(own)}",
-                "evaluate.class_names (--class-names) says which of an image's labels count",
-            )
-        found += fitting
-    return found
+    name = "classification"
+
+    def check(self, inputs: MetricInputs) -> None:
+        _ = inputs.held_out, inputs.clip
+
+    def compute(self, inputs: MetricInputs) -> dict[str, Any]:
+        records, labels = inputs.held_out
+        encoded = encode_records(inputs.model, records, recipe=inputs.run.recipe, tokens=inputs.run.tokens)
+        tracked = inputs.out.track(encoded, total=len(records), label="encoding held-out images")
+        weights = np.array([one.weights for one in tracked])
+        paths = [Path(record.path) for record in records]
+        pixels = np.stack([to_pixels(open_image(path), PIXELS).flatten().numpy() for path in paths])
+        found = {}
+        for name, features in {"weights": weights, "pixels": pixels, "clip": inputs.clip.features(paths)}.items():
+            result = classify(features, labels)
+            right = {"kmeans": result.kmeans, "logistic": result.logistic}
+
+            def shares(drawn: np.ndarray, right: dict[str, np.ndarray] = right) -> dict[str, float]:
+                return {by: float(of[drawn].mean()) for by, of in right.items()}
+
+            everyone = np.arange(len(labels))
+            spans = arithmetic.intervals(shares, [everyone])
+            found[name] = {**shares(everyone), "dimensions": features.shape[1], "intervals": spans}
+        strongest = assign(weights, [[label] for label in labels])
+        return {
+            "scorer": "scikit-learn",
+            "clip_model": inputs.clip.name,
+            "features": found,
+            "matched_accuracy": strongest.matched_accuracy,
+            "folds": result.folds,
+            "steps": STEPS,
+            "images": len(labels),
+            "classes": strongest.classes,
+            "confusion": strongest.counts,
+            "concepts": describe_concepts(inputs.concepts, strongest.classes, strongest.counts, strongest.sizes),
+        }

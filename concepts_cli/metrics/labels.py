@@ -41,6 +41,23 @@ def folder_labels(images: Sequence[str]) -> list[list[str]] | None:
     return folders if len({Path(image).parent for image in images}) > 1 else None
 
 
+def one_label(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> list[str]:
+    """The one class that each image has; of several, the one that is among `classes`.
+
+    Raises UcdError where that leaves none, or more than one.
+    """
+    found = []
+    for own in labels:
+        fitting = list(own) if len(own) == 1 else [label for label in own if label in classes]
+        if len(fitting) != 1:
+            raise UcdError(
+                f"classification needs one class an image, one has {', '.join(own)}",
+                "evaluate.class_names (--class-names) says which of an image's labels count",
+            )
+        found += fitting
+    return found
+
+
 def _longest_match(image: str, names: dict) -> str | None:
     """Of `names`, the one that says most about where `image` lies: "cats/01.png" before "01.png"."""
     parts = Path(image).parts

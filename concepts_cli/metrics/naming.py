@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from concepts_cli.errors import UcdError
+from concepts_cli.metrics.inputs import MetricInputs
+from concepts_cli.metrics.metric import Metric
 
 ALIKE = 0.1  # silhouette of two concepts' samples, below which they can't be told apart
 MIXED = 0.6  # share of a concept's samples that its commonest word should have
@@ -25,32 +27,6 @@ class Word:
     word: str
     similarity: float
     share: float | None = None
-
-
-def known_words(*, built_in: bool) -> list[str]:
-    """What a concept may be, when nobody says: the built-in model's objects, filters and times of day; for others
-    the labels of ImageNet-1k.
-    """
-    if built_in:
-        from concepts_cli.mini.corpus import CLASSES, STYLES
-
-        return [*CLASSES, *STYLES, "night", "day"]
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    first = (info.index_to_description(index).split(", ")[0] for index in range(info.num_classes()))
-    return list(dict.fromkeys(first))
-
-
-def read_words(path: str | Path) -> list[str]:
-    """The words of a file, one a line; `#` begins a comment. Raises UcdError for a file that has none."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UcdError(f"words can't be read: {path}: {error}", "evaluate.words names a text file") from error
-    if words := [word for line in lines if (word := line.partition("#")[0].strip())]:
-        return list(dict.fromkeys(words))
-    raise UcdError(f"no words in {path}", "one a line")
 
 
 def whole_words(tokenizer) -> tuple[list[int], list[str]]:
@@ -149,3 +125,47 @@ def _list(names: Iterable[str]) -> str:
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
+
+
+class NamingMetric(Metric):
+    """Words for each concept, by its embedding and by its samples; the dead and the doubled."""
+
+    name = "naming"
+
+    def check(self, inputs: MetricInputs) -> None:
+        inputs.clip.check(inputs.words)
+        if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
+            raise UcdError("naming needs samples of every concept of the run", "leave --samples out")
+
+    def compute(self, inputs: MetricInputs) -> dict[str, Any]:
+        samples, features = inputs.samples, inputs.features("clip")
+        # A folder of samples is in the order of its names, t10 before t2.
+        owners = np.array([inputs.concepts.index(samples.concepts[k]) for k in samples.owners])
+        ids, words = whole_words(inputs.model.tokenizer)
+        table = inputs.model.token_table.float().cpu().numpy()[ids]
+        neighbours = nearest_words(inputs.run.embeddings.float().numpy(), table, words)
+        seen = seen_words(inputs.clip.score(features, inputs.words), owners, inputs.words)
+        weights = inputs.run.weights.float().numpy()
+        dead, doubled = dead_concepts(weights), duplicate_concepts(features, owners)
+        mixed = [k for k, found in enumerate(seen) if found[0].share < MIXED]
+        sizes = np.bincount(weights.argmax(axis=1), minlength=len(inputs.concepts))
+        return {
+            "scorer": inputs.clip.name,
+            "words": len(inputs.words),
+            "concepts": {
+                name: {
+                    "name": seen[k][0].word,
+                    "seen": seen[k],
+                    "neighbours": neighbours[k],
+                    "training_images": sizes[k],
+                    "dead": k in dead,
+                    "mixed": k in mixed,
+                    "same_as": [inputs.concepts[a + b - k] for a, b, _ in doubled if k in (a, b)],
+                }
+                for k, name in enumerate(inputs.concepts)
+            },
+            "duplicates": [
+                {"concepts": [inputs.concepts[a], inputs.concepts[b]], "silhouette": apart} for a, b, apart in doubled
+            ],
+            "advice": advice(inputs.concepts, dead, doubled, mixed),
+        }

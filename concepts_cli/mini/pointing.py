@@ -27,7 +27,7 @@ from concepts_cli.mini.captions import CLASSES
 from concepts_cli.mini.corpus import SIZE, Scene, draw_scene
 from concepts_cli.models import load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion
-from concepts_cli.run_dir import Run
+from concepts_cli.runs.run import Run
 
 BATCH = 16
 KINDS = ("centre", "attention", "contrast")  # centre: a map that is hot in the middle, whatever the image

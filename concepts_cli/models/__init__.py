@@ -1,4 +1,4 @@
-"""Model families, a file each, and the one function that chooses among them."""
+"""Model families, one per file, and the function that chooses among them. May import mini, data and errors."""
 
 from __future__ import annotations
 

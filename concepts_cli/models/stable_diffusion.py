@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from concepts_cli.errors import UcdError, closest
+from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.models import BUILT_IN
 from concepts_cli.models.learned_tokens import LearnedTokens
@@ -204,9 +204,10 @@ class StableDiffusion:
         import diffusers
 
         if name not in SCHEDULERS:
-            near = closest(name, tuple(SCHEDULERS))
             known = f"known: {', '.join(SCHEDULERS)}"
-            raise UcdError(f"no scheduler {name!r}", f"did you mean {near}? {known}" if near else known)
+            raise UcdError(
+                f"no scheduler {name!r}", " ".join(filter(None, [did_you_mean(name, tuple(SCHEDULERS)), known]))
+            )
         class_name, options = SCHEDULERS[name]
         return getattr(diffusers, class_name).from_config(dict(self.scheduler_config), **options)
 

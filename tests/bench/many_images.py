@@ -19,9 +19,9 @@ from accelerate import Accelerator
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
+from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss
 from concepts_cli.data.images import ImageRecord
-from concepts_cli.data.latents import CachedLatents
 from concepts_cli.data.prompts import OBJECT
 from concepts_cli.models import load_model
 from concepts_cli.recipe import TrainSettings

@@ -9,7 +9,7 @@ import torch
 
 from concepts_cli.models import load_model
 from concepts_cli.models.stable_diffusion import StableDiffusion
-from concepts_cli.output import hush
+from concepts_cli.output import silence_libraries
 from tests.conftest import build_pipeline, build_tokenizer
 
 NAMES = ("mini", "tiny-sd21")
@@ -23,7 +23,7 @@ def _tiny_sd21() -> StableDiffusion:
     """SD 2.1-base with few channels and layers: 64x64 latents of 512 px, four levels, 77 tokens 1,024 wide, the whole
     table of 49,408 words. With these channels a text costs some percent of a UNet call, as it does there.
     """
-    hush()  # no bars among the figures
+    silence_libraries()  # no bars among the figures
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.commands.train import train
-from concepts_cli.output import Output, hush
-from concepts_cli.pictures import concept_order, fill
+from concepts_cli.output import Output, silence_libraries
+from concepts_cli.pictures.making import make_missing
+from concepts_cli.pictures.plan import concept_plan
 from concepts_cli.recipe import load_recipe
-from concepts_cli.run_dir import Run
+from concepts_cli.runs.run import Run
 
 RECIPES = ("quickstart", "mini-s2", "mini-s3", "mini-s4")
 METHODS = ("textual-inversion", "ti-kmeans", "ti-clip-kmeans", "composed")  # as the paper's Table 1 has them
@@ -59,7 +60,7 @@ def result(folder: Path, recipe: str, method: str, seed: int, *, num_images: int
         run = train(load_recipe(recipe, settings), output=folder, resume=True, device=device, out=out)
     metrics = _evaluated(run)
     if metrics.get("resnet", {}).get("images", 0) < num_images * len(run.tokens) or "assignment" not in metrics:
-        fill(concept_order(run, replace(run.recipe.sample, num_images=num_images)), device=device, out=out)
+        make_missing(concept_plan(run, replace(run.recipe.sample, num_images=num_images)), device=device, out=out)
         metrics = evaluate(run, metrics=METRICS, device=device, out=out)["metrics"]
     images, samples = metrics["assignment"], metrics["resnet"]
     matched = images["matched_accuracy"], samples["matched_accuracy"]
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/results"))
     parser.add_argument("--device")
     chosen = parser.parse_args(arguments)
-    hush()
+    silence_libraries()
     results = []
     for seed in chosen.seed or SEEDS:  # seeds outermost: a table of all methods is there after the first
         for recipe in chosen.recipe or RECIPES:

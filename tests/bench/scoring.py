@@ -18,10 +18,10 @@ from concepts_cli.core.concepts import concept_tokens, initial_embeddings
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.encoding import STEPS, encode_records
 from concepts_cli.data.images import read_images
-from concepts_cli.metrics.clip import load_built_in_clip
-from concepts_cli.metrics.resnet import load_built_in_resnet
 from concepts_cli.models import load_model
 from concepts_cli.recipe import load_recipe
+from concepts_cli.scorers.clip import load_built_in_clip
+from concepts_cli.scorers.resnet import load_built_in_resnet
 from tests.bench.timing import interleaved
 
 IMAGES, SIDE, ENCODED, CONCEPTS, REPEATS = 256, 64, 2, 5, 5

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
+from concepts_cli.core.latents import HeldLatents
 from concepts_cli.core.objective import ComposedLoss
-from concepts_cli.data.latents import HeldLatents
 from concepts_cli.data.prompts import OBJECT
 from concepts_cli.recipe import TrainSettings
 from tests.bench.memory import in_a_process, peak, start_of_peak

@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from concepts_cli.commands.compose import compose, parse_sweep, parse_term
+from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
 from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
-from concepts_cli.run_dir import Run
+from concepts_cli.pictures.terms import parse_sweep, parse_term
+from concepts_cli.runs.run import Run
 
 
 @pytest.fixture
@@ -99,11 +100,11 @@ def test_composing_one_term_is_sampling_it(tiny_run):
 
 
 def test_other_runs_are_composed_with_one_model_in_memory(tiny_run, other_run, monkeypatch):
-    from concepts_cli import pictures
+    from concepts_cli.pictures import plan
 
     loaded = []
-    load = pictures.load_model
-    monkeypatch.setattr(pictures, "load_model", lambda name, **how: loaded.append(name) or load(name, **how))
+    load = plan.load_model
+    monkeypatch.setattr(plan, "load_model", lambda name, **how: loaded.append(name) or load(name, **how))
     mixed = make(tiny_run, ["t1=4", "other:t1=3"])
     assert loaded == [tiny_run.recipe.model]
     with Image.open(mixed[0].path) as picture:

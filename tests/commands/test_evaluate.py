@@ -10,13 +10,13 @@ from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 from typer.testing import CliRunner
 
-from concepts_cli import evaluation as module
 from concepts_cli.cli import app
 from concepts_cli.commands.evaluate import evaluate, evaluate_runs
 from concepts_cli.data.images import open_image
 from concepts_cli.errors import UcdError
+from concepts_cli.metrics import inputs as module
 from concepts_cli.output import Output
-from concepts_cli.run_dir import Run
+from concepts_cli.runs.run import Run
 
 OUT = Output(quiet=True)
 COLOURS = {"cat": 0, "dog": 1, "fox": 2}  # a class is a channel

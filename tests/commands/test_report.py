@@ -16,7 +16,8 @@ from concepts_cli.commands.report import report
 from concepts_cli.errors import UcdError
 from concepts_cli.report.chart import loss_chart, read_losses
 from concepts_cli.report.page import Page
-from concepts_cli.run_dir import Run, write_png
+from concepts_cli.runs.files import write_png
+from concepts_cli.runs.run import Run
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</style><script>alert(2)</script>"
 
@@ -107,7 +108,7 @@ def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
     text = Elements(page.render()).text
     assert [shown.note for shown in page.concepts[0]["samples"]] == ["seed 0", "seed 1", "seed 2"]
     assert len(page.concepts[1]["heat_maps"]) == 2  # of a sample, and of a real image
-    assert [shown.title for shown in page.other_heat_maps] == ["elsewhere"]
+    assert [shown.title for shown in page.pictures.other_heat_maps] == ["elsewhere"]
     assert f"ucd visualize --concept t1 --run {tiny_run.path}" in text
     assert f"ucd visualize --concept t2 --run {tiny_run.path}" not in text
     assert f"ucd compose t1=4 'at night=-2.5' --num-images 1 --run {tiny_run.path}" in text
@@ -127,12 +128,16 @@ def measured(**changes):
 def test_metrics_are_shown_with_their_intervals(tiny_run):
     (tiny_run.path / "evaluation.json").write_text(json.dumps(measured()))
     page = Page(tiny_run)
-    bars = {bar.title: bar for bar in page.figures[0]["bars"]}
+    bars = {bar.title: bar for bar in page.measures.figures[0]["bars"]}
     assert (bars["accuracy"].share, bars["accuracy"].low, bars["accuracy"].high) == (50, 25, 75)
     assert bars["KL"].text == "∞" and bars["matched accuracy"].text == "62.5%"
     # The classes are in the order of the concepts that are matched to them.
-    assert page.figures[0]["classes"] == ["dog", "cat"]
-    assert [[cell.text for cell in cells] for _, _, cells in page.figures[0]["confusion"]] == [["1", "3"], ["0", "4"]]
+    (figure,) = page.measures.figures
+    assert figure["classes"] == ["dog", "cat"]
+    assert [[cell.text for cell in cells] for _, _, cells in figure["confusion"]] == [
+        ["1", "3"],
+        ["0", "4"],
+    ]
     text = Elements(page.render()).text
     assert "ucd evaluate --metric resnet" in text and "50.0% 25.0–75.0" in text
 

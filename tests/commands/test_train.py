@@ -156,8 +156,8 @@ def test_all_images_may_share_their_weights(workplace, recipe_file):
 @pytest.mark.parametrize("method", ["textual-inversion", "ti-kmeans", "ti-clip-kmeans"])
 def test_a_baseline_makes_a_run_like_any_other(workplace, recipe_file, image_folder, method, monkeypatch):
     """Three pictures are red and three blue, which any clustering tells apart."""
-    import concepts_cli.core.clustering as clustering
-    from concepts_cli.metrics.clip import load_built_in_clip
+    import concepts_cli.training.clustering as clustering
+    from concepts_cli.scorers.clip import load_built_in_clip
 
     monkeypatch.setattr(clustering, "load_clip", lambda name, pretrained, device: load_built_in_clip(device))
     for n in range(6):
@@ -250,7 +250,7 @@ def test_force_starts_over_and_leaves_what_is_not_ours(workplace, recipe_file):
 
 def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, monkeypatch):
     """The other one makes its folder between our look at what is free and our taking it."""
-    import concepts_cli.training_folder as places
+    import concepts_cli.runs.training_folder as places
 
     look, taken = places._choose, []
 

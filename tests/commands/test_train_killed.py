@@ -11,7 +11,7 @@ import torch
 from concepts_cli.commands.train import train
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
-from concepts_cli.run_dir import Run
+from concepts_cli.runs.run import Run
 from tests.commands import killed_training
 
 KILLS = 20

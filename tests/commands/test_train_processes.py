@@ -14,7 +14,7 @@ import torch
 from concepts_cli.commands.train import train
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
-from concepts_cli.run_dir import Run
+from concepts_cli.runs.run import Run
 
 UCD = [sys.executable, "-m", "concepts_cli", "train", "tiny.yaml", "--device", "cpu"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}

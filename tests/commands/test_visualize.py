@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from concepts_cli import overlays
 from concepts_cli.cli import app
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
@@ -19,7 +18,8 @@ from concepts_cli.core.attention import Selection, normalise, record_attention
 from concepts_cli.core.sampling import Term, seeded_noise
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
-from concepts_cli.overlays import MapSettings
+from concepts_cli.pictures import overlays
+from concepts_cli.pictures.overlays import MapSettings
 
 OUT = Output(quiet=True)
 ATTENTION = MapSettings(kind="attention")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from concepts_cli.core.draws import Draws
-from concepts_cli.data.latents import HeldLatents
+from concepts_cli.core.latents import HeldLatents
 
 
 def draws(*, count=7, mean=None, std=1.0, **options) -> Draws:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from concepts_cli.core.sampling import Reader, Request, Term, composed_scores, composition, generate, guided
+from concepts_cli.core.sampling import Request, TaughtModel, Term, composed_scores, composition, generate, guided
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
 
@@ -135,11 +135,11 @@ def test_texts_are_encoded_once_and_pictures_decoded_once(tiny_model, monkeypatc
 
 def test_runs_that_share_a_model_read_their_own_words(tiny_model):
     one, two = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0))
-    readers = {
-        name: Reader(tiny_model, lambda model, rows=rows: model.set_concepts(["<t1>"], rows))
+    taught = {
+        name: TaughtModel(tiny_model, lambda model, rows=rows: model.set_concepts(["<t1>"], rows))
         for name, rows in (("", one), ("other", two))
     }
-    made = pictures(readers, [composition([Term("<t1>", 4.0), Term("<t1>", 2.0, "other")], 5)])
+    made = pictures(taught, [composition([Term("<t1>", 4.0), Term("<t1>", 2.0, "other")], 5)])
     tiny_model.set_concepts(["<t1>", "<t2>"], torch.cat([one, two]))
     np.testing.assert_allclose(
         made, pictures(tiny_model, [composition([Term("<t1>", 4.0), Term("<t2>", 2.0)], 5)]), atol=1
@@ -149,9 +149,9 @@ def test_runs_that_share_a_model_read_their_own_words(tiny_model):
 def test_two_models_of_one_latent_space_compose(tiny_model, folder):
     """A copy of the model gives what one alone gives; another UNet the mean of both unconditional scores."""
     twin = load_model(str(folder), device="cpu")
-    readers = {"": Reader(tiny_model), "other": Reader(twin)}
+    taught = {"": TaughtModel(tiny_model), "other": TaughtModel(twin)}
     terms = [Term(CAT, 4.0), Term(DOG, 2.0, "other")]
-    made = pictures(readers, [composition(terms, 5)])
+    made = pictures(taught, [composition(terms, 5)])
     alone = pictures(tiny_model, [composition([Term(CAT, 4.0), Term(DOG, 2.0)], 5)])
     np.testing.assert_allclose(made, alone, atol=1)
 
@@ -159,7 +159,7 @@ def test_two_models_of_one_latent_space_compose(tiny_model, folder):
         for parameter in twin.unet.parameters():
             parameter.mul_(1.1)
         latents, timestep = torch.randn(1, *twin.latent_shape()), torch.tensor(300)
-        found = composed_scores(readers, [composition(terms, 5)])(latents, timestep)
+        found = composed_scores(taught, [composition(terms, 5)])(latents, timestep)
         texts = tiny_model.encode_prompts(["", CAT, DOG])
         mine, theirs = (
             [model.predict(latents, timestep, text[None]) for text in texts] for model in (tiny_model, twin)
@@ -172,9 +172,9 @@ def test_models_that_do_not_go_together_say_why(tiny_folder, tiny_v_folder):
     noise, velocity, other = (load_model(str(path), device="cpu") for path in (tiny_folder, tiny_v_folder, tiny_folder))
 
     def refused(model, reason):
-        readers = {"": Reader(noise), "other": Reader(model)}
+        taught = {"": TaughtModel(noise), "other": TaughtModel(model)}
         with pytest.raises(UcdError, match=reason):
-            pictures(readers, [composition([Term(CAT, 4.0), Term(DOG, 2.0, "other")], 5)])
+            pictures(taught, [composition([Term(CAT, 4.0), Term(DOG, 2.0, "other")], 5)])
 
     refused(velocity, "one predicts epsilon, the other v_prediction")
     other.scheduler_config = {**other.scheduler_config, "beta_end": 0.02}

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from concepts_cli.errors import UcdError
-from concepts_cli.metrics.classification import classify, one_label
+from concepts_cli.metrics.classification import classify
+from concepts_cli.metrics.labels import one_label
 
 
 def blobs(spread, each=10, classes=3, seed=0):

@@ -8,12 +8,11 @@ from concepts_cli.metrics.naming import (
     advice,
     dead_concepts,
     duplicate_concepts,
-    known_words,
     nearest_words,
-    read_words,
     seen_words,
     whole_words,
 )
+from concepts_cli.metrics.words import known_words, read_words
 
 
 def test_neighbours_by_direction_not_by_length():

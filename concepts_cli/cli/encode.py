@@ -1,0 +1,52 @@
+"""`ucd encode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from concepts_cli.cli.options import (
+    Device,
+    Force,
+    Json,
+    Quiet,
+    RunFolder,
+    batch_size_option,
+    output_option,
+    seed_option,
+    steps_option,
+)
+from concepts_cli.cli.session import command_output
+
+
+def encode(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    steps: Annotated[int, steps_option("Draws of noise and timestep an image.")] = 16,
+    seed: Annotated[int, seed_option("Of the noise.")] = 0,
+    batch_size: Annotated[int, batch_size_option("Rows of a UNet call; a draw has one a concept, and one more.")] = 48,
+    output: Annotated[Path | None, output_option("A .csv, .json or .safetensors file to write, too.")] = None,
+    force: Force = False,
+    run: RunFolder = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the concept weights of new images, concepts frozen. Prints a row per image."""
+    with command_output(quiet, json) as out:
+        from concepts_cli.commands.encode import encode as find_weights
+        from concepts_cli.runs.find import find_run
+
+        document = find_weights(
+            find_run(run),
+            images,
+            steps=steps,
+            seed=seed,
+            rows=batch_size,
+            output=output,
+            force=force,
+            device=device,
+            out=out,
+        )
+        out.document(document)

@@ -1,0 +1,154 @@
+"""Every training image goes through the VAE once; what it makes lies on disk, a small file an image.
+
+The name of a file has everything that its content depends on, so what is there is right: later runs use it, whatever
+other images they have; two runs may fill the cache at once; and encoding that was cut short goes on. Files are
+memory-mapped when they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from concepts_cli.data.images import ImageRecord, open_image, to_pixels
+from concepts_cli.errors import UcdError
+from concepts_cli.models.stable_diffusion import StableDiffusion
+
+KEPT_BYTES = 256 * 2**20  # of latents that stay in memory once they were read
+Moments = tuple[Tensor, Tensor]  # mean and standard deviation of one image's latents, each (C, h, w)
+
+
+class Latents(Protocol):
+    """N images as the VAE sees them."""
+
+    def __len__(self) -> int: ...
+
+    def moments(self, row: int, *, mirrored: bool = False) -> Moments: ...
+
+
+class HeldLatents:
+    """Latents in memory: means and deviations, each (O, N, C, h, w); O is 2 when mirrored ones are there, else 1."""
+
+    def __init__(self, mean: Tensor, std: Tensor):
+        self.mean, self.std = mean, std
+
+    def __len__(self) -> int:
+        return self.mean.shape[1]
+
+    def moments(self, row: int, *, mirrored: bool = False) -> Moments:
+        side = int(mirrored and len(self.mean) == 2)
+        return self.mean[side, row], self.std[side, row]
+
+
+class CachedLatents:
+    """Latents in the cache folder, read when they are asked for; the last `KEPT_BYTES` of them stay in memory."""
+
+    def __init__(
+        self, model: StableDiffusion, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool
+    ):
+        """`resolution` in pixels; `resize` as `to_pixels` has it; `mirrored` keeps mirror images, too."""
+        self.model, self.records = model, records
+        self.how = {"resolution": resolution, "resize": resize, "mirrored": mirrored}
+        key = f"2 {model.vae_fingerprint} {model.dtype} {resolution} {resize} {mirrored}"
+        self.folder = cache_folder() / "latents" / hashlib.sha256(key.encode()).hexdigest()[:16]
+        channels, height, width = model.latent_shape(resolution, resolution)
+        self.bytes_each = 2 * (1 + mirrored) * channels * height * width * model.dtype.itemsize
+        self._unwritten: dict[int, dict[str, Tensor]] = {}
+        self._read = lru_cache(maxsize=max(KEPT_BYTES // self.bytes_each, 1))(self._read)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def moments(self, row: int, *, mirrored: bool = False) -> Moments:
+        tensors = self._read(row)
+        side = int(mirrored and self.how["mirrored"])
+        return tensors["mean"][side].float(), tensors["std"][side].float()
+
+    def missing(self, rows: Sequence[int]) -> list[int]:
+        """Those of `rows` that have not been encoded."""
+        return [row for row in rows if not self._is_there(row)]
+
+    def fill(self, rows: Sequence[int], *, batch_size: int = 8) -> Iterator[int]:
+        """Encode and keep `rows`, a batch at a time; yields each when it is done."""
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            ((means, stds),) = encode(self.model, [self.records[row] for row in batch], **self.how)
+            for position, row in enumerate(batch):
+                parts = {"mean": means[:, position], "std": stds[:, position]}
+                self._write(row, {name: part.to(self.model.dtype).contiguous() for name, part in parts.items()})
+                yield row
+
+    def _path(self, row: int) -> Path:
+        digest = self.records[row].sha256
+        return self.folder / digest[:2] / f"{digest}.safetensors"
+
+    def _is_there(self, row: int) -> bool:
+        """Whether the file is there and as long as it must be: the header and then every byte of the tensors."""
+        if row in self._unwritten:
+            return True
+        try:
+            with self._path(row).open("rb") as file:
+                header = int.from_bytes(file.read(8), "little")
+                return os.fstat(file.fileno()).st_size == 8 + header + self.bytes_each
+        except OSError:
+            return False
+
+    def _read(self, row: int) -> dict[str, Tensor]:
+        if row in self._unwritten:
+            return self._unwritten[row]
+        path = self._path(row)
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            hint = "remove it and go on with --resume: it is made anew"
+            raise UcdError(f"the cached latents {path} can't be read", hint, exit_code=1) from error
+
+    def _write(self, row: int, tensors: dict[str, Tensor]) -> None:
+        """Beside its place, then renamed; a cache that can't be written is no reason to stop."""
+        path = self._path(row)
+        beside = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, beside)
+            if not self._is_there(row):  # what another run wrote meanwhile is as good, and may be in use
+                beside.replace(path)
+        except (OSError, SafetensorError):  # safetensors has its own for a full disk
+            self._unwritten[row] = tensors
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """$UCD_CACHE, or `ucd` in the user's cache folder."""
+    if place := os.environ.get("UCD_CACHE"):
+        return Path(place)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ucd"
+
+
+def encode(
+    model: StableDiffusion,
+    records: Sequence[ImageRecord],
+    *,
+    resolution: int,
+    resize: str,
+    mirrored: bool,
+    batch_size: int = 8,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mean and standard deviation of a batch of images at a time, each (O, B, C, h, w)."""
+    for start in range(0, len(records), batch_size):
+        batch = records[start : start + batch_size]
+        pixels = torch.stack([to_pixels(open_image(Path(r.path)), resolution, resize) for r in batch])
+        sides = [pixels, pixels.flip(-1)] if mirrored else [pixels]
+        encoded = [model.encode_images(side) for side in sides]
+        yield torch.stack([mean.cpu() for mean, _ in encoded]), torch.stack([std.cpu() for _, std in encoded])

@@ -1,0 +1,1 @@
+"""Contact sheets, overlays and their panels: pictures from pictures. May import errors and output."""

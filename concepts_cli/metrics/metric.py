@@ -1,0 +1,47 @@
+"""What every metric offers, and the table of concepts that most of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from concepts_cli.metrics.inputs import MetricInputs
+from concepts_cli.metrics.scores import match_one_to_one
+
+
+class Metric(ABC):
+    """A measure of a run. `name` is what `--metric` and evaluation.json call it."""
+
+    name: str
+    is_scored = False  # whether it scores samples against class names, with a threshold
+
+    @abstractmethod
+    def check(self, inputs: MetricInputs) -> None:
+        """Raise UcdError for what is missing, before any long work."""
+
+    @abstractmethod
+    def compute(self, inputs: MetricInputs) -> dict[str, Any]:
+        """What evaluation.json says of the metric."""
+
+
+def describe_concepts(
+    concepts: Sequence[str], classes: Sequence[str], counts: np.ndarray, sizes: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """What each concept shows: its commonest class, that class's share (purity), and the one it is matched to.
+
+    Shapes: counts (K, C) images of each class, sizes (K,) images in all.
+    """
+    match = match_one_to_one(counts)
+    return {
+        name: {
+            "images": size,
+            "best_class": classes[row.argmax()] if row.any() else None,
+            "share": row.max() / size if row.any() else None,
+            "matched_class": classes[match[k]] if k in match else None,
+            "counts": dict(zip(classes, row, strict=True)),
+        }
+        for k, (name, row, size) in enumerate(zip(concepts, counts, sizes, strict=True))
+    }

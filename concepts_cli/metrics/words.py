@@ -1,0 +1,33 @@
+"""The words that a concept may be named with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from concepts_cli.errors import UcdError
+
+
+def known_words(*, built_in: bool) -> list[str]:
+    """What a concept may be, when nobody says: the built-in model's objects, filters and times of day; for others
+    the labels of ImageNet-1k.
+    """
+    if built_in:
+        from concepts_cli.mini.corpus import CLASSES, STYLES
+
+        return [*CLASSES, *STYLES, "night", "day"]
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    first = (info.index_to_description(index).split(", ")[0] for index in range(info.num_classes()))
+    return list(dict.fromkeys(first))
+
+
+def read_words(path: str | Path) -> list[str]:
+    """The words of a file, one a line; `#` begins a comment. Raises UcdError for a file that has none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UcdError(f"words can't be read: {path}: {error}", "evaluate.words names a text file") from error
+    if words := [word for line in lines if (word := line.partition("#")[0].strip())]:
+        return list(dict.fromkeys(words))
+    raise UcdError(f"no words in {path}", "one a line")

@@ -1,0 +1,108 @@
+"""Draw heat maps: generate or invert the pictures, record attention, and write the overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from PIL import ImageOps
+from torch import Tensor
+
+from concepts_cli.core.attention import normalise, record_attention, token_map
+from concepts_cli.core.daam import daam_map
+from concepts_cli.core.heat_maps import reconstruct, score_gains, shares, tokens_of
+from concepts_cli.core.sampling import generate
+from concepts_cli.data.images import to_image, to_pixels
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.pictures.overlays import MapSettings, Target, write_overlay
+from concepts_cli.pictures.plan import PicturePlan
+from concepts_cli.pictures.targets import open_large_enough
+from concepts_cli.runs.run import Run
+
+
+def draw_generated(
+    model: StableDiffusion, targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
+) -> Iterator[Path]:
+    """Generate, record and write, a batch of pictures at a time."""
+    settings = plan.settings
+    if maps.engine == "daam":
+        for target in targets:
+            picture, heat = daam_map(
+                model,
+                target.request,
+                target.subject.word,
+                num_inference_steps=settings.steps,
+                scheduler=settings.scheduler,
+            )
+            write_overlay(target, picture, heat, plan, maps)
+            yield target.path
+        return
+    requests = list(dict.fromkeys(target.request for target in targets))
+    for start in range(0, len(requests), settings.batch_size):
+        batch = requests[start : start + settings.batch_size]
+        terms = len(batch[0].terms)
+        # Each picture has 1 + `terms` rows in the UNet's batch, the unconditional one first.
+        rows = [row for row in range(len(batch) * (1 + terms)) if row % (1 + terms)]
+        with record_attention(model.unet, rows=rows, selection=maps.selection) as recorder:
+            options = {"num_inference_steps": settings.steps, "scheduler": settings.scheduler}
+            pictures = list(generate(model, batch, batch_size=len(batch), **options))
+        recorded = recorder.maps().unflatten(0, (len(batch), terms))
+        inside = [target for target in targets if target.request in batch]
+        heats = [
+            token_map(recorded[batch.index(t.request), t.term], tokens_of(model, t.prompt, t.subject)) for t in inside
+        ]
+        if maps.kind == "contrast":
+            pixels = torch.stack([to_pixels(picture, model.resolution) for picture in pictures])
+            heats = _contrast(model, plan.run, pixels, inside, [batch.index(t.request) for t in inside], heats)
+        for target, heat in zip(inside, heats, strict=True):
+            write_overlay(target, pictures[batch.index(target.request)], heat, plan, maps)
+            yield target.path
+
+
+def draw_images(
+    model: StableDiffusion, targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
+) -> Iterator[Path]:
+    """Invert, record and write, a batch of images at a time, all the concepts of each in one pass."""
+    data, settings = plan.run.recipe.data, plan.settings
+    resolution = data.resolution or model.resolution
+    files = list(dict.fromkeys(target.image for target in targets))
+    for start in range(0, len(files), settings.batch_size):
+        batch = files[start : start + settings.batch_size]
+        pictures = [open_large_enough(path) for path in batch]
+        if data.resize == "crop":
+            pictures = [ImageOps.fit(picture, [min(picture.size)] * 2) for picture in pictures]
+        pixels = torch.stack([to_pixels(picture, resolution) for picture in pictures])
+        latents, _ = model.encode_images(pixels)
+        inside = [target for target in targets if target.image in batch]
+        rows = [batch.index(target.image) for target in inside]
+        recorded, clean = reconstruct(
+            model,
+            latents[rows],
+            [target.prompt for target in inside],
+            num_inference_steps=settings.steps,
+            guidance_scale=maps.guidance_scale,
+            inversion=maps.inversion,
+            selection=maps.selection,
+        )
+        again = model.decode(clean).cpu()
+        errors = (again - (pixels[rows] / 2 + 0.5)).square().mean(dim=(1, 2, 3)).sqrt().tolist()
+        heats = [token_map(r, tokens_of(model, t.prompt, t.subject)) for r, t in zip(recorded, inside, strict=True)]
+        if maps.kind == "contrast":
+            heats = _contrast(model, plan.run, pixels, inside, rows, heats)
+        for i, target in enumerate(inside):
+            write_overlay(target, pictures[rows[i]], heats[i], plan, maps, to_image(again[i]), errors[i])
+            yield target.path
+
+
+def _contrast(model, run: Run, pixels: Tensor, targets: Sequence[Target], rows: Sequence[int], heats) -> list[Tensor]:
+    """Attention where the subject's score explains the picture better than those of the others and of the run's
+    concepts do.
+    """
+    latents, _ = model.encode_images(pixels)
+    concepts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
+    prompts = list(dict.fromkeys([*(target.subject.prompt for target in targets), *concepts]))
+    share = shares(score_gains(model, latents, prompts))
+    places = [(row, prompts.index(target.subject.prompt)) for row, target in zip(rows, targets, strict=True)]
+    return [normalise(heat) * share[place] for heat, place in zip(heats, places, strict=True)]

@@ -1,0 +1,35 @@
+"""Make the pictures of a plan that are not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from concepts_cli.core.sampling import Request, TaughtModel
+from concepts_cli.output import Output
+from concepts_cli.pictures.plan import PicturePlan
+from concepts_cli.processes.team import Team
+
+
+def make_missing(plan: PicturePlan, *, force: bool = False, device: str | None = None, out: Output) -> None:
+    """Make what is missing of an order. Of several processes (`accelerate launch`) each makes its share."""
+    team = Team(device)
+    missing = team.share(lambda: plan.missing(force))
+    if missing:
+        taught = plan.load_models(team.device)
+        _warn_of_cuts(taught, [request for _, request in missing], out)
+        for _ in out.track(plan.make(taught, missing), total=len(missing), label="sampling"):
+            pass
+    team.wait()
+
+
+def _warn_of_cuts(taught: Mapping[str, TaughtModel], requests: Sequence[Request], out: Output) -> None:
+    """Say which texts a text encoder sees only the beginning of."""
+    texts = dict.fromkeys((term.run, term.prompt) for request in requests for term in request.terms)
+    texts |= dict.fromkeys(("", request.negative_prompt) for request in requests)
+    for run, prompt in texts:
+        model = taught[run].model
+        if model.is_truncated(prompt):
+            length = model.tokenizer.model_max_length
+            out.warn(
+                f"a prompt is longer than the model's {length} tokens and is cut: {' '.join(prompt.split())[:60]}…"
+            )

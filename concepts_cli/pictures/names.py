@@ -1,0 +1,31 @@
+"""How pictures are called: captions, and plain names of files and folders."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from concepts_cli.core.sampling import Request
+
+
+def caption(request: Request) -> str:
+    """A plain prompt as it is; of a composition every term with its weight, and its run when it is another."""
+    if len(request.terms) == 1 and not request.terms[0].run:
+        return request.terms[0].prompt
+    return (
+        " + ".join(
+            f"{term.weight:g} * {term.prompt!r}" + (f" of {Path(term.run).name}" if term.run else "")
+            for term in request.terms
+        )
+        or "no prompt"
+    )
+
+
+def file_name(text: str) -> str:
+    """A plain folder or file name made of what a prompt says; a hash tells apart what is cut or has no letters."""
+    name = re.sub(r"[^\w.=-]+", "-", re.sub("[<>]", "", text)).strip("-.")
+    lost = re.search(r"[^\w\s<>!-/:-@\[-`{-~]", text)  # other than letters and plain punctuation
+    if len(name) <= 60 and name and not lost:
+        return name
+    return f"{name[:48] or 'prompt'}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:8]}"

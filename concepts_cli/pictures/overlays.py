@@ -1,0 +1,160 @@
+"""Overlays: heat maps as files, made once, and found again by what they say of themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from concepts_cli.core.attention import EVERYTHING, Selection, normalise
+from concepts_cli.core.heat_maps import CORRECTIONS, Subject
+from concepts_cli.core.sampling import Request
+from concepts_cli.drawing.overlay import mask, numbers, overlay, panels, sheet
+from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.pictures.names import caption
+from concepts_cli.pictures.plan import PicturePlan, is_made
+from concepts_cli.runs.files import png_text, replacing, write_png
+
+KINDS, ENGINES, INVERSIONS = ("contrast", "attention"), ("native", "daam"), tuple(CORRECTIONS)
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How maps are made, and what is written of them."""
+
+    kind: str = "contrast"  # attention, or attention times the share of a place that the concept's score explains
+    engine: str = "native"
+    inversion: str = "ddim"
+    guidance_scale: float = 1.0  # of the way back from an inversion
+    selection: Selection = EVERYTHING
+    threshold: float = 0.25  # of what is covered, and of masks
+    save_maps: bool = False
+    save_masks: bool = False
+
+    def __post_init__(self):
+        given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
+        for option, (value, known) in given.items():
+            if value not in known:
+                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known) or " or ".join(known))
+        if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
+            raise UcdError(
+                "daam has attention maps, of all layers, heads and timesteps", "use --engine native for others"
+            )
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """An overlay, and its map in numbers; places are shares of the picture's width and height."""
+
+    path: str
+    concept: str
+    prompt: str
+    seed: int | None  # of a generated picture
+    image: str | None  # a real one
+    weight: float | None  # of the concept, in a training image
+    mean: float
+    peak: float
+    center: tuple[float, float]  # of mass: from the left, from the top
+    coverage: float  # the share of the picture where the map exceeds the threshold
+    reconstruction_error: float | None  # root mean squared, of pixels in [0, 1]
+    map: str | None  # float32 at the latents' size, .npy
+    mask: str | None  # white where the map exceeds the threshold
+
+
+@dataclass(frozen=True)
+class Target:
+    """A map to be made: where it goes, what it is of, and the request of the picture (or reconstruction) it is in."""
+
+    path: Path
+    name: str  # t1, or a word
+    subject: Subject
+    request: Request
+    term: int = 0  # of the request's, whose attention it is
+    image: Path | None = None
+    sha256: str = ""
+    weight: float | None = None
+
+    @property
+    def prompt(self) -> str:
+        return self.request.terms[self.term].prompt
+
+    @property
+    def map_path(self) -> Path:
+        return self.path.with_suffix(".npy")
+
+    @property
+    def mask_path(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}-mask.png")
+
+
+def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, str]:
+    """What an overlay says of itself: enough to make it again."""
+    chosen = {name: value for name, value in vars(maps.selection).items() if value}
+    said = plan.metadata(target.request) | {
+        "word": target.subject.word,
+        "term": str(target.term),
+        "map": maps.kind,
+        "engine": maps.engine,
+        "attention": json.dumps(chosen) if chosen else "all",
+        "threshold": f"{maps.threshold:g}",
+    }
+    return said | {"image": target.sha256, "inversion": maps.inversion} if target.image else said
+
+
+def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:
+    whole = (target.map_path.is_file() or not maps.save_maps) and (target.mask_path.is_file() or not maps.save_masks)
+    return is_made(target.path, metadata(target, plan, maps)) and whole
+
+
+def described(target: Target) -> HeatMap:
+    return HeatMap(
+        path=str(target.path),
+        concept=target.name,
+        prompt=target.prompt,
+        seed=None if target.image else target.request.seed,
+        image=str(target.image) if target.image else None,
+        weight=target.weight,
+        map=str(target.map_path) if target.map_path.is_file() else None,
+        mask=str(target.mask_path) if target.mask_path.is_file() else None,
+        **json.loads(png_text(target.path)["numbers"]),
+    )
+
+
+def drawn_sheet(targets: Sequence[Target]) -> Image.Image:
+    """A row a picture: itself, and under each of its maps."""
+    rows: dict[str, list[tuple[Image.Image, str]]] = {}
+    for target in targets:
+        label = target.image.name if target.image else f"seed {target.request.seed}"
+        key = f"{target.sha256 or caption(target.request)} {label}"
+        with Image.open(target.path) as page:
+            picture, hot = panels(page)
+        under = target.name if target.weight is None else f"{target.name}  {target.weight:.2f}"
+        rows.setdefault(key, [(picture, label)]).append((hot, under))
+    return sheet(list(rows.values()))
+
+
+def write_overlay(
+    target: Target, picture: Image.Image, heat: Tensor, plan: PicturePlan, maps: MapSettings, again=None, error=None
+) -> None:
+    """The overlay, and the map and the mask where they are asked for."""
+    raw = heat.float().cpu().numpy()
+    # A contrast is in [0, 1] by itself, and what is low in it shall look low; attention is not.
+    shown = normalise(heat).float().cpu().numpy() if maps.kind == "attention" else raw
+    about = [target.image.name if target.image else f"seed {target.request.seed}", target.prompt]
+    if target.weight is not None:
+        about.insert(1, f"weight {target.weight:.2f}")
+    extra = (again, f"reconstruction, error {error:.3f}") if again else None
+    page, boxes = overlay(picture, shown, title=target.subject.word, subtitle="  ·  ".join(about), extra=extra)
+    if maps.save_maps:
+        with replacing(target.map_path) as beside:
+            np.save(beside, raw)
+    if maps.save_masks:
+        write_png(target.mask_path, mask(shown, picture.size, maps.threshold), {"threshold": maps.threshold})
+    said = numbers(raw, shown, maps.threshold) | {"reconstruction_error": error}
+    text = {"numbers": json.dumps(said), "panels": json.dumps(boxes)}
+    write_png(target.path, page, metadata(target, plan, maps) | text)

@@ -1,0 +1,194 @@
+"""Which pictures to make: planned by prompt and seed, and recognised later by their metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.errors import UcdError
+from concepts_cli.models import load_model
+from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.pictures.names import caption, file_name
+from concepts_cli.recipe import SampleSettings
+from concepts_cli.runs.files import check_place, png_text, write_png
+from concepts_cli.runs.run import Run, bare_name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG of a run, made or to be made."""
+
+    path: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class PicturePlan:
+    """Pictures to be made: where each goes and what it shows. `others` are the runs that terms name beside `run`."""
+
+    run: Run
+    settings: SampleSettings
+    planned: tuple[tuple[Path, Request], ...]
+    others: Mapping[str, Run] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[Picture]:
+        return [Picture(str(path), caption(request), request.seed) for path, request in self.planned]
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """By the name that terms have for them."""
+        return {"": self.run, **self.others}
+
+    def missing(self, force: bool = False) -> list[tuple[Path, Request]]:
+        """What isn't there yet, with `force` everything. Raises UcdError when a file of that name shows something
+        else, or none can be written there.
+        """
+        wanted = [
+            (path, request) for path, request in self.planned if force or not is_made(path, self.metadata(request))
+        ]
+        for folder in dict.fromkeys(path.parent for path, _ in wanted):
+            check_place(folder)
+        return wanted
+
+    def load_models(self, device: str | None = None) -> dict[str, TaughtModel]:
+        """The models of all runs, one for those that name the same. Raises UcdError for one that can't be loaded."""
+        models: dict[str, StableDiffusion] = {}
+        taught: dict[str, TaughtModel] = {}
+        for name, run in self.runs.items():
+            model = run.recipe.model
+            if model not in models:
+                models[model] = load_model(model, device=device, dtype=_dtype(self.settings.precision))
+            run.teach(models[model])
+            taught[name] = TaughtModel(models[model], run.teach)
+        return taught
+
+    def make(self, taught: Mapping[str, TaughtModel], missing: Sequence[tuple[Path, Request]]) -> Iterator[Picture]:
+        """Make and write them, one after the other, batches inside."""
+        settings = self.settings
+        pictures = generate(
+            taught,
+            [request for _, request in missing],
+            num_inference_steps=settings.steps,
+            scheduler=settings.scheduler,
+            eta=settings.eta,
+            height=settings.height,
+            width=settings.width,
+            batch_size=settings.batch_size,
+        )
+        for (path, request), picture in zip(missing, pictures, strict=True):
+            write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
+            yield Picture(str(path), caption(request), request.seed)
+
+    def metadata(self, request: Request) -> dict[str, str]:
+        """What a picture says of itself: enough to make it again. Empty is what was left to the model."""
+        runs, settings = self.runs.values(), self.settings
+        embeddings = b"".join(run.embeddings.numpy().tobytes() for run in runs)
+        return {
+            "prompt": caption(request),
+            "negative_prompt": request.negative_prompt,
+            "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
+            "seed": str(request.seed),
+            "steps": str(settings.steps),
+            "scheduler": settings.scheduler,
+            "eta": f"{settings.eta:g}" if settings.eta else "",
+            "height": str(settings.height or ""),
+            "width": str(settings.width or ""),
+            "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
+            "run": " + ".join(run.name for run in runs),
+            "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
+        }
+
+
+def is_made(path: Path, wanted: Mapping[str, str]) -> bool:
+    """Whether a PNG is there and says of itself what is `wanted`. Raises UcdError when it says something else."""
+    if not path.is_file():
+        return False
+    said = png_text(path)
+    differing = [key for key, value in wanted.items() if said.get(key, "") != value and key != "run"]
+    if differing:
+        was = ", ".join(f"{key} {_short(said.get(key, ''))}, now {_short(wanted[key])}" for key in differing[:2])
+        raise UcdError(
+            f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere"
+        )
+    return True
+
+
+def concept_plan(
+    run: Run,
+    settings: SampleSettings,
+    *,
+    prompts: Sequence[str] = (),
+    concepts: Sequence[str] = (),
+    output: Path | None = None,
+) -> PicturePlan:
+    """`settings.num_images` pictures of every concept (`all`, or none named: each of the run) and prompt, a folder
+    for each.
+
+    Image n has the seed `settings.seed + n`. Raises UcdError for a concept, or a word like `<t9>`, that the run did
+    not learn.
+    """
+    if not prompts and not concepts:
+        concepts = ["all"]
+    sentences = {bare_name(token): default_prompt(run.recipe.concepts.property, token) for token in run.tokens}
+    wanted: dict[str, str] = {}  # folder -> prompt
+    for concept in concepts:
+        for token in run.tokens if concept == "all" else (run.token(concept),):
+            wanted[bare_name(token)] = sentences[bare_name(token)]
+    for prompt in prompts:
+        if not prompt.strip():
+            raise UcdError("an empty prompt", "say what to make, such as '<t1> in the snow'")
+        check_words(run, prompt)
+        wanted[_free_name(prompt, sentences | wanted)] = prompt
+    negative = negative_prompt(run, settings)
+    folder = output or run.path / "samples"
+    planned = (
+        (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed, negative))
+        for name, prompt in wanted.items()
+        for seed in range(settings.seed, settings.seed + settings.num_images)
+    )
+    return PicturePlan(run, settings, tuple(planned))
+
+
+def negative_prompt(run: Run, settings: SampleSettings) -> str:
+    """What to keep away from; it may mention the run's concepts. Raises UcdError for words like `<t9>`."""
+    check_words(run, settings.negative_prompt or "")
+    return settings.negative_prompt or ""
+
+
+def check_words(run: Run, prompt: str) -> None:
+    """Raise UcdError for a word like `<t9>` that the run did not learn, one of another run (`<other:t1>`), and for
+    what is no text.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise UcdError(f"{prompt!r} is no UTF-8 text", "write the prompt in UTF-8")
+    for other, name in re.findall(r"<(?:([^<>]+):)?([tT]\d+)>", prompt):
+        if other:
+            raise UcdError(
+                f"a prompt can't mention <{other}:{name}>, a concept of another run",
+                f"give each its own weight: ucd compose t1 {other}:{name}",
+            )
+        run.token(name)
+
+
+def _free_name(prompt: str, taken: dict[str, str]) -> str:
+    name, number = file_name(prompt), 2
+    while taken.get(name, prompt) != prompt:
+        name, number = f"{file_name(prompt)}-{number}", number + 1
+    return name
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
+
+
+def _dtype(precision: str | None) -> torch.dtype | None:
+    return {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

@@ -1,0 +1,66 @@
+"""The samples that are measured: a run's own, made when there are none, or a folder with a sub-folder a concept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from concepts_cli.data.images import SUFFIXES
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+from concepts_cli.pictures.making import make_missing
+from concepts_cli.pictures.plan import concept_plan
+from concepts_cli.runs.files import png_text
+from concepts_cli.runs.run import Run, bare_name
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N images, each of one of K concepts."""
+
+    folder: Path
+    concepts: tuple[str, ...]  # K names
+    paths: tuple[Path, ...]  # N
+    owners: np.ndarray  # (N,) which concept
+
+
+def own_samples(run: Run, device: str | None, out: Output) -> Samples:
+    """The run's samples. A concept that has none gets the recipe's number of them.
+
+    Raises UcdError for samples of an earlier training: their numbers would be another run's.
+    """
+    folder = run.path / "samples"
+    groups = {bare_name(token): _images(folder / bare_name(token)) for token in run.tokens}
+    plan = concept_plan(run, run.recipe.sample)
+    ours = plan.metadata(plan.planned[0][1])["concepts"]
+    stale = [path for paths in groups.values() for path in paths if png_text(path).get("concepts", ours) != ours]
+    if stale:
+        problem = f"{len(stale)} samples in {folder} show concepts of an earlier training, such as {stale[0].name}"
+        raise UcdError(problem, "make them anew: ucd sample --concept all --force")
+    if missing := [name for name, paths in groups.items() if not paths]:
+        make_missing(concept_plan(run, run.recipe.sample, concepts=missing), device=device, out=out)
+        groups = {name: _images(folder / name) for name in groups}
+    return _grouped(folder, groups)
+
+
+def find_samples(folder: Path) -> Samples:
+    """The samples of some other folder: each sub-folder with images in it is a concept."""
+    if not folder.is_dir():
+        raise UcdError(f"no such folder: {folder}", "--samples names a folder with a sub-folder of images a concept")
+    inside = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    groups = {name: paths for name, paths in inside.items() if paths}
+    if not groups:
+        raise UcdError(f"no samples in {folder}", "expected a sub-folder of images a concept, such as t1/00000.png")
+    return _grouped(folder, groups)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _grouped(folder: Path, groups: dict[str, list[Path]]) -> Samples:
+    paths = tuple(path for group in groups.values() for path in group)
+    owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups.values()])
+    return Samples(folder, tuple(groups), paths, owners)

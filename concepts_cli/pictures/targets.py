@@ -1,0 +1,127 @@
+"""Which heat maps to draw: of generated pictures, and of real images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from concepts_cli.core.heat_maps import Subject
+from concepts_cli.core.sampling import Request, Term, guided
+from concepts_cli.data.images import find_images, open_image
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+from concepts_cli.pictures.names import file_name
+from concepts_cli.pictures.overlays import MapSettings, Target
+from concepts_cli.pictures.plan import check_words
+from concepts_cli.recipe import SampleSettings
+from concepts_cli.runs.run import Run, bare_name
+
+SMALLEST = 8  # px of an image's shorter side: with less there is nothing to see
+
+
+def find_subjects(run: Run, concepts: Sequence[str], prompt: str | None, words: Sequence[str]) -> dict[str, Subject]:
+    """What is to be found, by name."""
+    if prompt is None:
+        tokens = [t for c in concepts or ["all"] for t in (run.tokens if c == "all" else (_token(run, c),))]
+        words = list(dict.fromkeys(tokens))
+    else:
+        check_words(run, prompt)
+        for word in words:
+            if word.strip().lower() not in prompt.lower() or not word.strip():
+                raise UcdError(f"{word!r} is not in the prompt {prompt!r}", "name words of the prompt")
+        words = words or [token for token in run.tokens if token in prompt]
+        if not words:
+            raise UcdError(f"{prompt!r} names no concept of {run.path}", "say which words to look for, with --word")
+    return {_name(word): Subject(word, default_prompt(run.recipe.concepts.property, word)) for word in words}
+
+
+def _token(run: Run, concept: str) -> str:
+    other, _, name = concept.rpartition(":")
+    if other:
+        raise UcdError(f"{concept!r} is a concept of another run", f"ask that one: --run {other} --concept {name}")
+    return run.token(concept)
+
+
+def term_subjects(run: Run, terms: Sequence[Term]) -> dict[str, Subject]:
+    """Each term of a composition as a subject: its concept, or all that it says."""
+    words = [next((token for token in run.tokens if token in term.prompt), term.prompt) for term in terms]
+    return {_name(word): Subject(word, term.prompt) for word, term in zip(words, terms, strict=True)}
+
+
+def _name(word: str) -> str:
+    return file_name(bare_name(word))
+
+
+def generated_targets(
+    subjects, prompt, term_subjects, terms, settings: SampleSettings, folder: Path
+) -> Iterator[Target]:
+    """The maps of pictures that are yet to be made."""
+    seeds = range(settings.seed, settings.seed + settings.num_images)
+    if terms:
+        place = folder / file_name("+".join(f"{n}={t.weight:g}" for n, t in zip(term_subjects, terms, strict=True)))
+        for n, seed in enumerate(seeds):
+            for term, (name, subject) in enumerate(term_subjects.items()):
+                yield Target(place / f"{n:05d}-{name}.png", name, subject, Request(tuple(terms), seed), term)
+    elif prompt:
+        for n, seed in enumerate(seeds):
+            request = guided(prompt, settings.guidance_scale, seed)
+            for name, subject in subjects.items():
+                yield Target(folder / file_name(prompt) / f"{n:05d}-{name}.png", name, subject, request)
+    else:
+        for name, subject in subjects.items():
+            for n, seed in enumerate(seeds):
+                request = guided(subject.prompt, settings.guidance_scale, seed)
+                yield Target(folder / name / f"{n:05d}.png", name, subject, request)
+
+
+def image_targets(
+    run: Run, places: Sequence[Path], subjects, prompt, maps: MapSettings, folder: Path, out: Output
+) -> tuple[list[Target], int]:
+    """The maps of real images, and how many of them can't be read."""
+    weights = _weights(run)
+    targets, failed = [], 0
+    for place in places:
+        try:
+            files = find_images([place])
+        except UcdError as error:
+            out.error(UcdError(error.message))
+            failed += 1
+            continue
+        for path in files:
+            try:
+                open_large_enough(path)
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            except UcdError as error:
+                out.error(UcdError(f"{error.message} ({error.hint})"))
+                failed += 1
+                continue
+            inside = folder / f"{file_name(path.stem)}-{digest[:6]}"
+            for name, subject in subjects.items():
+                request = guided(prompt or subject.prompt, maps.guidance_scale, seed=0)
+                weight = weights.get(digest, {}).get(subject.word)
+                targets.append(Target(inside / f"{name}.png", name, subject, request, 0, path, digest, weight))
+    return list({target.path: target for target in targets}.values()), failed
+
+
+def open_large_enough(path: Path) -> Image.Image:
+    image = open_image(path)
+    if min(image.size) < SMALLEST:
+        raise UcdError(
+            f"too small: {path} has {image.width} x {image.height} px", f"{SMALLEST} px a side are the least"
+        )
+    return image
+
+
+def _weights(run: Run) -> dict[str, dict[str, float]]:
+    """The weight of every concept in every training image, by the hash of the file; none where they are not kept."""
+    try:
+        rows = run.weights.tolist()
+        return {
+            image.sha256: dict(zip(run.tokens, row, strict=True)) for image, row in zip(run.images, rows, strict=True)
+        }
+    except UcdError:
+        return {}

@@ -1,0 +1,105 @@
+"""The terms of a composition as they are typed: concepts and texts with weights, and sweeps over weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from concepts_cli.core.sampling import Term
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.errors import UcdError
+from concepts_cli.pictures.names import file_name
+from concepts_cli.pictures.plan import check_words
+from concepts_cli.runs.find import find_run
+from concepts_cli.runs.run import Run
+
+CONCEPT = r"(?:(?P<run>.+):)?(?P<name><[^<>]*>|[tT]\d+)"  # `t9` and `<anything>` are meant as concepts, known or not
+MOST_WEIGHTS = 50  # of a sweep
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A term that is shown at several weights."""
+
+    term: Term
+    name: str  # as it was written
+    weights: tuple[float, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        return [f"{self.name}={weight:g}" for weight in self.weights]
+
+
+def parse_term(run: Run, text: str, default_weight: float, others: dict[str, Run] | None = None) -> Term:
+    """`t1`, `<t1>`, `t1=4.5`, `other:t1` or `free text=-2` as a prompt and its weight.
+
+    Other runs that are named are added to `others`.
+    """
+    name, weight = text, default_weight
+    if "=" in text:
+        name, _, number = text.rpartition("=")
+        weight = _number(text, number)
+        if re.fullmatch(f"{CONCEPT} *=.*", name.strip()):
+            raise UcdError(f"{text!r} has two weights", "write a weight as t1=4.5")
+    name = name.strip()
+    if not name:
+        raise UcdError(f"{text!r} names nothing", "a term is a concept or a text, then an optional =WEIGHT")
+    concept = re.fullmatch(CONCEPT, name)
+    if concept and concept["run"]:
+        other = find_run(concept["run"])
+        if other.path.resolve() != run.path.resolve():
+            sentence = default_prompt(other.recipe.concepts.property, other.token(concept["name"]))
+            if others is not None:
+                others[str(other.path)] = other
+            return Term(sentence, weight, str(other.path))
+    if concept or f"<{name}>" in run.tokens:
+        name = default_prompt(run.recipe.concepts.property, run.token(concept["name"] if concept else name))
+    check_words(run, name)
+    return Term(name, weight)
+
+
+def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sweep:
+    """`t1=0:10:5` as a term and five weights from 0 to 10."""
+    name, _, numbers = text.rpartition("=")
+    parts = numbers.split(":")
+    hint = "TERM=FROM:TO:COUNT, such as t1=0:10:5 for five weights from 0 to 10"
+    if not name or len(parts) != 3:
+        raise UcdError(f"--sweep {text!r} is no term with a range of weights", hint)
+    first, last = (_number(text, part, hint) for part in parts[:2])
+    if not re.fullmatch(r"\s*\d{1,4}\s*", parts[2]) or not 2 <= int(parts[2]) <= MOST_WEIGHTS:
+        raise UcdError(f"--sweep {text!r}: {parts[2]!r} is no count from 2 to {MOST_WEIGHTS}", hint)
+    weights = tuple(round(float(weight), 6) for weight in np.linspace(first, last, int(parts[2])))
+    sweep = Sweep(parse_term(run, f"{name}=0", 0, others), name.strip(), weights)
+    if len(set(sweep.labels)) < len(weights):
+        raise UcdError(f"--sweep {text!r}: its weights are all but the same", hint)
+    return sweep
+
+
+def composition_cells(terms: Sequence[Term], sweeps: Sequence[Sweep]) -> Iterator[tuple[str, list[Term]]]:
+    """A folder and the terms of it for every combination of swept weights; without a sweep one, of all terms."""
+    fixed = [term for term in terms if term_key(term) not in {term_key(sweep.term) for sweep in sweeps}]
+    for chosen in itertools.product(*(zip(sweep.labels, sweep.weights, strict=True) for sweep in sweeps)):
+        moved = [
+            dataclasses.replace(sweep.term, weight=weight) for sweep, (_, weight) in zip(sweeps, chosen, strict=True)
+        ]
+        yield file_name("+".join(label for label, _ in chosen)) if chosen else "", [*fixed, *moved]
+
+
+def term_key(term: Term) -> tuple[str, str]:
+    """What makes two terms the same, whatever their weights."""
+    return term.run, term.prompt
+
+
+def _number(text: str, number: str, hint: str = "write a weight as t1=4.5") -> float:
+    try:
+        value = float(number)
+    except ValueError as error:
+        raise UcdError(f"{text!r}: {number!r} is not a number", hint) from error
+    if not abs(value) < float("inf"):
+        raise UcdError(f"{text!r}: the weight must be finite", hint)
+    return value

@@ -1,0 +1,1 @@
+"""Working in several processes: who is who, starting them, stopping them. May import errors and output."""

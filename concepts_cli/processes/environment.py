@@ -1,0 +1,20 @@
+"""Which of a launch's processes this is: the only place that reads what launchers set."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process, be it as the only one."""
+    return "WORLD_SIZE" in os.environ
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that speaks; it is when there is only one."""
+    return os.environ.get("RANK", "0") == "0"

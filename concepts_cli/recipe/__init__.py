@@ -1,0 +1,43 @@
+"""Settings: every value of a run, typed and checked once, and their YAML. May import errors."""
+
+from concepts_cli.recipe.loading import find_recipe, load_recipe, shipped_recipes
+from concepts_cli.recipe.schema import (
+    MAX_SEED,
+    METRICS,
+    ConceptSettings,
+    DataSettings,
+    EvaluateSettings,
+    Method,
+    Metric,
+    Recipe,
+    RegularizerSettings,
+    SampleSettings,
+    Schedule,
+    Scheduler,
+    Tracker,
+    TrainSettings,
+    WeightSettings,
+)
+from concepts_cli.recipe.writing import dump_recipe
+
+__all__ = [
+    "MAX_SEED",
+    "METRICS",
+    "ConceptSettings",
+    "DataSettings",
+    "EvaluateSettings",
+    "Method",
+    "Metric",
+    "Recipe",
+    "RegularizerSettings",
+    "SampleSettings",
+    "Schedule",
+    "Scheduler",
+    "Tracker",
+    "TrainSettings",
+    "WeightSettings",
+    "dump_recipe",
+    "find_recipe",
+    "load_recipe",
+    "shipped_recipes",
+]

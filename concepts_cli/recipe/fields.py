@@ -1,0 +1,205 @@
+"""Typed settings: dataclasses whose fields say what they mean and what they allow, filled from a tree of text.
+
+Mistakes are collected, so that one run shows all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from concepts_cli.errors import UcdError, closest, did_you_mean
+from concepts_cli.recipe.tree import Mistakes, Node
+
+T = TypeVar("T")
+
+
+def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
+    """A dataclass field with its line of documentation and its rules.
+
+    Rules: `at_least`, `above`, `at_most`, `below` for numbers; `multiple_of` for whole ones; `path`, relative to where
+    it is written, with `~` and `$NAME` filled in; `model`, a path only when it starts like one; `pattern`, a regex and
+    what it stands for.
+    """
+    return dataclasses.field(default=default, metadata={"doc": doc, **rules})
+
+
+def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: type | None = None) -> T:
+    """`cls` filled from the mapping `node`; a value that is wrong is noted in `mistakes` and left at its default."""
+    root = root or cls
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
+    given = node.value
+    if given is None:  # `train:` with every line below it commented out
+        given = {}
+    if not isinstance(given, dict):
+        mistakes.add(node.where, prefix.rstrip("."), f"got {node.describe()}, expected settings ({', '.join(fields)})")
+        given = {}
+    values: dict[str, Any] = {}
+    for name, child in given.items():
+        key = prefix + name
+        if name not in fields:
+            mistakes.add(child.where, key, _unknown(name, prefix, list(fields), root))
+        elif dataclasses.is_dataclass(hints[name]):
+            values[name] = build(hints[name], child, mistakes, f"{key}.", root)
+        else:
+            try:
+                values[name] = _value(hints[name], child, fields[name].metadata)
+            except _Wrong as wrong:
+                mistakes.add(wrong.node.where, key + wrong.item, wrong.problem)
+                mistakes.keys.add(key)
+    for name, field in fields.items():
+        if name in values or field.default is not dataclasses.MISSING:
+            continue
+        if dataclasses.is_dataclass(hints[name]):
+            values[name] = build(hints[name], Node({}, node.where, node.folder), mistakes, f"{prefix}{name}.", root)
+            continue
+        values[name] = None
+        if prefix + name not in mistakes.keys:
+            mistakes.add(node.where, prefix + name, f"missing ({field.metadata['doc']})")
+    return cls(**values)
+
+
+def override(settings: T, given: Mapping[str, Any]) -> T:
+    """`settings` with the values of a command's options instead, checked by the same rules.
+
+    Raises UcdError with a line for every mistake: `--height: got 65, expected a multiple of 8 of at least 8`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    hints = get_type_hints(type(settings))
+    values, mistakes = {}, []
+    for name, value in given.items():
+        try:
+            values[name] = _value(hints[name], Node(str(value) or None, "", Path()), fields[name].metadata)
+        except _Wrong as wrong:
+            mistakes.append(f"--{name.replace('_', '-')}: {wrong.problem.replace(' or null', '')}")
+    if mistakes:
+        raise UcdError("\n".join(mistakes))
+    return dataclasses.replace(settings, **values)
+
+
+class _Wrong(Exception):
+    def __init__(self, node: Node, problem: str, item: str = ""):
+        self.node, self.problem, self.item = node, problem, item
+
+
+def _value(kind: Any, node: Node, rules: Any) -> Any:
+    """The node as a `kind`, which is a type hint. Raises _Wrong."""
+    expected = _expected(kind, rules)
+    if get_origin(kind) in (Union, types.UnionType):
+        if node.value is None:
+            return None
+        kind = next(option for option in get_args(kind) if option is not types.NoneType)
+    if get_origin(kind) is tuple:
+        items = node.value if isinstance(node.value, list) else [node]  # one value stands for a list of one
+        if node.value is None or isinstance(node.value, dict) or not items:
+            raise _Wrong(node, f"got {'an empty list' if node.value == [] else node.describe()}, expected {expected}")
+        first, *rest = get_args(kind)
+        if rest != [...] and len(items) != 1 + len(rest):
+            raise _Wrong(node, f"got {len(items)} value{'s' * (len(items) > 1)}, expected {expected}")
+        read = []
+        for position, item in enumerate(items):
+            try:
+                read.append(_value(first, item, rules))
+            except _Wrong as wrong:
+                raise _Wrong(wrong.node, wrong.problem, f"[{position}]" if node.value is items else "") from None
+        return tuple(read)
+    if not isinstance(node.value, str):
+        raise _Wrong(node, f"got {node.describe()}, expected {expected}")
+    found = _scalar(kind, node.value)
+    if found is None or not _within(found, rules):
+        raise _Wrong(node, f"got {node.describe()}, expected {expected}" + _meant(kind, node.value))
+    if rules.get("path") or (rules.get("model") and found.startswith((".", "/", "~"))):
+        return _path(found, node)
+    return found
+
+
+def _scalar(kind: Any, text: str) -> Any:
+    """The text as a `kind`, or None."""
+    if get_origin(kind) is Literal:
+        return text if text in get_args(kind) else None
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower())
+    if kind is int:
+        return int(text) if re.fullmatch(r"[-+]?[0-9]{1,18}", text) else None
+    if kind is float:
+        try:
+            return float(text) if math.isfinite(float(text)) else None
+        except ValueError:
+            return None
+    return text or None
+
+
+def _within(value: Any, rules: Any) -> bool:
+    return (
+        ("at_least" not in rules or value >= rules["at_least"])
+        and ("above" not in rules or value > rules["above"])
+        and ("at_most" not in rules or value <= rules["at_most"])
+        and ("below" not in rules or value < rules["below"])
+        and ("multiple_of" not in rules or value % rules["multiple_of"] == 0)
+        and ("pattern" not in rules or re.fullmatch(rules["pattern"][0], value) is not None)
+    )
+
+
+def _expected(kind: Any, rules: Any) -> str:
+    """What a type hint and its rules ask for, in words: 'a whole number of at least 1 or null'."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join("null" if k is types.NoneType else _expected(k, rules) for k in get_args(kind))
+    if get_origin(kind) is tuple:
+        first, *rest = get_args(kind)
+        many = "a list, each item" if rest == [...] else f"{1 + len(rest)} values, each"
+        return f"{many} {_expected(first, rules)}"
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    if "multiple_of" in rules:
+        words = f"a multiple of {rules['multiple_of']}"
+    if "pattern" in rules:
+        words = rules["pattern"][1]
+    phrases = (("at_least", "of at least"), ("above", "above"), ("at_most", "at most"), ("below", "below"))
+    limits = " and ".join(f"{phrase} {rules[rule]}" for rule, phrase in phrases if rule in rules)
+    return f"{words} {limits}" if limits else words
+
+
+def _meant(kind: Any, text: str) -> str:
+    hint = did_you_mean(text, get_args(kind)) if get_origin(kind) is Literal else None
+    return f"; {hint}" if hint else ""
+
+
+def _path(text: str, node: Node) -> str:
+    """An absolute path; `~` and `$NAME` filled in, `$$` a plain dollar sign."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name is None:
+            return "$"
+        if name not in os.environ:
+            raise _Wrong(node, f"the environment variable {name} is not set")
+        return os.environ[name]
+
+    text = os.path.expanduser(re.sub(r"\$(?:\$|(\w+)|\{(\w+)\})", fill, text))
+    return os.path.abspath(os.path.join(node.folder, text))
+
+
+def leaves(cls: type, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings of a dataclass."""
+    for name, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from leaves(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _unknown(name: str, prefix: str, siblings: list[str], root: type) -> str:
+    everywhere = list(leaves(root))
+    moved = [key for key in everywhere if key.rpartition(".")[2] == name]
+    near = moved[0] if moved else closest(name, siblings) or closest(prefix + name, everywhere)
+    if near:
+        return f"unknown key; did you mean {near}?"
+    return f"unknown key; known here: {', '.join(siblings)}"

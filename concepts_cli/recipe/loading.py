@@ -1,0 +1,99 @@
+"""Find a recipe, read it and check it: all mistakes are reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.recipe.fields import build
+from concepts_cli.recipe.schema import Recipe
+from concepts_cli.recipe.tree import Mistakes, Node, merge, read_file, read_override
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, or a shipped recipe by its bare name, and lay `KEY=VALUE` overrides on it.
+
+    Raises UcdError with a line for every mistake: `x.yaml:12: train.learning_rate: got 'fast', expected a number`.
+    """
+    path = find_recipe(path)
+    mistakes = Mistakes()
+    tree = read_file(path, mistakes)
+    tree.value.setdefault("name", Node(_plain_name(path.stem), tree.where, tree.folder))
+    for override in overrides:
+        tree = merge(tree, read_override(override, mistakes))
+    recipe = build(Recipe, tree, mistakes)
+    for keys, problem in _conflicts(recipe):
+        if mistakes.keys.isdisjoint(keys):
+            mistakes.add(_where(tree, keys[0]), keys[0], problem)
+    if mistakes:
+        raise UcdError("\n".join(sorted(mistakes, key=_line)))
+    return recipe
+
+
+def find_recipe(path: str | os.PathLike[str]) -> Path:
+    """The recipe file that is meant: a file, or the bare name of a shipped recipe. Raises UcdError."""
+    path = Path(path)
+    shipped = shipped_recipes()
+    if os.path.exists(path) and not os.path.isdir(path):
+        return path
+    if len(path.parts) == 1 and path.name.removesuffix(".yaml") in shipped:
+        return shipped[path.name.removesuffix(".yaml")]
+    if os.path.isdir(path):
+        inside = path / "recipe.yaml"
+        raise UcdError(f"{path}: is a folder, not a recipe", f"its recipe: {inside}" if inside.is_file() else None)
+    hints = [did_you_mean(path.stem, list(shipped)), f"shipped recipes: {', '.join(shipped)}"]
+    raise UcdError(f"{path}: no such recipe", " ".join(filter(None, hints)))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    package = Path(__file__).parents[1]
+    folder = package / "_recipes"  # where a wheel puts the repository's recipes/
+    if not folder.is_dir():
+        folder = package.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Settings that are well in themselves and make no sense together: (the keys, the problem of the first)."""
+    initial, count = recipe.concepts.initial, recipe.concepts.count
+    if initial is not None and len(initial) not in (1, count):
+        keys = ("concepts.initial", "concepts.count")
+        yield keys, f"got {len(initial)} words for {count} concepts, expected one for all or one each"
+    if recipe.train.warmup_steps and recipe.train.schedule == "constant":
+        keys = ("train.warmup_steps", "train.schedule")
+        yield keys, "the constant schedule has no warm-up; use schedule: constant_with_warmup"
+    if (recipe.train.schedule == "piecewise_constant") != (recipe.train.schedule_rules is not None):
+        keys = ("train.schedule_rules", "train.schedule")
+        yield keys, "goes with schedule: piecewise_constant, and that with it"
+    if recipe.train.method != "composed":
+        used = [name for name, value in dataclasses.asdict(recipe.regularizers).items() if value and value != "log"]
+        if used:
+            keys = (f"regularizers.{used[0]}", "train.method")
+            yield keys, f"{recipe.train.method} has no regularizers; use method: composed"
+    if recipe.train.revive_every and not recipe.weights.per_image:
+        keys = ("train.revive_every", "weights.per_image")
+        yield keys, "goes by each image's weights; use per_image: true"
+
+
+def _where(tree: Node, key: str) -> str:
+    """Where a setting was written; where its section or the recipe begins, for one that was not."""
+    for part in key.split("."):
+        if not isinstance(tree.value, dict) or part not in tree.value:
+            break
+        tree = tree.value[part]
+    return tree.where
+
+
+def _line(mistake: str) -> tuple[int, int]:
+    """Mistakes in the order of the file's lines, then those of --set as they came."""
+    line = re.match(r".*?:(\d+): ", mistake)
+    return (1, 0) if mistake.startswith("--set ") else (0, int(line[1]) if line else 0)
+
+
+def _plain_name(stem: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", stem).strip("-.+") or "run"

@@ -1,0 +1,51 @@
+"""Write a recipe as YAML that `load_recipe` reads back."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from concepts_cli.recipe.schema import Recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The YAML of every value, each with what it means; `load_recipe` reads it back to an equal Recipe."""
+    return "".join(_dump(recipe, ""))
+
+
+def _dump(settings: Any, indent: str) -> Iterator[str]:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield f"\n{indent}{field.name}:\n"
+            yield from _dump(value, indent + "  ")
+            continue
+        doc = f"  # {field.metadata['doc']}\n"
+        if field.metadata.get("path") or field.metadata.get("model"):
+            value = _escape(value)
+        if isinstance(value, tuple) and isinstance(value[0], str):
+            yield f"{indent}{field.name}:{doc}"
+            yield from (f"{indent}  - {_scalar(item)}\n" for item in value)
+        else:
+            yield f"{indent}{field.name}: {_scalar(value)}{doc}"
+
+
+def _escape(value: Any) -> Any:
+    """Paths as `load_recipe` wants them written: it fills in `$NAME` and takes `$$` for a dollar sign."""
+    if isinstance(value, tuple):
+        return tuple(_escape(item) for item in value)
+    return value.replace("$", "$$") if isinstance(value, str) and os.path.isabs(value) else value
+
+
+def _scalar(value: Any) -> str:
+    """One line of YAML."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_scalar(item) for item in value)}]"
+    plain = isinstance(value, str) and value.isprintable()
+    style = None if plain or not isinstance(value, str) else '"'
+    text = yaml.safe_dump(value, default_style=style, width=float("inf"), allow_unicode=plain)
+    return text.removesuffix("\n").removesuffix("\n...")

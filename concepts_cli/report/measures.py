@@ -1,0 +1,164 @@
+"""What was measured, as the page shows it: bars, confusion matrices, names of concepts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from concepts_cli.metrics.tables import MEASURES, SHARES, figure, interval
+from concepts_cli.recipe import METRICS
+from concepts_cli.report.commands import command
+from concepts_cli.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number and how strong its colour is, 0 to 100."""
+
+    text: str
+    strength: int
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A measure as text and, for a share, as a bar with its interval, in percent."""
+
+    title: str
+    text: str
+    span: str
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A guess at what a concept is, what is wrong with it, and words with their similarities."""
+
+    guess: str
+    wrong: list[str]
+    seen: list[tuple[str, str]]
+    neighbours: list[tuple[str, str]]
+
+
+@dataclass
+class Measures:
+    """The figures of a run's evaluation.json. `hues` is the hue of each concept, by its name."""
+
+    run: Run
+    hues: dict[str, int]
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of evaluation.json that the page can show; none for a file that is damaged."""
+        try:
+            document = json.loads((self.run.path / "evaluation.json").read_text(encoding="utf-8"))
+            metrics = {str(name): dict(one) for name, one in document["metrics"].items()}
+            for name, one in metrics.items():
+                if name == "naming":  # whatever is missing in them is missed here
+                    _ = str(one["advice"]), [describe_name(found) for found in one["concepts"].values()]
+                else:
+                    _ = self._notes(name, one), self._bars(name, one), self._confusion(one)
+            return metrics
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    @property
+    def advice(self) -> str | None:
+        return self.metrics.get("naming", {}).get("advice")
+
+    @cached_property
+    def figures(self) -> list[dict[str, Any]]:
+        """A panel for each metric: what it is by, its bars, its confusion matrix."""
+        titles = {
+            "clip": "Samples by CLIP",
+            "resnet": "Samples by ResNet",
+            "assignment": "Training images by their strongest concept",
+            "classification": "Held-out images classified by their weights",
+        }
+        return [
+            {
+                "name": name,
+                "title": titles[name],
+                "notes": self._notes(name, one),
+                "bars": self._bars(name, one),
+                "classes": self._confusion(one)[0],
+                "confusion": self._confusion(one)[1],
+            }
+            for name, one in self.metrics.items()
+            if name in titles
+        ]
+
+    @cached_property
+    def missing_metrics(self) -> list[tuple[str, str]]:
+        """Those not computed yet, each with its command."""
+        return [(name, command(self.run, "evaluate", "--metric", name)) for name in METRICS if name not in self.metrics]
+
+    def _notes(self, name: str, one: dict[str, Any]) -> str:
+        """What the figures of a metric are figures of."""
+        count = f"{one['images']} images"
+        if name == "classification":
+            said = f"{count}, {one['folds']} folds, beside raw pixels and the features of {one['clip_model']}"
+        elif name == "assignment":
+            said = f"{count}, by their weights, against their classes"
+        else:
+            said = f"{count}, {one['scorer']}, threshold {one['threshold']:.3g}"
+        caveat = f" Note: {one['caveat']}." if one.get("caveat") else ""
+        return f"{said}. Whiskers are 95% intervals.{caveat}"
+
+    def _bars(self, name: str, one: dict[str, Any]) -> list[Bar]:
+        if name == "classification":
+            titles = {"weights": "concept weights", "pixels": "raw pixels", "clip": "CLIP features"}
+            ways = {"kmeans": "k-means", "logistic": "logistic regression"}
+            return [
+                _bar(f"{titles.get(features, features)}, {way}", by, found[by], found["intervals"].get(by))
+                for by, way in ways.items()
+                for features, found in one["features"].items()
+            ]
+        spans = one.get("intervals", {})
+        return [
+            _bar(title, measure, one[measure], spans.get(measure))
+            for measure, title in MEASURES.items()
+            if measure in one and (one[measure] is not None or measure.startswith("kl"))
+        ]
+
+    def _confusion(self, one: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
+        """Classes, and a row a concept; the classes that concepts are matched to come first, on the diagonal."""
+        concepts = one["concepts"]
+        if "classes" not in one:
+            return [], []
+        matched = [found["matched_class"] for found in concepts.values() if found["matched_class"]]
+        classes = [*matched, *(name for name in one["classes"] if name not in matched)]
+        rows = []
+        for name, found in concepts.items():
+            counts = [found["counts"][label] for label in classes]
+            most = max(sum(counts), 1)
+            hue = self.hues.get(name)
+            rows.append((name, hue, [Cell(str(count), strength(count, most)) for count in counts]))
+        return classes, rows
+
+
+def describe_name(one: dict[str, Any]) -> Named:
+    wrong = ["dead"] * bool(one["dead"]) + ["mixed"] * bool(one["mixed"])
+    seen, neighbours = (
+        [(str(word["word"]), f"{word['similarity']:.2f}") for word in words[:3]]
+        for words in (one["seen"], one["neighbours"])
+    )
+    return Named(str(one["name"]), wrong + [f"same as {other}" for other in one["same_as"]], seen, neighbours)
+
+
+def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float | None] | None) -> Bar:
+    text, span = figure(measure, value), interval(measure, bounds).strip()
+    if measure not in SHARES or value is None:
+        return Bar(title, text, span)
+    low, high = (100 * bound for bound in bounds) if span else (None, None)
+    return Bar(title, text, span, 100 * value, low, high)
+
+
+def strength(value: float, most: float) -> int:
+    """How much colour a cell gets, 0 to 100."""
+    return round(100 * min(abs(float(value)) / most, 1.0))

@@ -1,0 +1,88 @@
+"""The pictures of a run folder, as the page shows them: samples, heat maps and compositions."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.report.commands import command
+from concepts_cli.report.inline import Gallery
+from concepts_cli.runs.files import png_text
+from concepts_cli.runs.run import Run, bare_name
+
+SAMPLES, OTHERS = 8, 24
+SIDE = 256  # of pictures on the page, px
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page: its class (None when the file is gone), and what it is."""
+
+    picture: str | None
+    title: str
+    note: str = ""
+
+
+@dataclass
+class Pictures:
+    """The PNGs below a run folder, and the classes that show them."""
+
+    run: Run
+    gallery: Gallery
+
+    @property
+    def names(self) -> list[str]:
+        return [bare_name(token) for token in self.run.tokens]
+
+    def files(self, folder: str) -> dict[str, list[Path]]:
+        """The PNGs below a folder of the run, by the first folder below it that they lie in."""
+        root, found = self.run.path / folder, defaultdict(list)
+        for path in sorted(root.rglob("*.png")):
+            place = path.relative_to(root)
+            if len(place.parts) > 1 and not path.name.startswith("."):
+                found[place.parts[0]].append(path)
+        return dict(found)
+
+    def shown(self, path: Path, side: int = SIDE) -> Shown:
+        said = png_text(path)
+        seed = f"seed {said['seed']}" if "seed" in said else ""
+        return Shown(self.gallery.add(path, side), said.get("prompt", path.name), seed)
+
+    @cached_property
+    def heat_maps(self) -> dict[str, list[Path]]:
+        """Heat maps by the concept that their folder is named after (pictures of it), or their file (real images)."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        for folder, paths in self.files("heatmaps").items():
+            for path in paths:
+                if not path.stem.endswith("-mask"):
+                    found[path.stem if path.stem in self.names else folder].append(path)
+        return dict(found)
+
+    @cached_property
+    def other_heat_maps(self) -> list[Shown]:
+        """Those of no single concept: of prompts and compositions."""
+        others = [path for name, paths in self.heat_maps.items() if name not in self.names for path in paths]
+        return [self.shown(path, 2 * SIDE) for path in others[:OTHERS]]
+
+    @cached_property
+    def compositions(self) -> list[tuple[Shown, list[Shown]]]:
+        """What was composed, with the command for it, and its pictures."""
+        found = []
+        for name, paths in self.files("compositions").items():
+            prompt = png_text(paths[0]).get("prompt", name)
+            terms = re.findall(r"(-?[\d.]+) \* '(.*?)'(?= \+ -?[\d.]+ \* '|$)", prompt)
+            arguments = [f"{self._term(text)}={weight}" for weight, text in terms]
+            again = command(self.run, "compose", *arguments, "--num-images", str(len(paths))) if arguments else ""
+            found.append((Shown(None, name, again), [self.shown(path) for path in paths[:SAMPLES]]))
+        return found
+
+    def _term(self, text: str) -> str:
+        """A term of a composition as it was given: a concept's prompt by the concept's name."""
+        prompts = {
+            default_prompt(self.run.recipe.concepts.property, token): bare_name(token) for token in self.run.tokens
+        }
+        return prompts.get(text, text)

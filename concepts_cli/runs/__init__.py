@@ -1,0 +1,1 @@
+"""A run folder: reading it, writing it, finding it, and who follows it. May import models, recipe and data."""

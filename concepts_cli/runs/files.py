@@ -1,0 +1,94 @@
+"""Atomic writes: a killed process leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concepts_cli.errors import UcdError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes its place when the block ends well. Raises UcdError (1) when it
+    can't be written.
+    """
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UcdError:
+    """What to raise for a place that can't be written."""
+    return UcdError(f"can't write {path}: {error.strerror or error}", "choose another --output", exit_code=1)
+
+
+def check_place(folder: Path) -> None:
+    """Raise UcdError before long work when `folder` could not be made or written to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UcdError(f"can't write to {folder}: {there} is no folder", "choose another --output")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # os.access says yes to root wherever it asks
+            pass
+    except OSError as error:
+        raise UcdError(f"can't write to {folder}: {there}: {error.strerror}", "choose another --output") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as beside:
+        try:
+            save_file(whole, beside, metadata)
+        except SafetensorError as error:  # its way to say that the disk is full
+            raise OSError(str(error)) from error
+
+
+def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:
+    """A PNG that carries `metadata` as text chunks."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in metadata.items():
+        info.add_itxt(key, str(value))
+    with replacing(path) as beside:
+        image.save(beside, pnginfo=info)
+
+
+def png_text(path: Path) -> dict[str, str]:
+    """The text that a PNG carries; nothing for a file that is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            return dict(getattr(file, "text", {}))
+    except OSError:
+        return {}

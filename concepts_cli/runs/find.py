@@ -1,0 +1,38 @@
+"""Which run a command is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.runs.run import CONCEPTS, Run
+
+if TYPE_CHECKING:
+    pass
+
+
+RUNS = Path("runs")
+
+
+def find_run(given: str | Path | None = None) -> Run:
+    """The run that is meant: `given`, else $UCD_RUN, else the newest in ./runs. Raises UcdError for none."""
+    given = given or os.environ.get("UCD_RUN")
+    if given:
+        for path in (Path(given), RUNS / given):
+            if Run(path).exists():
+                return Run(path)
+        known = [run.path.name for run in all_runs()]
+        hint = did_you_mean(Path(given).name, known, prefix=f"{RUNS}{os.sep}") or "a run folder holds a recipe.yaml"
+        raise UcdError(f"no run at {given}", hint)
+    runs = all_runs()
+    if not runs:
+        raise UcdError("there is no run here yet", "train one: ucd train quickstart, or name one with --run")
+    return runs[-1]
+
+
+def all_runs() -> list[Run]:
+    """The runs in ./runs that have concepts, the newest last."""
+    finished = [path for path in RUNS.glob(f"*/{CONCEPTS}") if Run(path.parent).exists()]
+    return [Run(path.parent) for path in sorted(finished, key=lambda path: path.stat().st_mtime_ns)]

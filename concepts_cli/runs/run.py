@@ -1,0 +1,204 @@
+"""A run folder, read and written.
+
+After training, every command needs only this folder and the model it names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concepts_cli import __version__
+from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
+from concepts_cli.runs.files import unwritable, write_safetensors, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from concepts_cli.data.images import ImageRecord
+    from concepts_cli.models.stable_diffusion import StableDiffusion
+
+
+RECIPE, CONCEPTS, WEIGHTS, IMAGES = "recipe.yaml", "concepts.safetensors", "weights.safetensors", "images.jsonl"
+RUN_FILES = (
+    *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", "evaluation.json", "report.html"),
+    *("embeddings", "checkpoints", "previews", "samples", "compositions", "heatmaps"),
+)
+
+
+class Run:
+    """A finished or growing run. Everything is read when first asked for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.path / RECIPE)
+
+    @cached_property
+    def _concepts(self) -> tuple[tuple[str, ...], Tensor]:
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path / CONCEPTS
+        try:
+            with safe_open(path, "pt") as file:
+                tokens, embeddings = tuple(json.loads(file.metadata()["tokens"])), file.get_tensor("embeddings")
+            if not tokens or embeddings.shape[:-1] != (len(tokens),) or not all(isinstance(t, str) for t in tokens):
+                raise ValueError
+            return tokens, embeddings
+        except FileNotFoundError as error:
+            hint = f"finish it: ucd train {self.path / RECIPE} --output {self.path} --resume" if self.exists() else None
+            raise UcdError(f"{self.path} has no concepts yet", hint or "train one: ucd train quickstart") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UcdError(f"{path} is damaged", "train again, or restore the file") from error
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """`<t1>`, `<t2>`, … in the order of the embeddings' rows."""
+        return self._concepts[0]
+
+    @property
+    def embeddings(self) -> Tensor:
+        """(K, D), float32."""
+        return self._concepts[1]
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(N, K): the weight of concept k in training image i."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            weights = load_file(self.path / WEIGHTS)["weights"]
+            if weights.shape != (len(self.images), len(self.tokens)):
+                raise ValueError
+            return weights
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise UcdError(
+                f"{self.path / WEIGHTS} is missing, damaged or another run's", "train again, or restore the file"
+            ) from error
+
+    @cached_property
+    def images(self) -> list[ImageRecord]:
+        """The training images; entry i belongs to row i of the weights."""
+        from concepts_cli.data.images import ImageRecord
+
+        try:
+            lines = (self.path / IMAGES).read_text(encoding="utf-8").splitlines()
+            if not lines:
+                raise ValueError
+            return [ImageRecord(**json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError) as error:
+            raise UcdError(f"{self.path / IMAGES} is missing or damaged", "train again, or restore the file") from error
+
+    def exists(self) -> bool:
+        return (self.path / RECIPE).is_file()
+
+    def is_finished(self) -> bool:
+        return (self.path / CONCEPTS).is_file()
+
+    def token(self, concept: str) -> str:
+        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and what the run has."""
+        bare = concept.strip().removeprefix("<").removesuffix(">")
+        if f"<{bare}>" in self.tokens:
+            return f"<{bare}>"
+        names = tuple(bare_name(token) for token in self.tokens)
+        have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
+        raise UcdError(f"no concept {concept!r}", " ".join(filter(None, [did_you_mean(bare, names), have])))
+
+    def load_model(self, device: str | None = None) -> StableDiffusion:
+        """The run's model with its concepts in the vocabulary."""
+        from concepts_cli.models import load_model
+
+        model = load_model(self.recipe.model, device=device)
+        self.teach(model)
+        return model
+
+    def teach(self, model: StableDiffusion) -> None:
+        """Put the run's concepts into the model's vocabulary. Raises UcdError when they are of another width."""
+        if self.embeddings.shape[1] != model.embedding_dim:
+            have, need = self.embeddings.shape[1], model.embedding_dim
+            raise UcdError(
+                f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now"
+            )
+        model.set_concepts(self.tokens, self.embeddings)
+
+    # ---- writing
+
+    def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
+        """Lay down what a run is made of, before the first step."""
+        write_text(self.path / RECIPE, dump_recipe(recipe))
+        write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
+
+    def save_concepts(self, tokens: Sequence[str], embeddings: Tensor, weights: Tensor) -> None:
+        """Write the concepts (K, D), a file for each that other tools load, and the weights (N, K)."""
+        metadata = {"tokens": json.dumps(list(tokens)), "model": self.recipe.model, "ucd": __version__} | _versions()
+        write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
+        for token, embedding in zip(tokens, embeddings, strict=True):
+            path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
+            write_safetensors(path, {token: embedding[None]}, {"model": self.recipe.model})
+        write_safetensors(self.path / CONCEPTS, {"embeddings": embeddings}, metadata)  # last: it marks the run as done
+
+    def clear(self) -> None:
+        """Take away what an earlier run left in this folder; what ucd did not write stays."""
+        if self.exists():
+            for path in map(self.path.joinpath, RUN_FILES):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def checkpoints(self) -> list[Path]:
+        """The whole ones, oldest first."""
+        whole = (path.parent for path in (self.path / "checkpoints").glob("step-*/state.safetensors"))
+        return sorted((path for path in whole if path.name[5:].isdecimal()), key=lambda path: int(path.name[5:]))
+
+    def load_checkpoint(self) -> dict[str, Tensor] | None:
+        """The state in the newest checkpoint, or None when there is none yet. Raises UcdError for a damaged one."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not (found := self.checkpoints()):
+            return None
+        try:
+            return load_file(found[-1] / "state.safetensors")
+        except (OSError, SafetensorError) as error:
+            hint = "remove it to go on from the one before, or start over with --force"
+            raise UcdError(f"the checkpoint {found[-1]} is damaged", hint) from error
+
+    def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
+        """Write checkpoints/step-000500/ and drop all but the newest `keep`."""
+        folder = self.path / "checkpoints" / f"step-{step:06d}"
+        write_safetensors(folder / "state.safetensors", state)
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old)
+        return folder
+
+    def log(self, record: dict[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def bare_name(token: str) -> str:
+    """`t3` of `<t3>`."""
+    return token.removeprefix("<").removesuffix(">")
+
+
+def _versions() -> dict[str, str]:
+    import diffusers
+    import torch
+    import transformers
+
+    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__}

@@ -1,0 +1,36 @@
+"""Image files in batches for a scoring model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from concepts_cli.data.images import open_image
+
+BATCH_SIZE = 64
+READERS = min(8, os.cpu_count() or 1)  # threads: Pillow decodes and resizes outside of Python's lock
+
+
+def batches(
+    paths: Sequence[Path], transform: Callable[[Image.Image], Tensor], batch_size: int = BATCH_SIZE
+) -> Iterator[Tensor]:
+    """Every image, as RGB and transformed, in stacks of (B, 3, H, W); one is read while the one before is scored.
+
+    Raises UcdError for an image that can't be read.
+    """
+    parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        ahead = None
+        for part in [*parts, ()]:
+            waiting, ahead = ahead, [pool.submit(lambda path: transform(open_image(path)), path) for path in part]
+            if waiting:
+                yield torch.stack([image.result() for image in waiting])
+    finally:
+        pool.shutdown(cancel_futures=True)

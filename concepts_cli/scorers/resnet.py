@@ -1,0 +1,166 @@
+"""How strongly a ResNet sees each class in images, by its logits."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from concepts_cli.errors import UcdError, closest, did_you_mean, first_line
+from concepts_cli.mini import WEIGHTS
+from concepts_cli.scorers.loading import batches
+
+THRESHOLD = 10.0  # as published, a logit of torchvision's first ImageNet weights
+
+
+@dataclass(frozen=True)
+class ResNetScorer:
+    """A classifier with names for its outputs."""
+
+    name: str
+    threshold: float  # the logit that counts as "shows the class"
+    model: nn.Module
+    transform: Callable  # PIL image -> (3, H, W)
+    find_labels: Callable[[Sequence[str]], list[int]]  # class names -> places in the logits; raises UcdError
+    device: torch.device
+    caveat: str | None = None  # what a reader of its scores should know
+
+    smoothing = 1e-8  # of the class counts in KL, as published
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UcdError for names that the model has no class for, or several."""
+        self.find_labels(names)
+
+    @torch.no_grad()
+    def features(self, paths: Sequence[Path]) -> np.ndarray:
+        """What the last layer sees of N images: (N, E)."""
+        found = []
+        for pixels in batches(paths, self.transform):
+            maps = self.model.forward_features(pixels.to(self.device))
+            found.append(self.model.forward_head(maps, pre_logits=True))
+        return torch.cat(found).float().cpu().numpy()
+
+    @torch.no_grad()
+    def score(self, features: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Logits of N images, by their features (N, E), for C classes, and for those only: (N, C)."""
+        logits = self.model.get_classifier()(torch.from_numpy(features).to(self.device))
+        return logits[:, self.find_labels(class_names)].float().cpu().numpy()
+
+
+def load_resnet(name: str, device: torch.device) -> ResNetScorer:
+    """An ImageNet-1k classifier by timm's name. Raises UcdError when it can't be had."""
+    import timm
+
+    known = timm.list_pretrained()
+    if name not in known:
+        raise UcdError(f"timm has no pretrained model {name!r}", did_you_mean(name, known))
+    config = timm.get_pretrained_cfg(name)
+    if config.num_classes != 1000:
+        raise UcdError(f"{name} has {config.num_classes} classes", "use one of ImageNet-1k, such as resnet50.tv_in1k")
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        hint = "it is downloaded on first use, from the Hugging Face hub"
+        raise UcdError(f"{name} could not be loaded: {first_line(error)}", hint, exit_code=1) from error
+    transform = _transform(config.input_size, config.mean, config.std)
+    return ResNetScorer(name, THRESHOLD, model.to(device).eval(), transform, imagenet_labels, device)
+
+
+def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNetScorer:
+    """The small ResNet that comes with the built-in model and knows its classes.
+
+    Its threshold is the logit that 95% of held-out scenes reach for their own class.
+    """
+    import timm
+    from safetensors.torch import load_file
+
+    folder = weights / "resnet"
+    config = json.loads((folder / "config.json").read_text())
+    names: list[str] = config["label_names"]
+    model = timm.create_model(config["architecture"], **config["model_args"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+
+    def find_labels(class_names: Sequence[str]) -> list[int]:
+        if strange := [name for name in class_names if name.lower() not in names]:
+            raise UcdError(f"the built-in ResNet has no class {', '.join(strange)}", f"its classes: {', '.join(names)}")
+        return [names.index(name.lower()) for name in class_names]
+
+    transform = _transform(config["input_size"], config["mean"], config["std"])
+    return ResNetScorer(
+        "built-in ResNet", config["threshold"], model.float().to(device).eval(), transform, find_labels, device
+    )
+
+
+def imagenet_labels(class_names: Sequence[str]) -> list[int]:
+    """The ImageNet-1k labels that are meant: by any of a label's names ("polar bear"), words of one, or its WordNet id.
+
+    A full name wins over words inside longer ones: "tiger" is the cat, not "tiger shark". Raises one UcdError for all
+    that is unknown or fits several labels.
+    """
+    names = _imagenet_names()
+    indices, problems = [], []
+    for wanted in class_names:
+        fitting = sorted(names.get(wanted.casefold(), ()))
+        if not fitting:
+            inside = f" {wanted.casefold()} "
+            fitting = sorted({index for name, found in names.items() if inside in f" {name} " for index in found})
+        indices.append(fitting[0] if fitting else -1)
+        if len(fitting) > 1:
+            shown = ", ".join(_describe(index) for index in fitting[:4]) + (", ..." if len(fitting) > 4 else "")
+            problems.append(f"{wanted!r} fits {len(fitting)} ({shown})")
+        elif not fitting:
+            near = closest(wanted.casefold(), list(names))
+            problems.append(f"{wanted!r} fits none" + (f" (closest: {near})" if near else ""))
+    if problems:
+        hint = "give a label's full name or its WordNet id, such as 'African elephant' or n02504458"
+        raise UcdError(f"class names among ImageNet's labels: {'; '.join(problems)}", hint)
+    return indices
+
+
+@cache
+def _imagenet():
+    from timm.data import ImageNetInfo
+
+    return ImageNetInfo()
+
+
+@cache
+def _imagenet_names() -> dict[str, frozenset[int]]:
+    """Every name of a label, and its WordNet id, in lower case -> the labels that bear it."""
+    info = _imagenet()
+    names: dict[str, set[int]] = defaultdict(set)
+    for index in range(info.num_classes()):
+        for name in (info.index_to_label_name(index), *info.index_to_description(index).split(", ")):
+            names[name.casefold()].add(index)
+    return {name: frozenset(found) for name, found in names.items()}
+
+
+def _describe(index: int) -> str:
+    info = _imagenet()
+    return f"{info.index_to_description(index).split(', ')[0]} {info.index_to_label_name(index)}"
+
+
+def _transform(
+    input_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
+) -> Callable[[Image.Image], Tensor]:
+    """The centre of an image at its own scale, as published; one that is smaller is enlarged to fill it."""
+    _, height, width = input_size
+    mean, std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+
+    def transform(image: Image.Image) -> Tensor:
+        if image.width < width or image.height < height:
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        image = image.crop((left, top, left + width, top + height))
+        pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 255
+        return (pixels - mean) / std
+
+    return transform

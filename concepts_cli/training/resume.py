@@ -1,0 +1,60 @@
+"""Go on where an earlier training stopped: the same images in the same rows, and no step logged twice."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from concepts_cli.data.images import ImageRecord
+from concepts_cli.errors import UcdError
+from concepts_cli.runs.files import replacing
+from concepts_cli.runs.run import Run
+
+
+def in_checkpoint_order(state: dict[str, Tensor], records: Sequence[ImageRecord], run: Run) -> list[ImageRecord]:
+    """The images as the checkpoint's rows have them, known by their content, wherever they lie now.
+
+    Raises UcdError naming those that are new, changed or gone.
+    """
+    if "images" not in state:
+        raise UcdError("the checkpoint does not say which images it is of", "start over with --force")
+    there: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in reversed(records):  # of images alike the first comes first
+        there[record.sha256].append(record)
+    before = [bytes(digest).hex() for digest in state["images"].tolist()]
+    ordered = [there[sha256].pop() if there[sha256] else None for sha256 in before]
+    changed = [record.path for left in there.values() for record in left]
+    if len(run.images) == len(before):
+        changed += [was.path for was, now in zip(run.images, ordered, strict=True) if now is None]
+    if changed or None in ordered:
+        what = ", ".join(dict.fromkeys(changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise UcdError(
+            f"the images are not those that {run.path} began with: {what}", "restore them, or train a new run"
+        )
+    return ordered
+
+
+def image_digests(records: Sequence[ImageRecord]) -> Tensor:
+    """The SHA-256 of each image, (N, 32) bytes: row i of the weights belongs to what hashes to row i."""
+    return torch.tensor([list(bytes.fromhex(record.sha256)) for record in records], dtype=torch.uint8)
+
+
+def drop_later_metrics(run: Run, step: int) -> None:
+    """Drop the lines of metrics.jsonl that the resumed steps will write again."""
+    path = run.path / "metrics.jsonl"
+    if path.is_file():
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        with replacing(path) as beside:
+            beside.write_text("".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    """The step that a line of metrics.jsonl is of; after all others when a kill has cut it."""
+    try:
+        return json.loads(line)["number"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,130 @@
+"""Everything up to the first step of a training: device, images, model, latents, loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
+from concepts_cli.core.discovery import Training
+from concepts_cli.core.draws import seeded
+from concepts_cli.core.latents import CachedLatents
+from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
+from concepts_cli.data.images import ImageRecord, find_images, read_images
+from concepts_cli.data.prompts import templates
+from concepts_cli.errors import UcdError
+from concepts_cli.models import BUILT_IN, load_model
+from concepts_cli.models.stable_diffusion import StableDiffusion, chosen_device
+from concepts_cli.output import Output
+from concepts_cli.processes.environment import is_launched, world_size
+from concepts_cli.recipe import Recipe
+from concepts_cli.training.clustering import cluster
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
+    """On the device asked for; else accelerate, and its launcher, choose. Raises UcdError for fp16 on a CPU."""
+    if device and device not in ("cpu", "cuda") and world_size() > 1:
+        raise UcdError(f"--device {device} is one device, and each process wants its own", "leave it out, or cpu")
+    if device and not is_launched():
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen_device(device))
+    accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
+    if accelerator.device.type == "cpu" and recipe.train.mixed_precision == "fp16":
+        raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
+    return accelerator
+
+
+def read_training_images(recipe: Recipe) -> list[ImageRecord]:
+    return read_images(find_images(recipe.data.images, recipe.data.images_per_folder))
+
+
+def _load_model(recipe: Recipe, accelerator: Accelerator, out: Output) -> StableDiffusion:
+    settings = recipe.train
+    if settings.tf32:
+        torch.set_float32_matmul_precision("high")
+    if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
+        out.note(f"loading {recipe.model}, which is downloaded when it is used for the first time")
+    model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[settings.mixed_precision])
+    if settings.gradient_checkpointing:
+        model.checkpoint_gradients()
+    if settings.compile:
+        model.unet.compile()
+    return model
+
+
+def prepare_training(
+    recipe: Recipe, records: list[ImageRecord], model: StableDiffusion, accelerator: Accelerator, out: Output
+) -> tuple[Training, tuple[str, ...]]:
+    """Everything up to the first step: latents, parameters at their start, the loss around them."""
+    latents = _latents(recipe, records, model, accelerator, out)
+    tokens = concept_tokens(recipe.concepts.count)
+    training = Training(
+        _objective(recipe, records, model, tokens),
+        latents,
+        recipe.train,
+        flip_probability=recipe.data.flip_probability,
+        repeats=recipe.data.repeats,
+        shared_sentence=recipe.concepts.shared_sentence,
+        update=recipe.weights.update,
+        accelerator=accelerator,
+    )
+    return training, tokens
+
+
+def _objective(
+    recipe: Recipe, records: Sequence[ImageRecord], model: StableDiffusion, tokens: tuple[str, ...]
+) -> Objective:
+    """The loss of the recipe's method around K concepts at their start."""
+    settings, count, method = recipe.weights, recipe.concepts.count, recipe.train.method
+    start = initial_embeddings(
+        model,
+        count,
+        words=recipe.concepts.initial,
+        spread=recipe.concepts.initial_spread,
+        unit_norm=recipe.concepts.unit_norm,
+        generator=seeded(recipe.train.seed, "embeddings"),
+    )
+    sentences = templates(recipe.concepts.property)
+    if method == "composed":
+        weights = torch.full((len(records) if settings.per_image else 1, count), float(settings.initial))
+        concepts = Concepts(start, weights, constraint=settings.constraint, train_weights=settings.trained)
+        return ComposedLoss(
+            model,
+            concepts,
+            tokens,
+            sentences,
+            composition=settings.composition,
+            regularizers=recipe.regularizers,
+            checkpointed=recipe.train.concept_checkpointing,
+        )
+    owners = None if method == "textual-inversion" else cluster(recipe, records, model.device)
+    weights = torch.full((len(records), count), 1 / count) if owners is None else F.one_hot(owners, count)
+    return InversionLoss(model, Concepts(start, weights, train_weights=False), tokens, sentences, owners=owners)
+
+
+def _latents(
+    recipe: Recipe, records: list[ImageRecord], model: StableDiffusion, accelerator: Accelerator, out: Output
+) -> CachedLatents:
+    """All images encoded: each process its share, and then what a machine with a cache of its own still lacks."""
+    data = recipe.data
+    latents = CachedLatents(
+        model,
+        records,
+        resolution=data.resolution or model.resolution,
+        resize=data.resize,
+        mirrored=data.flip_probability > 0,
+    )
+    everything = range(len(records))
+    mine = everything[accelerator.process_index :: accelerator.num_processes]
+    for rows in (mine, everything if accelerator.is_local_main_process else ()):
+        if missing := latents.missing(rows):
+            for _ in out.track(latents.fill(missing), total=len(missing), label="encoding images"):
+                pass
+        accelerator.wait_for_everyone()
+    return latents
