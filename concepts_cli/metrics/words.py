@@ -12,7 +12,8 @@ def known_words(*, built_in: bool) -> list[str]:
     the labels of ImageNet-1k.
     """
     if built_in:
-        from concepts_cli.mini.corpus import CLASSES, STYLES
+        from concepts_cli.mini.captions import CLASSES
+        from concepts_cli.mini.filters import STYLES
 
         return [*CLASSES, *STYLES, "night", "day"]
     from timm.data import ImageNetInfo

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from concepts_cli.errors import UcdError, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
-from concepts_cli.mini.corpus import CLASSES, words
+from concepts_cli.mini.captions import CLASSES, words
 from concepts_cli.scorers.loading import BATCH_SIZE, batches
 
 CAPTION = "a photo of {}"  # as published

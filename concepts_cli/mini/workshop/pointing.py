@@ -1,7 +1,7 @@
 """Do heat maps point at what they are of? Scenes whose objects' places are known, and the maps of their words.
 
-    python -m concepts_cli.mini.pointing                  words of the model, one and two objects a scene
-    python -m concepts_cli.mini.pointing --run runs/demo  concepts of a run, on scenes that it has not seen
+    python -m concepts_cli.mini.workshop.pointing                  words of the model, one and two objects a scene
+    python -m concepts_cli.mini.workshop.pointing --run runs/demo  concepts of a run, on scenes that it has not seen
 
 *Pointing accuracy* is the pointing game's (Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV
 2016): the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object with where a map, as it
@@ -137,7 +137,9 @@ def run_subjects(run: Run) -> dict[str, Subject]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m concepts_cli.mini.pointing", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m concepts_cli.mini.workshop.pointing", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--run", type=Path, help="measure this run's concepts instead of the model's own words")
     parser.add_argument("--scenes", type=int, default=100, help="of each number of objects")
     parser.add_argument("--steps", type=int, default=50, help="of the inversion")

@@ -6,7 +6,7 @@ import torch
 
 from concepts_cli.core.heat_maps import Subject
 from concepts_cli.mini.corpus import CLASSES
-from concepts_cli.mini.pointing import draw_scenes, measure, score
+from concepts_cli.mini.workshop.pointing import draw_scenes, measure, score
 from concepts_cli.models import load_model
 
 
