@@ -22,7 +22,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
     images = images * uniform(0.7, 1.2, 1, 1, 1) + uniform(-0.15, 0.15, 3, 1, 1)  # contrast, and a shift of colour
     blurred = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="bilinear")
-    images = images.lerp(blurred, uniform(-0.2, 1, 1, 1, 1).clamp(min=0))
+    images = images.lerp(blurred, uniform(-0.6, 0.8, 1, 1, 1).clamp(min=0))
     noise = torch.randn(images.shape, generator=generator)
     return (images + noise * uniform(-0.1, 0.15, 1, 1, 1).clamp(min=0)).clamp(-1, 1)
 
