@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from concepts_cli.mini.workshop.schedule import build_scheduler
 from concepts_cli.mini.workshop.train_autoencoder import pixels
 
+BANK = 2048  # pictures of nothing that a training draws from
 KINDS = ("noise", "blank", "half-denoised")
 HALF_WAY = (400, 1000)  # timesteps at which a scene counts as unseen: its signal is at most 1.3 times its noise
 
@@ -63,9 +64,9 @@ def draw_nothing(
 class NothingBank:
     """Pictures of nothing made once, to draw from at every step."""
 
-    def __init__(self, vae: AutoencoderKL, scenes: np.ndarray, *, seed: int, count: int = 2048):
+    def __init__(self, vae: AutoencoderKL, scenes: np.ndarray, *, seed: int):
         generator = torch.Generator().manual_seed(seed)
-        self.pictures = torch.cat([draw_nothing(kind, count // 3, vae, scenes, generator) for kind in KINDS])
+        self.pictures = torch.cat([draw_nothing(kind, BANK // 3, vae, scenes, generator) for kind in KINDS])
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:  # (B, 3, 64, 64)
         return self.pictures[torch.randint(len(self.pictures), (count,), generator=generator)]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from concepts_cli.mini.workshop import pretrain, scenes
+from concepts_cli.mini.workshop import nothing, pretrain, scenes
 from concepts_cli.mini.workshop.measure import load_clip, load_reader
 from concepts_cli.mini.workshop.measure_pictures import load_pipeline
 from concepts_cli.mini.workshop.training import Budget, Training, warmup_cosine, warmup_flat_cooldown
@@ -18,12 +18,15 @@ STAGES = ("vae", "clip", "resnet", "unet", "decoder")
 def trained(tmp_path_factory):
     """A folder in which every stage has trained two steps at once, on 96 scenes."""
     folder = tmp_path_factory.mktemp("mini")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(nothing, "BANK", 30)
     scenes.draw_corpus(folder / "corpus", seed=3, count=96)
     for stage in STAGES:
         pretrain.run(stage, folder, seed=3, budget=Budget(steps=2), weights=folder / "nothing")
         if stage == "vae":
             shutil.copytree(folder / "vae", folder / "first-vae")  # before the stage `decoder` replaces it
-    return folder
+    yield folder
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("stage", STAGES)
