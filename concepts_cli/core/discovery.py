@@ -70,7 +70,7 @@ class Training:
         self.sees_rows = update == "seen" or (update == "auto" and len(self.concepts.raw_weights) > FEW_IMAGES)
         self.step = 0
         self.settled_since = 0  # the last step at which an image's strongest concept became another
-        self._part: int | None = None  # images in a forward pass, once it is known how many fit
+        self._rows_that_fit: int | None = None  # images in a forward pass, once it is known how many fit
         optimizer = self._build_optimizer()
         self._rates_at = _schedule(settings, optimizer, self.total_steps)
         self._optimizer = accelerator.prepare(optimizer)
@@ -129,8 +129,8 @@ class Training:
 
     def _backward_what_fits(self) -> tuple[Tensor, Tensor]:
         """The gradients of a step; the first step finds out how many images fit into memory at once."""
-        if self._part is not None:
-            return self._backward(self._part)
+        if self._rows_that_fit is not None:
+            return self._backward(self._rows_that_fit)
         size = self.settings.batch_size
 
         def half() -> int:
@@ -167,7 +167,7 @@ class Training:
                     totals[name] = totals.get(name, 0) + term.detach() * share
                 rows.append(batch.rows)
                 gradients.append(torch.zeros_like(raw) if raw.grad is None else raw.grad)
-        self._part, self._term_names = batch_size, tuple(totals)
+        self._rows_that_fit, self._term_names = batch_size, tuple(totals)
         self.concepts.embeddings.grad = self.accelerator.reduce(self.concepts.embeddings.grad, "mean")
         seen = self._accumulate(torch.cat(rows), torch.cat(gradients))
         return torch.stack(list(totals.values())), seen
