@@ -11,7 +11,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.names import file_name
-from concepts_cli.pictures.plan import Picture, PicturePlan, negative_prompt
+from concepts_cli.pictures.plan import Picture, PicturePlan
 from concepts_cli.pictures.sheets import write_sheet, write_sweep_sheets
 from concepts_cli.pictures.terms import composition_cells, parse_sweep, parse_term, term_key
 from concepts_cli.processes.environment import is_main
@@ -48,14 +48,14 @@ def compose(
     if len(swept) > 2 or len({term_key(sweep.term) for sweep in swept}) < len(swept):
         raise UcdError("one sweep makes a row, two of different terms a plane", "ucd compose --sweep t1=0:10:5")
     folder = (output or run.path / "compositions") / file_name("+".join([*terms, *sweeps]))
-    negative = negative_prompt(run, settings)
     planned = (
-        (folder / cell / f"{n:05d}.png", composition(composed, settings.seed + n, negative))
+        (folder / cell / f"{n:05d}.png", composition(composed, settings.seed + n))
         for cell, composed in composition_cells(parsed, swept)
         for n in range(settings.num_images)
     )
     plan = PicturePlan(run, settings, tuple(planned), others)
-    if negative and re.search(r"<t\d+>", negative) and len({one.recipe.model for one in plan.runs.values()}) > 1:
+    negative = settings.negative_prompt or ""
+    if re.search(r"<t\d+>", negative) and len({one.recipe.model for one in plan.runs.values()}) > 1:
         raise UcdError("runs of different models can't share a negative prompt with concepts in it", "use plain words")
     make_missing(plan, force=force, device=device, out=out)
     made = plan.pictures

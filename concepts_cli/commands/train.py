@@ -8,12 +8,14 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from concepts_cli.core.discovery import Step
+from concepts_cli.core.discovery import Step, Training
 from concepts_cli.core.sampling import generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.drawing.contact_sheet import contact_sheet
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models import load_model
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
+from concepts_cli.pictures.plan import dtype_of
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.files import write_png
@@ -22,7 +24,12 @@ from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.runs.trackers import check_trackers, start_trackers, track_picture
 from concepts_cli.runs.training_folder import make_training_folder, training_folder
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
-from concepts_cli.training.setup import _load_model, choose_accelerator, prepare_training, read_training_images
+from concepts_cli.training.setup import (
+    choose_accelerator,
+    load_training_model,
+    prepare_training,
+    read_training_images,
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,8 @@ def train(
     state = Run(begun).load_checkpoint() if resume else None
     if state:
         records = in_checkpoint_order(state, records, Run(begun))
-    model = _load_model(recipe, accelerator, out)
-    training, tokens = prepare_training(recipe, records, model, accelerator, out)
+    model = load_training_model(recipe, accelerator, out)
+    training = prepare_training(recipe, records, model, accelerator, out)
     folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
     run = Run(broadcast_object_list([folder])[0])  # every process works on the main one's
     if state:
@@ -97,7 +104,7 @@ def train(
             if main and (step.number % settings.log_every == 0 or step.number == 1):
                 _log(run, accelerator, step)
             if settings.preview_every and step.number % settings.preview_every == 0 and main:
-                _preview(run, recipe, model, tokens, accelerator, step.number)
+                _preview(run, recipe, training, accelerator, step.number)
             if last or step.number % settings.checkpoint_every == 0:
                 checkpoint()
             if last and step.number < training.total_steps and not training.has_settled:
@@ -107,7 +114,7 @@ def train(
         out.note(f"no image changed its strongest concept for {settings.patience} steps: done at step {training.step}")
     if main:
         weights = training.concepts.weights().expand(len(records), -1)
-        run.save_concepts(tokens, training.concepts.embeddings, weights)
+        run.save_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()), weights)
         if settings.push_to_hub:
             out.note(f"published: {push_to_hub(run)}")
     accelerator.wait_for_everyone()
@@ -139,20 +146,31 @@ def _log(run: Run, accelerator: Accelerator, step: Step) -> None:
     accelerator.log(values, step=step.number)
 
 
-def _preview(
-    run: Run, recipe: Recipe, model: StableDiffusion, tokens: tuple[str, ...], accelerator: Accelerator, step: int
-) -> None:
-    """previews/step-000100.png: a row of samples a concept."""
-    each, settings = recipe.train.preview_images, recipe.sample
+def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelerator, step: int) -> None:
+    """previews/step-000100.png: a row of samples per concept, those that `ucd sample` would make at this step.
+
+    They have the precision of the training unless the recipe asks for one.
+    """
+    each, settings, tokens = recipe.train.preview_images, recipe.sample, training.objective.tokens
     requests = [
         guided(default_prompt(recipe.concepts.property, token), settings.guidance_scale, settings.seed + n)
         for token in tokens
         for n in range(each)
     ]
-    pictures = list(generate(model, requests, num_inference_steps=settings.steps, scheduler=settings.scheduler))
+    pictures = list(generate(_preview_model(recipe, training), requests, settings))
     sheet = contact_sheet({bare_name(token): pictures[k * each : (k + 1) * each] for k, token in enumerate(tokens)})
     write_png(run.path / "previews" / f"step-{step:06d}.png", sheet, {"run": run.name, "step": step})
     track_picture(accelerator, "preview", sheet, step)
+
+
+def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
+    """The model that trains, or a copy where samples have another precision: casting it back would lose digits."""
+    model, dtype = training.objective.model, dtype_of(recipe.sample.precision)
+    if dtype in (None, model.dtype):
+        return model
+    copy = load_model(recipe.model, device=model.device, dtype=dtype)
+    copy.set_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()))
+    return copy
 
 
 def _describe(step: Step) -> dict[str, str]:

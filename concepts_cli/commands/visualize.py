@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from concepts_cli.core.heat_maps import attention_of
 from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
@@ -49,6 +51,8 @@ def visualize(
     subjects = find_subjects(run, concepts, prompt, words)
     if real:
         places = [*images, *(Path(record.path) for record in (run.images if training_images else ()))]
+        # A reconstruction is as large as its image, and is drawn towards its prompt and away from nothing.
+        settings = replace(settings, negative_prompt=None, eta=0.0, height=None, width=None)
         targets, failed = image_targets(run, places, subjects, prompt, maps, folder / "images", out)
     else:
         targets = list(generated_targets(subjects, prompt, term_subjects(run, terms), terms, settings, folder))
@@ -57,8 +61,9 @@ def visualize(
     for place in dict.fromkeys(target.path.parent for target in missing):
         check_place(place)
     if missing:
-        model = run.load_model(device)
-        made = draw_images(model, missing, plan, maps) if real else draw_generated(model, missing, plan, maps)
+        taught = plan.load_models(device)
+        attention_of(taught[""].model)  # without any, this is said before the work begins
+        made = (draw_images if real else draw_generated)(taught, missing, plan, maps)
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):
             pass
     if grid and targets:

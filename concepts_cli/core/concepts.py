@@ -1,15 +1,16 @@
-"""What is learned, and nothing else: K word embeddings and a weight per image and concept."""
+"""What is learned, and nothing else: K word embeddings, one per text encoder, and a weight per image and concept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from concepts_cli.errors import UcdError
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.embeddings import from_file, to_file
+from concepts_cli.models.interface import DiffusionModel
 
 
 def concept_tokens(count: int) -> tuple[str, ...]:
@@ -18,19 +19,43 @@ def concept_tokens(count: int) -> tuple[str, ...]:
 
 
 class Concepts(nn.Module):
-    """Embeddings (K, D) shared by all images, and raw weights, (N, K) or one row (1, K) for all images alike."""
+    """Embeddings by text encoder, (K, D) each, shared by all images, and raw weights, (N, K) or one row (1, K) for all
+    images alike.
+    """
 
     def __init__(
-        self, embeddings: Tensor, raw_weights: Tensor, *, constraint: str = "none", train_weights: bool = True
+        self,
+        embeddings: Mapping[str, Tensor],
+        raw_weights: Tensor,
+        *,
+        constraint: str = "none",
+        train_weights: bool = True,
     ):
         super().__init__()
-        self.embeddings = nn.Parameter(embeddings.float())
+        self.embeddings = nn.ParameterDict({name: nn.Parameter(table.float()) for name, table in embeddings.items()})
         self.raw_weights = nn.Parameter(raw_weights.float(), requires_grad=train_weights)
         self.constraint = constraint
 
     @property
     def count(self) -> int:
-        return self.embeddings.shape[0]
+        return self.raw_weights.shape[1]
+
+    @property
+    def joint_embeddings(self) -> Tensor:
+        """Each concept's embeddings side by side, (K, sum of D)."""
+        tables = list(self.embeddings.values())
+        return torch.cat(tables, dim=1) if len(tables) > 1 else tables[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is learned, by its name in a checkpoint."""
+        return {**to_file(self.embeddings), "raw_weights": self.raw_weights}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors()` gave, of the same shapes."""
+        for name, table in from_file(tensors).items():
+            self.embeddings[name].copy_(table)
+        self.raw_weights.copy_(tensors["raw_weights"])
 
     def constrain(self, raw_weights: Tensor) -> Tensor:
         """Raw weights (..., K) as they are, or (`softmax`) on the simplex of the paper's eq. 10."""
@@ -59,9 +84,10 @@ class Concepts(nn.Module):
             largest = int(sizes.argmax())
             if sizes[largest] < 2:
                 break
-            start = self.embeddings[largest]
-            shift = torch.randn(start.shape, generator=generator).to(start.device) * start.std() * noise
-            self.embeddings[dead] = start + shift
+            for table in self.embeddings.values():
+                start = table[largest]
+                shift = torch.randn(start.shape, generator=generator).to(start.device) * start.std() * noise
+                table[dead] = start + shift
             theirs = owners == largest
             if self.constraint == "none":
                 self.raw_weights[theirs, largest] /= 2
@@ -72,42 +98,47 @@ class Concepts(nn.Module):
 
 
 def initial_embeddings(
-    model: StableDiffusion,
+    model: DiffusionModel,
     count: int,
     *,
     words: Sequence[str] | None,
     spread: float,
     generator: torch.Generator,
     unit_norm: bool = False,
-) -> Tensor:
-    """Where the K embeddings start, (K, D): around the mean of the token table, or at given words.
+) -> dict[str, Tensor]:
+    """Where the K embeddings start, (K, D) by text encoder: around the mean of its token table, or at given words.
 
     `spread` is the standard deviation of the random part in units of the table's own, dimension by dimension. `words`
-    is one for all or one a concept, each a single token of the model; then the random part is added only where
-    concepts share a word. `unit_norm` scales each to length 1 in the end. Raises UcdError for a word that the
-    tokenizer splits.
+    is one for all or one per concept, each a single token of the model; then the random part is added only where
+    concepts share a word. `unit_norm` scales each to length 1 in the end. Raises UcdError for a word that the model
+    splits.
     """
-    start = _initial_embeddings(model, count, words, spread, generator)
-    return F.normalize(start, dim=1) if unit_norm else start
+    rows = _rows_of(model, count, words) if words else {}
+    starts = {}
+    for encoder, weights in model.tables.items():
+        table = weights.float().cpu()
+        noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=0) * spread
+        if rows:
+            shared = torch.tensor([rows[encoder].count(row) > 1 for row in rows[encoder]])
+            start = table[rows[encoder]] + noise * shared[:, None]
+        else:
+            start = table.mean(dim=0) + noise
+        starts[encoder] = F.normalize(start, dim=1) if unit_norm else start
+    return starts
 
 
-def _initial_embeddings(
-    model: StableDiffusion, count: int, words: Sequence[str] | None, spread: float, generator: torch.Generator
-) -> Tensor:
-    table = model.token_table.float().cpu()
-    noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=0) * spread
-    if not words:
-        return table.mean(dim=0) + noise
+def _rows_of(model: DiffusionModel, count: int, words: Sequence[str]) -> dict[str, list[int]]:
+    """The row of each concept's word in the table of each text encoder."""
     words = list(words) * count if len(words) == 1 else list(words)
     if len(words) != count:
         raise UcdError(f"concepts.initial: {len(words)} words for {count} concepts", "give one for all or one for each")
-    ids = []
+    rows: dict[str, list[int]] = {encoder: [] for encoder in model.tables}
     for word in words:
-        pieces = model.tokenizer(word, add_special_tokens=False).input_ids
-        if len(pieces) != 1:
-            raise UcdError(
-                f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", "choose words that are one token"
-            )
-        ids.append(pieces[0])
-    shared = torch.tensor([words.count(word) > 1 for word in words])
-    return table[ids] + noise * shared[:, None]
+        for encoder, pieces in model.pieces(word).items():
+            if len(pieces) != 1:
+                raise UcdError(
+                    f"concepts.initial: {word!r} is {len(pieces)} tokens of this model",
+                    "choose words that are one token",
+                )
+            rows[encoder] += pieces
+    return rows

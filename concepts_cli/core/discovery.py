@@ -59,7 +59,7 @@ class Training:
             seed=settings.seed,
             concepts=self.concepts.count,
             sentences=objective.sentence_count,
-            num_train_timesteps=objective.noise_schedule.config.num_train_timesteps,
+            process=objective.model.noise,
             timesteps=settings.timesteps,
             flip_probability=flip_probability,
             repeats=repeats,
@@ -79,9 +79,10 @@ class Training:
         settings = self.settings
         scale = self.images_per_step if settings.scale_learning_rate else 1
         rates = (settings.learning_rate, settings.weights_learning_rate or settings.learning_rate)
+        rated = [(table, rates[0]) for table in self.concepts.embeddings.values()]
         groups = [
             {"params": [parameter], "lr": rate * scale}
-            for parameter, rate in zip((self.concepts.embeddings, self.concepts.raw_weights), rates, strict=True)
+            for parameter, rate in (*rated, (self.concepts.raw_weights, rates[1]))
             if parameter.requires_grad
         ]
         return (RowAdamW if self.sees_rows else torch.optim.AdamW)(
@@ -168,7 +169,8 @@ class Training:
                 rows.append(batch.rows)
                 gradients.append(torch.zeros_like(raw) if raw.grad is None else raw.grad)
         self._rows_that_fit, self._term_names = batch_size, tuple(totals)
-        self.concepts.embeddings.grad = self.accelerator.reduce(self.concepts.embeddings.grad, "mean")
+        for table in self.concepts.embeddings.values():
+            table.grad = self.accelerator.reduce(table.grad, "mean")
         seen = self._accumulate(torch.cat(rows), torch.cat(gradients))
         return torch.stack(list(totals.values())), seen
 
@@ -207,7 +209,7 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """Everything that decides the next step, as named tensors."""
         tensors = {"step": torch.tensor(self.step), "settled_since": torch.tensor(self.settled_since)}
-        tensors |= {f"concepts.{name}": value for name, value in self.concepts.state_dict().items()}
+        tensors |= {f"concepts.{name}": value for name, value in self.concepts.tensors().items()}
         for index, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         if scaler := self.accelerator.scaler:
@@ -219,14 +221,14 @@ class Training:
         if missing := {name for name in self.state() if not name.startswith(("optimizer.", "scaler."))} - set(tensors):
             raise UcdError(f"the checkpoint lacks {', '.join(sorted(missing))}", "start over with --force")
         parts = {name: _below(tensors, name) for name in ("concepts", "optimizer", "scaler")}
-        for name, value in self.concepts.state_dict().items():
+        for name, value in self.concepts.tensors().items():
             if parts["concepts"][name].shape != value.shape:
                 was, now = tuple(parts["concepts"][name].shape), tuple(value.shape)
                 raise UcdError(
                     f"the checkpoint's {name} is {was}, this run's {now}",
                     "resume with the recipe and images it began with",
                 )
-        self.concepts.load_state_dict(parts["concepts"])
+        self.concepts.load(parts["concepts"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
             index, key = name.split(".", 1)

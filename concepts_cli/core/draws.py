@@ -15,6 +15,7 @@ from torch import Tensor
 
 from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import Batch
+from concepts_cli.models.noise import Noise
 
 
 class Draws:
@@ -27,14 +28,14 @@ class Draws:
         seed: int,
         concepts: int,
         sentences: int,
-        num_train_timesteps: int,
+        process: Noise,
         timesteps: str = "uniform",
         flip_probability: float = 0.5,
         repeats: int = 1,
         shared_sentence: bool = False,
     ):
         self.latents, self.seed, self.concepts, self.sentences = latents, seed, concepts, sentences
-        self.num_train_timesteps, self.leaning = num_train_timesteps, timesteps
+        self.process, self.leaning = process, timesteps
         self.flip_probability, self.repeats, self.shared_sentence = flip_probability, repeats, shared_sentence
         self._order = lru_cache(maxsize=2)(self._order)  # of this epoch, and of the one that it runs on into
 
@@ -53,7 +54,7 @@ class Draws:
         if self.shared_sentence:
             sentences = sentences[:1].expand(self.concepts)
         choice = torch.randint(self.concepts, (), generator=generator)
-        return torch.tensor(row), latents, noise, torch.tensor(self._timestep(when)), sentences, choice
+        return torch.tensor(row), latents, noise, self._timestep(when), sentences, choice
 
     def row(self, draw: int) -> int:
         """The image of a draw: an epoch shows each `repeats` times, in a new order."""
@@ -64,10 +65,10 @@ class Draws:
         count = len(self.latents)
         return torch.randperm(count * self.repeats, generator=seeded(self.seed, "epoch", epoch)) % count
 
-    def _timestep(self, uniform: float) -> int:
-        """A number from [0, 1) as a timestep: all alike, or with a density that grows linearly to one end."""
+    def _timestep(self, uniform: float) -> Tensor:
+        """A number from [0, 1) as a time of the process, (): all alike, or with a density that grows to one end."""
         leaning = {"uniform": uniform, "high-noise": uniform**0.5, "low-noise": 1 - (1 - uniform) ** 0.5}
-        return min(int(leaning[self.leaning] * self.num_train_timesteps), self.num_train_timesteps - 1)
+        return self.process.time(torch.tensor(leaning[self.leaning], dtype=torch.float64))
 
 
 def seeded(seed: int, purpose: str, index: int = 0) -> torch.Generator:

@@ -1,10 +1,10 @@
 """The weights of images that were not trained on, under frozen concepts.
 
 With the words frozen the scores don't depend on the weights, so eq. 10 of an image is a quadratic function of its K
-weights. The UNet is asked once, without gradient, for the K + 1 scores of S draws of noise and timestep; what is left
+weights. The model is asked once, without gradient, for the K + 1 scores of S draws of noise and timestep; what is left
 of them is a K x K matrix and K numbers, and the best weights follow without another look at the model.
 
-Shapes: K concepts, S draws (steps), M sentences, C H W latents, T tokens, D text width.
+Shapes: K concepts, S draws (steps), M sentences, C H W latents.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from concepts_cli.core.latents import encode
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.conditioning import Conditioning
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.recipe import Recipe
 
 STEPS = 16  # draws an image
-ROWS = 48  # of a UNet call; a draw has K + 1
+ROWS = 48  # per call of the model; a draw has K + 1
 ITERATIONS = 500  # of the projected gradient on the simplex, on K numbers each
 
 
@@ -69,7 +70,7 @@ class Quadratic:
 
 @torch.no_grad()
 def encode_records(
-    model: StableDiffusion,
+    model: DiffusionModel,
     records: Sequence[ImageRecord],
     *,
     recipe: Recipe,
@@ -80,18 +81,19 @@ def encode_records(
 ) -> Iterator[Encoded]:
     """The weights of each image, by `steps` draws; resolution, sentences and constraint are the recipe's.
 
-    The draws of an image follow from the seed and the hash of its file alone, and a UNet call holds draws of one image,
-    `rows` rows of them: whatever other images are encoded along, an image's weights are the same to the bit. Raises
-    UcdError (exit status 1) for scores that are not finite.
+    The draws of an image follow from the seed and the hash of its file alone, and a call of the model holds draws of
+    one image, `rows` rows of them: whatever other images are encoded along, an image's weights are the same to the bit.
+    Raises UcdError (exit status 1) for scores that are not finite.
     """
     sentences = templates(recipe.concepts.property)
     uncond = model.encode_prompts([""])
-    hidden = torch.stack(  # every sentence with nothing in its place, then with each concept: (M, K + 1, T, D)
-        [torch.cat([uncond, model.encode_prompts([s.format(token) for token in tokens])]) for s in sentences]
-    )
+    # Every sentence with nothing in its place, then with each concept: M * (K + 1) rows.
+    encoded = (model.encode_prompts([s.format(token) for token in tokens]) for s in sentences)
+    conditioning = Conditioning.join(part for sentence in encoded for part in (uncond, sentence))
+    rows_of = torch.arange(len(conditioning), device=model.device).unflatten(0, (len(sentences), -1))  # (M, K + 1)
     # A draw's sentence is the same for every image, so that images differ by what they show.
     order = torch.randperm(len(sentences), generator=seeded(seed, "encode"))
-    chosen = order[torch.arange(steps) % len(sentences)].to(model.device)  # (S,)
+    chosen = rows_of[order[torch.arange(steps) % len(sentences)].to(model.device)]  # (S, K + 1)
     is_mean = recipe.weights.composition == "mean"
     resolution = recipe.data.resolution or model.resolution
     posteriors = encode(
@@ -99,7 +101,7 @@ def encode_records(
     )  # one by one: in a batch the other images would change the last digits
     for record, (mean, std) in zip(records, posteriors, strict=True):
         generator = seeded(seed, f"encode {record.sha256}")
-        quadratic = _quadratic(model, mean[0, 0], std[0, 0], hidden, chosen, generator, rows, is_mean)
+        quadratic = _quadratic(model, mean[0, 0], std[0, 0], conditioning, chosen, generator, rows, is_mean)
         if not quadratic.gram.isfinite().all():
             raise UcdError(f"the model's scores of {record.path} are not finite", "--device cpu", exit_code=1)
         weights = quadratic.best_weights(recipe.weights.constraint, recipe.weights.initial)
@@ -109,10 +111,10 @@ def encode_records(
 
 
 def _quadratic(
-    model: StableDiffusion,
+    model: DiffusionModel,
     mean: Tensor,
     std: Tensor,
-    hidden: Tensor,
+    conditioning: Conditioning,
     chosen: Tensor,
     generator: torch.Generator,
     rows: int,
@@ -122,27 +124,21 @@ def _quadratic(
 
     The composition is eq. 11, or with `is_mean` the weighted sum of the conditional scores alone.
 
-    Shapes: mean and std (C, H, W) of its latents, hidden (M, K + 1, T, D), chosen (S,) sentences.
+    Shapes: mean and std (C, H, W) of its latents, chosen (S, K + 1) rows of the conditioning.
     """
-    steps, calls = len(chosen), hidden.shape[1]
-    schedule = model.scheduler("ddpm")
+    steps, calls = chosen.shape
     clean = mean + std * torch.randn(steps, *mean.shape, generator=generator)  # (S, C, H, W)
     noise = torch.randn(clean.shape, generator=generator)
     share = (torch.arange(steps) + torch.rand(steps, generator=generator)) / steps
-    timesteps = (share * schedule.config.num_train_timesteps).long()
-    clean, noise, timesteps = (draw.to(model.device) for draw in (clean, noise, timesteps))
-    noisy = schedule.add_noise(clean, noise, timesteps)
-    target = schedule.get_velocity(clean, noise, timesteps) if model.prediction_type == "v_prediction" else noise
+    clean, noise, times = (draw.to(model.device) for draw in (clean, noise, model.noise.time(share)))
+    noisy, target = model.noise.example(clean, noise, times)
 
     gram, cross, base, without = 0.0, 0.0, 0.0, 0.0
     for part in torch.arange(steps).split(max(1, rows // calls)):
-        stacked = (
-            noisy[part].repeat_interleave(calls, dim=0),
-            timesteps[part].repeat_interleave(calls),
-            hidden[chosen[part]].flatten(0, 1),
-        )
-        pieces = zip(*(tensor.split(rows) for tensor in stacked), strict=True)
-        scores = torch.cat([model.predict(*piece) for piece in pieces]).cpu().double()
+        stacked, when = noisy[part].repeat_interleave(calls, dim=0), times[part].repeat_interleave(calls)
+        pieces = zip(stacked.split(rows), when.split(rows), chosen[part].flatten().split(rows), strict=True)
+        predicted = [model.predict(some, at, conditioning[which]) for some, at, which in pieces]
+        scores = torch.cat(predicted).cpu().double()
         scores = scores.unflatten(0, (-1, calls)).flatten(2)  # (s, K + 1, C H W)
         uncond, wanted = scores[:, :1], target[part].cpu().double().flatten(1)[:, None]
         start = torch.zeros_like(uncond) if is_mean else uncond

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concepts_cli.core.attention import EVERYTHING, Selection, record_attention
+from concepts_cli.core.attention import EVERYTHING, Selection
 from concepts_cli.core.inversion import invert
 from concepts_cli.core.sampling import Predict, composed_scores, denoise, guided
 from concepts_cli.errors import UcdError
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.interface import AttentionProbe, DiffusionModel
 
 CORRECTIONS = {"ddim": 0, "fixed-point": 1}  # of each step of an inversion
 LEVELS = 10  # noise levels at which scores are compared
@@ -31,24 +31,31 @@ class Subject:
     prompt: str
 
 
-def tokens_of(model: StableDiffusion, prompt: str, subject: Subject) -> list[int]:
+def tokens_of(model: DiffusionModel, prompt: str, subject: Subject) -> list[int]:
     """The tokens of `prompt` whose attention says where the subject is.
 
-    The text encoder is causal: what follows a word has read it. Where the prompt is the subject's own, everything from
-    its word to the end counts, the end of the text and its padding above all, which know what the picture is; in a
-    prompt that says more, the word itself. Raises UcdError when the word is not there.
+    Under a causal text encoder what follows a word has read it. Where the prompt is the subject's own, everything from
+    its word to the end then counts, the end of the text and its padding above all, which know what the picture is; in
+    a prompt that says more, the word itself. Raises UcdError when the word is not there.
     """
-    positions = model.token_positions(prompt, subject.word)
+    positions = model.positions(prompt, subject.word)
     if not positions:
         cut = " that the model reads" if model.is_truncated(prompt) else ""
         raise UcdError(f"{subject.word!r} is not in the prompt{cut}: {prompt!r}", "name a word of the prompt")
-    if prompt == subject.prompt:
-        return list(range(positions[0], model.tokenizer.model_max_length))
+    if prompt == subject.prompt and model.is_causal:
+        return list(range(positions[0], model.max_tokens))
     return positions
 
 
+def attention_of(model: DiffusionModel) -> AttentionProbe:
+    """The model's attention probe. Raises UcdError for a model that has none."""
+    if model.attention is None:
+        raise UcdError(f"{model.name} has no attention to draw heat maps of", "use a run of another model")
+    return model.attention
+
+
 def reconstruct(
-    model: StableDiffusion,
+    model: DiffusionModel,
     latents: Tensor,
     prompts: Sequence[str],
     *,
@@ -65,35 +72,32 @@ def reconstruct(
     """
     inward = guidance_scale if inversion == "fixed-point" else 1.0
     way_in, way_back = (_scores(model, prompts, scale) for scale in (inward, guidance_scale))
-    scheduler = model.scheduler("ddim")
-    *_, noise = invert(scheduler, latents, way_in, num_inference_steps, corrections=CORRECTIONS[inversion])
+    *_, noise = invert(model, latents, way_in, num_inference_steps, corrections=CORRECTIONS[inversion])
     rows = slice(None) if guidance_scale == 1 else slice(1, None, 2)  # with guidance each has two rows
-    with record_attention(model.unet, rows=rows, selection=selection) as recorder:
-        *_, clean = denoise(scheduler, noise, way_back, num_inference_steps)
+    with attention_of(model).record(rows=rows, selection=selection) as recorder:
+        *_, clean = denoise(model.sampler(), noise, way_back, num_inference_steps)
     return recorder.maps(), clean
 
 
 @torch.no_grad()
-def score_gains(model: StableDiffusion, latents: Tensor, prompts: Sequence[str], *, seed: int = 0) -> Tensor:
+def score_gains(model: DiffusionModel, latents: Tensor, prompts: Sequence[str], *, seed: int = 0) -> Tensor:
     """How much nearer to the truth each prompt brings the model's prediction, place by place: (B, K, H, W).
 
     The squared error of the unconditional prediction less that of the conditional one, (x - u)^2 - (x - c)^2, over
     the channels and over `LEVELS` noise levels; the loss that concepts are learned by (eq. 10), one concept at a
-    time and not summed over the image. The noise is the same for all prompts; K and the unconditional are one UNet
-    call a level.
+    time and not summed over the image. The noise is the same for all prompts; K and the unconditional are one call
+    of the model per level.
     """
-    scheduler = model.scheduler("ddim")
-    count = model.scheduler_config["num_train_timesteps"]
-    hidden = model.encode_prompts(["", *prompts])
+    conditioning = model.encode_prompts(["", *prompts])
+    calls = len(conditioning)
     generator = torch.Generator().manual_seed(seed)
     total = 0
     for level in range(LEVELS):
-        timestep = torch.tensor(round((level + 0.5) * count / LEVELS), device=model.device)
+        time = model.noise.time(torch.tensor((level + 0.5) / LEVELS, dtype=torch.float64)).to(model.device)
         noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
-        noisy = scheduler.add_noise(latents, noise, timestep[None])
-        truth = noise if model.prediction_type == "epsilon" else scheduler.get_velocity(latents, noise, timestep[None])
-        stacked = noisy.repeat_interleave(len(hidden), dim=0)
-        predicted = model.predict(stacked, timestep, hidden.repeat(len(latents), 1, 1))
+        noisy, truth = model.noise.example(latents, noise, time)
+        stacked = noisy.repeat_interleave(calls, dim=0)
+        predicted = model.predict(stacked, time, conditioning.repeat(len(latents)))
         errors = (predicted.unflatten(0, (len(latents), -1)) - truth[:, None]).square().sum(dim=2)
         total = total + errors[:, :1] - errors[:, 1:]
     return total / LEVELS
@@ -110,13 +114,13 @@ def shares(gains: Tensor) -> Tensor:
     return (smooth / scale).softmax(dim=1)
 
 
-def _scores(model: StableDiffusion, prompts: Sequence[str], guidance_scale: float) -> Predict:
+def _scores(model: DiffusionModel, prompts: Sequence[str], guidance_scale: float) -> Predict:
     """Scores of a prompt a row; at a guidance of 1 the conditional ones alone."""
     if guidance_scale != 1:
         return composed_scores(model, [guided(prompt, guidance_scale, seed=0) for prompt in prompts])
     different = list(dict.fromkeys(prompts))
-    hidden = model.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]
-    return lambda latents, timestep: model.predict(latents, timestep, hidden)
+    conditioning = model.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]
+    return lambda latents, time: model.predict(latents, time, conditioning)
 
 
 def _blurred(maps: Tensor, sigma: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every training image goes through the VAE once; what it makes lies on disk, a small file an image.
+"""Every training image goes through the image encoder once; what it makes lies on disk, a small file an image.
 
 The name of a file has everything that its content depends on, so what is there is right: later runs use it, whatever
 other images they have; two runs may fill the cache at once; and encoding that was cut short goes on. Files are
@@ -22,14 +22,14 @@ from torch import Tensor
 
 from concepts_cli.data.images import ImageRecord, open_image, to_pixels
 from concepts_cli.errors import UcdError
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.interface import DiffusionModel
 
 KEPT_BYTES = 256 * 2**20  # of latents that stay in memory once they were read
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation of one image's latents, each (C, h, w)
 
 
 class Latents(Protocol):
-    """N images as the VAE sees them."""
+    """N images as the image encoder sees them."""
 
     def __len__(self) -> int: ...
 
@@ -54,12 +54,12 @@ class CachedLatents:
     """Latents in the cache folder, read when they are asked for; the last `KEPT_BYTES` of them stay in memory."""
 
     def __init__(
-        self, model: StableDiffusion, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool
+        self, model: DiffusionModel, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool
     ):
         """`resolution` in pixels; `resize` as `to_pixels` has it; `mirrored` keeps mirror images, too."""
         self.model, self.records = model, records
         self.how = {"resolution": resolution, "resize": resize, "mirrored": mirrored}
-        key = f"2 {model.vae_fingerprint} {model.dtype} {resolution} {resize} {mirrored}"
+        key = f"2 {model.fingerprint} {model.dtype} {resolution} {resize} {mirrored}"
         self.folder = cache_folder() / "latents" / hashlib.sha256(key.encode()).hexdigest()[:16]
         channels, height, width = model.latent_shape(resolution, resolution)
         self.bytes_each = 2 * (1 + mirrored) * channels * height * width * model.dtype.itemsize
@@ -137,7 +137,7 @@ def cache_folder() -> Path:
 
 
 def encode(
-    model: StableDiffusion,
+    model: DiffusionModel,
     records: Sequence[ImageRecord],
     *,
     resolution: int,

@@ -1,6 +1,6 @@
 """What is minimised: the distance between the true noise and what concepts say of it.
 
-Shapes: B images, K concepts, C H W latents, T tokens, S sentences.
+Shapes: B images, K concepts, C H W latents, S sentences.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from concepts_cli.core.concepts import Concepts
 from concepts_cli.core.regularizers import regularization
 from concepts_cli.core.scores import checkpointed_scores, compose, stacked_scores, weighted_sum
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.conditioning import Conditioning
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.recipe import RegularizerSettings
 
 
@@ -27,7 +28,7 @@ class Batch:
     rows: Tensor  # (B,) which images
     latents: Tensor  # (B, C, H, W), clean
     noise: Tensor  # (B, C, H, W)
-    timesteps: Tensor  # (B,)
+    timesteps: Tensor  # (B,), in the unit of the model's noise
     sentences: Tensor  # (B, K) the template that each concept's word is put into
     choices: Tensor  # (B,) a concept at random
 
@@ -46,31 +47,25 @@ class Batch:
 class Objective(ABC):
     """A frozen model, concepts to be learned, and a loss of theirs. `sentences` are templates with one `{}` each."""
 
-    def __init__(self, model: StableDiffusion, concepts: Concepts, tokens: Sequence[str], sentences: Sequence[str]):
+    def __init__(self, model: DiffusionModel, concepts: Concepts, tokens: Sequence[str], sentences: Sequence[str]):
         self.model, self.concepts = model, concepts.to(model.device)
-        self.sentence_count = len(sentences)
-        self.noise_schedule = model.scheduler("ddpm")
-        model.set_concepts(tokens, self.concepts.embeddings)
-        self.prompt_ids = torch.stack([model.tokenize([s.format(t) for t in tokens]) for s in sentences])  # (S, K, T)
+        self.tokens, self.sentence_count = tuple(tokens), len(sentences)
+        model.set_concepts(tokens, dict(self.concepts.embeddings.items()))
+        self.prompts, where = model.tokenize([s.format(t) for s in sentences for t in tokens]).distinct()
+        self.prompt_of = where.unflatten(0, (len(sentences), len(tokens)))  # (S, K) rows of `prompts`
 
     @abstractmethod
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
         """The terms of the loss, named, each (), means over the batch; `raw_weights` (B, K) are those of its images."""
 
-    def noisy(self, batch: Batch) -> Tensor:
-        return self.noise_schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
+    def noisy_and_target(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Noisy latents and what the model should say of them (eq. 10), (B, C, H, W) each."""
+        return self.model.noise.example(batch.latents, batch.noise, batch.timesteps)
 
-    def distance(self, batch: Batch, predicted: Tensor) -> Tensor:
-        """Eq. 10: the mean squared distance to the noise, or to the velocity for a v-prediction model."""
-        target = batch.noise
-        if self.model.prediction_type == "v_prediction":
-            target = self.noise_schedule.get_velocity(batch.latents, batch.noise, batch.timesteps)
-        return F.mse_loss(predicted, target)
-
-    def encode(self, input_ids: Tensor) -> Tensor:
-        """Hidden states (..., T, D) of token ids (..., T); a text that occurs twice is encoded once."""
-        different, where = input_ids.flatten(0, -2).unique(dim=0, return_inverse=True)
-        return self.model.text_encoder(different)[0][where].unflatten(0, input_ids.shape[:-1])
+    def encode(self, index: Tensor) -> Conditioning:
+        """Conditioning of rows (...) of `prompts`, flattened; a text that occurs twice is encoded once."""
+        different, where = index.flatten().unique(return_inverse=True)
+        return self.model.encode(self.prompts[different])[where]
 
 
 class ComposedLoss(Objective):
@@ -78,7 +73,7 @@ class ComposedLoss(Objective):
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         concepts: Concepts,
         tokens: Sequence[str],
         sentences: Sequence[str],
@@ -92,24 +87,24 @@ class ComposedLoss(Objective):
         self.with_uncond = composition == "eq11" and concepts.constraint != "softmax"
         self.regularizers, self.checkpointed = regularizers or RegularizerSettings(), checkpointed
         with torch.no_grad():
-            self.hidden_uncond = model.encode_prompts([""])  # (1, T, D)
+            self.uncond = model.encode_prompts([""])
 
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
         model, weights = self.model, self.concepts.constrain(raw_weights)
-        noisy = self.noisy(batch)
-        input_ids = self.prompt_ids[batch.sentences, torch.arange(self.concepts.count, device=model.device)]
+        noisy, target = self.noisy_and_target(batch)
+        index = self.prompt_of[batch.sentences, torch.arange(self.concepts.count, device=model.device)]  # (B, K)
         if self.checkpointed:
-            conditional = checkpointed_scores(model, noisy, batch.timesteps, input_ids)
+            conditional = checkpointed_scores(model, noisy, batch.timesteps, self.prompts, index)
         else:
-            conditional = stacked_scores(model, noisy, batch.timesteps, self.encode(input_ids))
+            conditional = stacked_scores(model, noisy, batch.timesteps, self.encode(index))
         if self.with_uncond:
             with torch.no_grad():
-                uncond = model.predict(noisy, batch.timesteps, self.hidden_uncond.expand(len(noisy), -1, -1))
+                uncond = model.predict(noisy, batch.timesteps, self.uncond.repeat(len(noisy)))
             composed = compose(uncond, conditional, weights)
         else:
             composed = weighted_sum(conditional, weights)
-        terms = regularization(self.regularizers, conditional, weights, self.concepts.embeddings)
-        return {"mse": self.distance(batch, composed)} | terms
+        terms = regularization(self.regularizers, conditional, weights, self.concepts.joint_embeddings)
+        return {"mse": F.mse_loss(composed, target)} | terms
 
 
 class InversionLoss(Objective):
@@ -121,7 +116,7 @@ class InversionLoss(Objective):
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         concepts: Concepts,
         tokens: Sequence[str],
         sentences: Sequence[str],
@@ -134,5 +129,6 @@ class InversionLoss(Objective):
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
         owners = batch.choices if self.owners is None else self.owners[batch.rows]
         sentences = batch.sentences.gather(1, owners[:, None])[:, 0]
-        hidden = self.encode(self.prompt_ids[sentences, owners])
-        return {"mse": self.distance(batch, self.model.predict(self.noisy(batch), batch.timesteps, hidden))}
+        noisy, target = self.noisy_and_target(batch)
+        predicted = self.model.predict(noisy, batch.timesteps, self.encode(self.prompt_of[sentences, owners]))
+        return {"mse": F.mse_loss(predicted, target)}

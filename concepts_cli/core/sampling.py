@@ -1,11 +1,10 @@
-"""From noise to pictures: diffusers' schedulers, our own loop, scores composed at every step.
+"""From noise to pictures: the model's samplers, our own loop, scores composed at every step.
 
-Shapes: B images, K terms, C H W latents, T tokens, D text width.
+Shapes: B images, K terms, C H W latents.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +15,12 @@ from torch import Tensor
 from concepts_cli.core.scores import compose
 from concepts_cli.data.images import to_image
 from concepts_cli.errors import UcdError
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.conditioning import Conditioning
+from concepts_cli.models.interface import DiffusionModel, Sampler
+from concepts_cli.recipe import SampleSettings
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (latents (B, C, H, W), timestep ()) -> noise_pred (B, C, H, W)
-Texts = Mapping[tuple[str, str], Tensor]  # (run, prompt) -> hidden states (T, D)
+Texts = Mapping[tuple[str, str], Conditioning]  # (run, prompt) -> one row
 
 
 @dataclass(frozen=True)
@@ -40,56 +41,59 @@ class Request:
 
     terms: tuple[Term, ...]
     seed: int
-    negative_prompt: str = ""
 
 
 @dataclass(frozen=True)
 class TaughtModel:
     """What reads a prompt: a model that is taught the words of one run before. Runs may share a model."""
 
-    model: StableDiffusion
-    teach: Callable[[StableDiffusion], None] = lambda model: None
+    model: DiffusionModel
+    teach: Callable[[DiffusionModel], None] = lambda model: None
 
 
-def guided(prompt: str, guidance_scale: float, seed: int, negative_prompt: str = "") -> Request:
+def guided(prompt: str, guidance_scale: float, seed: int) -> Request:
     """A plain prompt under classifier-free guidance: a composition of one term."""
-    return Request((Term(prompt, guidance_scale),), seed, negative_prompt)
+    return Request((Term(prompt, guidance_scale),), seed)
 
 
-def composition(terms: Iterable[Term], seed: int, negative_prompt: str = "") -> Request:
+def composition(terms: Iterable[Term], seed: int) -> Request:
     """The terms together; one of weight 0 is left out, and costs nothing."""
-    return Request(tuple(term for term in terms if term.weight), seed, negative_prompt)
+    return Request(tuple(term for term in terms if term.weight), seed)
 
 
 def composed_scores(
-    model: StableDiffusion | Mapping[str, TaughtModel], requests: Sequence[Request], texts: Texts | None = None
+    model: DiffusionModel | Mapping[str, TaughtModel],
+    requests: Sequence[Request],
+    negative_prompt: str = "",
+    texts: Texts | None = None,
 ) -> Predict:
     """The composed score of every request (eq. 5 and 11): the mean of the models' unconditional scores, and the sum of
     every term's weight times its score's difference from its own model's unconditional one.
 
     A model is called once, with one unconditional row and then one a term, request after request. All requests have as
-    many terms as the first, of the same runs. `texts` are encoded here unless given.
+    many terms as the first, of the same runs. The unconditional score reads `negative_prompt`. `texts` are encoded
+    here unless given.
     """
     taught = _taught(model)
-    texts = texts or encode_texts(taught, requests)
+    texts = texts or encode_texts(taught, requests, negative_prompt)
     runs = [term.run for term in requests[0].terms] or [""]
-    parts = []  # a model, hidden (B * (1 + K'), T, D) and weights (B, K') of its K' terms
+    parts = []  # a model, B * (1 + K') rows of conditioning and weights (B, K') of its K' terms
     for one in _different(taught[run].model for run in runs):
         unconditional = _unconditional(taught, one)
         mine = [[term for term in request.terms if taught[term.run].model is one] for request in requests]
         rows = [
             texts[key]
-            for request, terms in zip(requests, mine, strict=True)
-            for key in ((unconditional, request.negative_prompt), *((term.run, term.prompt) for term in terms))
+            for terms in mine
+            for key in ((unconditional, negative_prompt), *((term.run, term.prompt) for term in terms))
         ]
         weights = torch.tensor([[term.weight for term in terms] for terms in mine], device=one.device)
-        parts.append((one, torch.stack(rows), weights))
+        parts.append((one, Conditioning.join(rows), weights))
 
-    def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+    def predict(latents: Tensor, time: Tensor) -> Tensor:
         composed = 0
-        for one, hidden, weights in parts:
+        for one, conditioning, weights in parts:
             calls = 1 + weights.shape[1]
-            stacked = one.predict(latents.repeat_interleave(calls, dim=0), timestep, hidden)
+            stacked = one.predict(latents.repeat_interleave(calls, dim=0), time, conditioning)
             scores = stacked.unflatten(0, (-1, calls))
             composed = composed + compose(scores[:, 0], scores[:, 1:], weights)
             if len(parts) > 1:
@@ -100,26 +104,28 @@ def composed_scores(
 
 
 @torch.no_grad()
-def encode_texts(model: StableDiffusion | Mapping[str, TaughtModel], requests: Iterable[Request]) -> Texts:
-    """Every sentence of the requests, encoded once."""
+def encode_texts(
+    model: DiffusionModel | Mapping[str, TaughtModel], requests: Iterable[Request], negative_prompt: str = ""
+) -> Texts:
+    """Every sentence of the requests and the negative prompt, encoded once."""
     taught = _taught(model)
     sentences: dict[str, dict[str, None]] = {run: {} for run in taught}  # in order, each once
     for request in requests:
         for term in request.terms:
             sentences[term.run][term.prompt] = None
         for run in [term.run for term in request.terms] or [""]:
-            sentences[_unconditional(taught, taught[run].model)][request.negative_prompt] = None
-    texts: dict[tuple[str, str], Tensor] = {}
+            sentences[_unconditional(taught, taught[run].model)][negative_prompt] = None
+    texts: dict[tuple[str, str], Conditioning] = {}
     for run, prompts in sentences.items():
         if prompts:
             taught[run].teach(taught[run].model)
-            hidden = taught[run].model.encode_prompts(list(prompts))
-            texts |= {(run, prompt): one for prompt, one in zip(prompts, hidden, strict=True)}
+            encoded = taught[run].model.encode_prompts(list(prompts))
+            texts |= {(run, prompt): encoded[row : row + 1] for row, prompt in enumerate(prompts)}
     return texts
 
 
 def seeded_noise(
-    model: StableDiffusion,
+    model: DiffusionModel,
     generators: Sequence[torch.Generator],
     *,
     height: int | None = None,
@@ -132,84 +138,83 @@ def seeded_noise(
 
 @torch.no_grad()
 def denoise(
-    scheduler, latents: Tensor, predict: Predict, num_inference_steps: int, generators=None, eta: float = 0
+    sampler: Sampler,
+    latents: Tensor,
+    predict: Predict,
+    num_inference_steps: int,
+    generators: Sequence[torch.Generator] | None = None,
+    eta: float = 0,
 ) -> Iterator[Tensor]:
     """Latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
-    `generators`, one an image, feed the schedulers that add noise on the way; `eta` is DDIM's (Song et al. 2021,
-    eq. 16). Raises UcdError for an eta that the scheduler does not take.
+    `generators`, one per image, feed the samplers that add noise on the way; `eta` is DDIM's (Song et al. 2021,
+    eq. 16). Raises UcdError for an eta that the sampler does not take.
     """
-    takes = inspect.signature(scheduler.step).parameters
-    extra = {}
-    if generators is not None and "generator" in takes:
-        extra["generator"] = generators
-    if eta:
-        if "eta" not in takes:
-            raise UcdError(f"eta is {eta:g}, and {type(scheduler).__name__} has none", "it is the ddim scheduler's")
-        extra["eta"] = eta
-    scheduler.set_timesteps(num_inference_steps, device=latents.device)
-    latents = latents * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
-        noise_pred = predict(scheduler.scale_model_input(latents, timestep), timestep)
-        latents = scheduler.step(noise_pred, timestep, latents, return_dict=False, **extra)[0]
+    if eta and not sampler.takes_eta:
+        raise UcdError(f"eta is {eta:g}, and this scheduler has none", "it is the ddim scheduler's")
+    times = sampler.times(num_inference_steps, latents.device)
+    latents = sampler.start(latents)
+    for time in times:
+        prediction = predict(sampler.model_input(latents, time), time)
+        latents = sampler.step(prediction, time, latents, generators=generators, eta=eta)
         yield latents
 
 
 @torch.no_grad()
 def generate(
-    model: StableDiffusion | Mapping[str, TaughtModel],
-    requests: Sequence[Request],
-    *,
-    num_inference_steps: int,
-    scheduler: str = "ddim",
-    eta: float = 0,
-    height: int | None = None,
-    width: int | None = None,
-    batch_size: int = 8,
+    model: DiffusionModel | Mapping[str, TaughtModel], requests: Sequence[Request], settings: SampleSettings
 ) -> Iterator[Image.Image]:
-    """A picture for every request, in order, `batch_size` at a time; requests of unlike term counts apart.
+    """A picture for every request, in order, `settings.batch_size` at a time; requests of unlike term counts apart.
 
-    Texts are encoded once, pictures decoded once. With several taught the first one's model starts from noise and
-    decodes. Height and width are in pixels, by default the model's own. Raises UcdError for a size or a number of
-    steps that the model can't do, and for models that don't go together.
+    Of the settings, guidance, seed and number of images are the requests' own, and precision the model's; all others
+    are obeyed here. Texts are encoded once, pictures decoded once. With several taught the first one's model starts
+    from noise and decodes. Raises UcdError for a size, a scheduler or a number of steps that the model can't do, and
+    for models that don't go together.
     """
     taught = _taught(model)
     main = taught[""].model
     for other in _different(taught_model.model for taught_model in taught.values())[1:]:
         if reason := main.differs_from(other):
             raise UcdError(f"{main.name} and {other.name} can't be composed: {reason}")
-    most = main.scheduler_config["num_train_timesteps"]
-    if num_inference_steps > most:
-        raise UcdError(f"got {num_inference_steps} denoising steps", f"this model has {most} at most")
-    if any(side and side % main.vae_scale for side in (height, width)):
-        raise UcdError(
-            f"got {height or main.resolution} x {width or main.resolution} pixels",
-            f"height and width are multiples of {main.vae_scale} for this model",
-        )
-    texts = encode_texts(taught, requests)
+    _check(main, settings)
+    negative_prompt = settings.negative_prompt or ""
+    texts = encode_texts(taught, requests, negative_prompt)
     start = 0
     while start < len(requests):
         batch = [requests[start]]
-        for request in requests[start + 1 : start + batch_size]:
+        for request in requests[start + 1 : start + settings.batch_size]:
             if [term.run for term in request.terms] != [term.run for term in batch[0].terms]:
                 break
             batch.append(request)
         generators = [torch.Generator().manual_seed(request.seed) for request in batch]
-        latents = seeded_noise(main, generators, height=height, width=width)
-        predict = composed_scores(taught, batch, texts)
-        *_, clean = denoise(main.scheduler(scheduler), latents, predict, num_inference_steps, generators, eta)
+        latents = seeded_noise(main, generators, height=settings.height, width=settings.width)
+        predict = composed_scores(taught, batch, negative_prompt, texts)
+        sampler = main.sampler(settings.scheduler)
+        *_, clean = denoise(sampler, latents, predict, settings.steps, generators, settings.eta)
         yield from map(to_image, main.decode(clean))
         start += len(batch)
 
 
-def _taught(model: StableDiffusion | Mapping[str, TaughtModel]) -> Mapping[str, TaughtModel]:
+def _check(model: DiffusionModel, settings: SampleSettings) -> None:
+    """Raise UcdError for what the model can't do, before the work begins."""
+    most, multiple = model.noise.max_steps, model.size_multiple
+    if most is not None and settings.steps > most:
+        raise UcdError(f"got {settings.steps} denoising steps", f"this model has {most} at most")
+    if any(side and side % multiple for side in (settings.height, settings.width)):
+        raise UcdError(
+            f"got {settings.height or model.resolution} x {settings.width or model.resolution} pixels",
+            f"height and width are multiples of {multiple} for this model",
+        )
+
+
+def _taught(model: DiffusionModel | Mapping[str, TaughtModel]) -> Mapping[str, TaughtModel]:
     return model if isinstance(model, Mapping) else {"": TaughtModel(model)}
 
 
-def _different(models: Iterable[StableDiffusion]) -> list[StableDiffusion]:
+def _different(models: Iterable[DiffusionModel]) -> list[DiffusionModel]:
     return list({id(model): model for model in models}.values())
 
 
-def _unconditional(taught: Mapping[str, TaughtModel], model: StableDiffusion) -> str:
+def _unconditional(taught: Mapping[str, TaughtModel], model: DiffusionModel) -> str:
     """The run that a model's negative prompt is read with: the first of those that share it."""
     return next(run for run, taught_model in taught.items() if taught_model.model is model)

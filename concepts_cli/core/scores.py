@@ -1,7 +1,7 @@
 """Scores composed: the equation that the whole project turns on.
 
-Shapes: B images, K concepts, C H W latents, T tokens, D text width. "Score" is what the UNet predicts, noise or
-velocity: both are affine in the score, and composing either by eq. 11 is the same.
+Shapes: B images, K concepts, C H W latents. "Score" is what the model predicts, noise,
+velocity or flow: all are affine in the score, and composing any of them by eq. 11 is the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.conditioning import Conditioning, Tokens
+from concepts_cli.models.interface import DiffusionModel
 
 
 def compose(uncond: Tensor, conditional: Tensor, weights: Tensor) -> Tensor:
@@ -27,23 +28,24 @@ def weighted_sum(conditional: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bk,bkchw->bchw", weights, conditional)
 
 
-def stacked_scores(model: StableDiffusion, noisy_latents: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
-    """All K conditional scores of every image, in one UNet call: hidden (B, K, T, D) -> (B, K, C, H, W)."""
-    count = hidden.shape[1]
-    stacked = model.predict(
-        noisy_latents.repeat_interleave(count, dim=0), timesteps.repeat_interleave(count), hidden.flatten(0, 1)
-    )
+def stacked_scores(model: DiffusionModel, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+    """All K conditional scores of every image, in one call of the model.
+
+    `conditioning` has B * K rows, those of an image side by side. (B, C, H, W), (B,) -> (B, K, C, H, W).
+    """
+    count = len(conditioning) // len(noisy)
+    stacked = model.predict(noisy.repeat_interleave(count, dim=0), times.repeat_interleave(count), conditioning)
     return stacked.unflatten(0, (-1, count))
 
 
-def checkpointed_scores(model: StableDiffusion, noisy_latents: Tensor, timesteps: Tensor, input_ids: Tensor) -> Tensor:
-    """The same from token ids (B, K, T), a concept at a time, text and all recomputed in the backward pass.
+def checkpointed_scores(model: DiffusionModel, noisy: Tensor, times: Tensor, prompts: Tokens, index: Tensor) -> Tensor:
+    """The same a concept at a time, text and all recomputed in the backward pass; `index` (B, K) are rows of `prompts`.
 
     Peak memory then does not grow with K, for one more forward pass.
     """
 
-    def score(ids: Tensor) -> Tensor:  # (B, T) -> (B, C, H, W)
-        return model.predict(noisy_latents, timesteps, model.text_encoder(ids)[0])
+    def score(rows: Tensor) -> Tensor:  # (B,) -> (B, C, H, W)
+        return model.predict(noisy, times, model.encode(prompts[rows]))
 
-    scores = [checkpoint(score, ids, use_reentrant=False, preserve_rng_state=False) for ids in input_ids.unbind(1)]
+    scores = [checkpoint(score, rows, use_reentrant=False, preserve_rng_state=False) for rows in index.unbind(1)]
     return torch.stack(scores, dim=1)

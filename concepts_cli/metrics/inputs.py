@@ -14,7 +14,8 @@ from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import folder_labels, one_label, read_labels
 from concepts_cli.metrics.words import known_words, read_words
 from concepts_cli.models import BUILT_IN
-from concepts_cli.models.stable_diffusion import StableDiffusion, chosen_device
+from concepts_cli.models.device import chosen_device
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.pictures.samples import Samples, find_samples, own_samples
 from concepts_cli.runs.run import Run, bare_name
@@ -132,5 +133,5 @@ class MetricInputs:
         return self._features[metric]
 
     @cached_property
-    def model(self) -> StableDiffusion:
+    def model(self) -> DiffusionModel:
         return self.run.load_model(self.device)

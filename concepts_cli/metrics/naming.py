@@ -29,18 +29,6 @@ class Word:
     share: float | None = None
 
 
-def whole_words(tokenizer) -> tuple[list[int], list[str]]:
-    """The tokens of a CLIP tokenizer that are a word by themselves: their ids, and the words."""
-    added = set(tokenizer.get_added_vocab())
-    found = {
-        index: token.removesuffix("</w>")
-        for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        if token.endswith("</w>") and token not in added
-    }
-    found = {index: word for index, word in found.items() if len(word) > 1 and word.isalpha()}
-    return list(found), list(found.values())
-
-
 def nearest_words(embeddings: np.ndarray, table: np.ndarray, words: Sequence[str], count: int = 5) -> list[list[Word]]:
     """The words whose embeddings point most nearly the way of each concept's: (K, D), (V, D) -> K lists."""
     similarities = _unit(embeddings) @ _unit(table).T
@@ -141,9 +129,10 @@ class NamingMetric(Metric):
         samples, features = inputs.samples, inputs.features("clip")
         # A folder of samples is in the order of its names, t10 before t2.
         owners = np.array([inputs.concepts.index(samples.concepts[k]) for k in samples.owners])
-        ids, words = whole_words(inputs.model.tokenizer)
-        table = inputs.model.token_table.float().cpu().numpy()[ids]
-        neighbours = nearest_words(inputs.run.embeddings.float().numpy(), table, words)
+        vocabulary = inputs.model.whole_words()
+        encoder, table = next(iter(inputs.model.tables.items()))
+        known = table.float().cpu().numpy()[list(vocabulary.values())]
+        neighbours = nearest_words(inputs.run.embeddings[encoder].float().numpy(), known, list(vocabulary))
         seen = seen_words(inputs.clip.score(features, inputs.words), owners, inputs.words)
         weights = inputs.run.weights.float().numpy()
         dead, doubled = dead_concepts(weights), duplicate_concepts(features, owners)

@@ -1,15 +1,30 @@
-"""Model families, one per file, and the function that chooses among them. May import mini, data and errors."""
+"""Model families, one per file, and the function that chooses among them. May import mini, recipe, data and errors.
+
+A new family is a class that fulfils `interface.DiffusionModel`, in a file of its own, and a line in `FAMILIES`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concepts_cli.errors import UcdError, first_line
 
 if TYPE_CHECKING:
     import torch
 
-    from concepts_cli.models.stable_diffusion import StableDiffusion
+    from concepts_cli.models.interface import DiffusionModel
 
 BUILT_IN = "mini"
+SOLE_ENCODER = "text_encoder"  # what a family with a single text encoder calls it
+
+# The `_class_name` in a pipeline's model_index.json -> the family's `load`, or `module:Class` to import it from.
+FAMILIES: dict[str, str | Callable[..., DiffusionModel]] = {
+    "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
+}
 
 
 def load_model(
@@ -18,12 +33,65 @@ def load_model(
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> StableDiffusion:
+) -> DiffusionModel:
     """Load a frozen text-to-image model by hub id, local folder, or `mini` for the one that ships with this package.
 
     `device` defaults to the first CUDA device, then Apple's, then the CPU; `dtype` to float16 on CUDA and float32
-    elsewhere. Raises UcdError when there is no such model or it belongs to a family that is not supported.
+    elsewhere. The pipeline's own index chooses the family. Raises UcdError when the model doesn't exist, is damaged, or
+    belongs to a family that isn't supported.
     """
-    from concepts_cli.models.stable_diffusion import StableDiffusion
+    import torch
 
-    return StableDiffusion.load(name, revision=revision, device=device, dtype=dtype)
+    from concepts_cli.models.device import chosen_device
+
+    device = chosen_device(device)
+    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    source = name
+    if name == BUILT_IN:
+        from concepts_cli.mini import WEIGHTS
+
+        source = str(WEIGHTS)
+    load = _family(name, _pipeline_class(name, source, revision))
+    try:
+        return load(source, name=name, revision=revision, device=device, dtype=dtype)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _not_loaded(name, error) from error
+
+
+def _family(name: str, pipeline_class: str) -> Callable[..., DiffusionModel]:
+    if pipeline_class not in FAMILIES:
+        raise UcdError(f"{name} is a {pipeline_class}", f"supported: {', '.join(FAMILIES)}")
+    family: Any = FAMILIES[pipeline_class]
+    if isinstance(family, str):
+        module, _, attribute = family.partition(":")
+        family = getattr(import_module(module), attribute).load
+    return family
+
+
+def _pipeline_class(name: str, source: str, revision: str | None) -> str:
+    """The `_class_name` in the model_index.json of a folder or of a repository on the hub."""
+    index = Path(source) / "model_index.json"
+    if not Path(source).is_dir():
+        if name.startswith((".", "/", "~")):
+            raise UcdError(f"no such model folder: {name}", "give a folder, the id of a model on the hub, or `mini`")
+        from huggingface_hub import hf_hub_download
+
+        try:
+            index = Path(hf_hub_download(name, index.name, revision=revision))
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise _not_loaded(name, error) from error
+    if not index.is_file():
+        raise UcdError(
+            f"{name} holds no diffusers pipeline", "it needs a model_index.json; `mini` is the model that ships"
+        )
+    try:
+        return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UcdError(f"{index} is damaged", "restore or download the model again") from error
+
+
+def _not_loaded(name: str, error: Exception) -> UcdError:
+    return UcdError(
+        f"model {name!r} could not be loaded: {first_line(error)}",
+        "give a hub id of a supported model (needs a network), a folder that holds one, or mini",
+    )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import ImageOps
 from torch import Tensor
 
-from concepts_cli.core.attention import normalise, record_attention, token_map
-from concepts_cli.core.daam import daam_map
-from concepts_cli.core.heat_maps import reconstruct, score_gains, shares, tokens_of
-from concepts_cli.core.sampling import generate
+from concepts_cli.core.attention import normalise, token_map
+from concepts_cli.core.heat_maps import attention_of, reconstruct, score_gains, shares, tokens_of
+from concepts_cli.core.sampling import TaughtModel, generate
 from concepts_cli.data.images import to_image, to_pixels
 from concepts_cli.data.prompts import default_prompt
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.daam import daam_map
 from concepts_cli.pictures.overlays import MapSettings, Target, write_overlay
 from concepts_cli.pictures.plan import PicturePlan
 from concepts_cli.pictures.targets import open_large_enough
@@ -23,18 +22,19 @@ from concepts_cli.runs.run import Run
 
 
 def draw_generated(
-    model: StableDiffusion, targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
+    taught: Mapping[str, TaughtModel], targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
 ) -> Iterator[Path]:
-    """Generate, record and write, a batch of pictures at a time."""
-    settings = plan.settings
+    """Generate, record and write, a batch of pictures at a time: those that `sample` makes by the same settings."""
+    model, settings = taught[""].model, plan.settings
     if maps.engine == "daam":
         for target in targets:
             picture, heat = daam_map(
                 model,
-                target.request,
+                target.prompt,
                 target.subject.word,
-                num_inference_steps=settings.steps,
-                scheduler=settings.scheduler,
+                guidance_scale=target.request.terms[target.term].weight,
+                seed=target.request.seed,
+                settings=settings,
             )
             write_overlay(target, picture, heat, plan, maps)
             yield target.path
@@ -43,11 +43,10 @@ def draw_generated(
     for start in range(0, len(requests), settings.batch_size):
         batch = requests[start : start + settings.batch_size]
         terms = len(batch[0].terms)
-        # Each picture has 1 + `terms` rows in the UNet's batch, the unconditional one first.
+        # Each picture has 1 + `terms` rows in the model's batch, the unconditional one first.
         rows = [row for row in range(len(batch) * (1 + terms)) if row % (1 + terms)]
-        with record_attention(model.unet, rows=rows, selection=maps.selection) as recorder:
-            options = {"num_inference_steps": settings.steps, "scheduler": settings.scheduler}
-            pictures = list(generate(model, batch, batch_size=len(batch), **options))
+        with attention_of(model).record(rows=rows, selection=maps.selection) as recorder:
+            pictures = list(generate(taught, batch, settings))
         recorded = recorder.maps().unflatten(0, (len(batch), terms))
         inside = [target for target in targets if target.request in batch]
         heats = [
@@ -62,9 +61,10 @@ def draw_generated(
 
 
 def draw_images(
-    model: StableDiffusion, targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
+    taught: Mapping[str, TaughtModel], targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
 ) -> Iterator[Path]:
     """Invert, record and write, a batch of images at a time, all the concepts of each in one pass."""
+    model = taught[""].model
     data, settings = plan.run.recipe.data, plan.settings
     resolution = data.resolution or model.resolution
     files = list(dict.fromkeys(target.image for target in targets))

@@ -16,20 +16,20 @@ def make_missing(plan: PicturePlan, *, force: bool = False, device: str | None =
     missing = team.share(lambda: plan.missing(force))
     if missing:
         taught = plan.load_models(team.device)
-        _warn_of_cuts(taught, [request for _, request in missing], out)
+        _warn_of_cuts(taught, [request for _, request in missing], plan.settings.negative_prompt or "", out)
         for _ in out.track(plan.make(taught, missing), total=len(missing), label="sampling"):
             pass
     team.wait()
 
 
-def _warn_of_cuts(taught: Mapping[str, TaughtModel], requests: Sequence[Request], out: Output) -> None:
+def _warn_of_cuts(
+    taught: Mapping[str, TaughtModel], requests: Sequence[Request], negative_prompt: str, out: Output
+) -> None:
     """Say which texts a text encoder sees only the beginning of."""
     texts = dict.fromkeys((term.run, term.prompt) for request in requests for term in request.terms)
-    texts |= dict.fromkeys(("", request.negative_prompt) for request in requests)
+    texts["", negative_prompt] = None
     for run, prompt in texts:
         model = taught[run].model
         if model.is_truncated(prompt):
-            length = model.tokenizer.model_max_length
-            out.warn(
-                f"a prompt is longer than the model's {length} tokens and is cut: {' '.join(prompt.split())[:60]}…"
-            )
+            beginning = " ".join(prompt.split())[:60]
+            out.warn(f"a prompt is longer than the model's {model.max_tokens} tokens and is cut: {beginning}…")

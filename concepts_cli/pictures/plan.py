@@ -14,7 +14,7 @@ from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.names import caption, file_name
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
@@ -32,12 +32,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class PicturePlan:
-    """Pictures to be made: where each goes and what it shows. `others` are the runs that terms name beside `run`."""
+    """Pictures to be made: where each goes and what it shows. `others` are the runs that terms name beside `run`.
+
+    Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn.
+    """
 
     run: Run
     settings: SampleSettings
     planned: tuple[tuple[Path, Request], ...]
     others: Mapping[str, Run] = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_words(self.run, self.settings.negative_prompt or "")
 
     @property
     def pictures(self) -> list[Picture]:
@@ -61,29 +67,19 @@ class PicturePlan:
 
     def load_models(self, device: str | None = None) -> dict[str, TaughtModel]:
         """The models of all runs, one for those that name the same. Raises UcdError for one that can't be loaded."""
-        models: dict[str, StableDiffusion] = {}
+        models: dict[str, DiffusionModel] = {}
         taught: dict[str, TaughtModel] = {}
         for name, run in self.runs.items():
             model = run.recipe.model
             if model not in models:
-                models[model] = load_model(model, device=device, dtype=_dtype(self.settings.precision))
+                models[model] = load_model(model, device=device, dtype=dtype_of(self.settings.precision))
             run.teach(models[model])
             taught[name] = TaughtModel(models[model], run.teach)
         return taught
 
     def make(self, taught: Mapping[str, TaughtModel], missing: Sequence[tuple[Path, Request]]) -> Iterator[Picture]:
         """Make and write them, one after the other, batches inside."""
-        settings = self.settings
-        pictures = generate(
-            taught,
-            [request for _, request in missing],
-            num_inference_steps=settings.steps,
-            scheduler=settings.scheduler,
-            eta=settings.eta,
-            height=settings.height,
-            width=settings.width,
-            batch_size=settings.batch_size,
-        )
+        pictures = generate(taught, [request for _, request in missing], self.settings)
         for (path, request), picture in zip(missing, pictures, strict=True):
             write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
             yield Picture(str(path), caption(request), request.seed)
@@ -91,10 +87,10 @@ class PicturePlan:
     def metadata(self, request: Request) -> dict[str, str]:
         """What a picture says of itself: enough to make it again. Empty is what was left to the model."""
         runs, settings = self.runs.values(), self.settings
-        embeddings = b"".join(run.embeddings.numpy().tobytes() for run in runs)
+        embeddings = b"".join(table.numpy().tobytes() for run in runs for table in run.embeddings.values())
         return {
             "prompt": caption(request),
-            "negative_prompt": request.negative_prompt,
+            "negative_prompt": settings.negative_prompt or "",
             "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
             "seed": str(request.seed),
             "steps": str(settings.steps),
@@ -148,20 +144,13 @@ def concept_plan(
             raise UcdError("an empty prompt", "say what to make, such as '<t1> in the snow'")
         check_words(run, prompt)
         wanted[_free_name(prompt, sentences | wanted)] = prompt
-    negative = negative_prompt(run, settings)
     folder = output or run.path / "samples"
     planned = (
-        (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed, negative))
+        (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed))
         for name, prompt in wanted.items()
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
     return PicturePlan(run, settings, tuple(planned))
-
-
-def negative_prompt(run: Run, settings: SampleSettings) -> str:
-    """What to keep away from; it may mention the run's concepts. Raises UcdError for words like `<t9>`."""
-    check_words(run, settings.negative_prompt or "")
-    return settings.negative_prompt or ""
 
 
 def check_words(run: Run, prompt: str) -> None:
@@ -190,5 +179,6 @@ def _short(text: str) -> str:
     return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
 
 
-def _dtype(precision: str | None) -> torch.dtype | None:
+def dtype_of(precision: str | None) -> torch.dtype | None:
+    """The dtype of a recipe's precision; None leaves it to the model's device."""
     return {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

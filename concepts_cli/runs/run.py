@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from concepts_cli import __version__
 from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.models import SOLE_ENCODER
+from concepts_cli.models.embeddings import from_file, to_file
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.files import unwritable, write_safetensors, write_text
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from concepts_cli.data.images import ImageRecord
-    from concepts_cli.models.stable_diffusion import StableDiffusion
+    from concepts_cli.models.interface import DiffusionModel
 
 
 RECIPE, CONCEPTS, WEIGHTS, IMAGES = "recipe.yaml", "concepts.safetensors", "weights.safetensors", "images.jsonl"
@@ -46,14 +48,17 @@ class Run:
         return load_recipe(self.path / RECIPE)
 
     @cached_property
-    def _concepts(self) -> tuple[tuple[str, ...], Tensor]:
+    def _concepts(self) -> tuple[tuple[str, ...], dict[str, Tensor]]:
         from safetensors import SafetensorError, safe_open
 
         path = self.path / CONCEPTS
         try:
             with safe_open(path, "pt") as file:
-                tokens, embeddings = tuple(json.loads(file.metadata()["tokens"])), file.get_tensor("embeddings")
-            if not tokens or embeddings.shape[:-1] != (len(tokens),) or not all(isinstance(t, str) for t in tokens):
+                tokens = tuple(json.loads(file.metadata()["tokens"]))
+                embeddings = from_file({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            if not tokens or not embeddings or not all(isinstance(t, str) for t in tokens):
+                raise ValueError
+            if any(table.shape[:-1] != (len(tokens),) for table in embeddings.values()):
                 raise ValueError
             return tokens, embeddings
         except FileNotFoundError as error:
@@ -68,8 +73,8 @@ class Run:
         return self._concepts[0]
 
     @property
-    def embeddings(self) -> Tensor:
-        """(K, D), float32."""
+    def embeddings(self) -> dict[str, Tensor]:
+        """By text encoder, (K, D) each, float32."""
         return self._concepts[1]
 
     @cached_property
@@ -116,7 +121,7 @@ class Run:
         have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
         raise UcdError(f"no concept {concept!r}", " ".join(filter(None, [did_you_mean(bare, names), have])))
 
-    def load_model(self, device: str | None = None) -> StableDiffusion:
+    def load_model(self, device: str | None = None) -> DiffusionModel:
         """The run's model with its concepts in the vocabulary."""
         from concepts_cli.models import load_model
 
@@ -124,10 +129,13 @@ class Run:
         self.teach(model)
         return model
 
-    def teach(self, model: StableDiffusion) -> None:
+    def teach(self, model: DiffusionModel) -> None:
         """Put the run's concepts into the model's vocabulary. Raises UcdError when they are of another width."""
-        if self.embeddings.shape[1] != model.embedding_dim:
-            have, need = self.embeddings.shape[1], model.embedding_dim
+        widths = [
+            {encoder: table.shape[1] for encoder, table in tables.items()} for tables in (self.embeddings, model.tables)
+        ]
+        if widths[0] != widths[1]:
+            have, need = (" and ".join(map(str, each.values())) for each in widths)
             raise UcdError(
                 f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now"
             )
@@ -140,14 +148,16 @@ class Run:
         write_text(self.path / RECIPE, dump_recipe(recipe))
         write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
 
-    def save_concepts(self, tokens: Sequence[str], embeddings: Tensor, weights: Tensor) -> None:
-        """Write the concepts (K, D), a file for each that other tools load, and the weights (N, K)."""
+    def save_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], weights: Tensor) -> None:
+        """Write the concepts, (K, D) by text encoder, a file for each that other tools load, and the weights (N, K)."""
         metadata = {"tokens": json.dumps(list(tokens)), "model": self.recipe.model, "ucd": __version__} | _versions()
         write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
-        for token, embedding in zip(tokens, embeddings, strict=True):
+        for k, token in enumerate(tokens):
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
-            write_safetensors(path, {token: embedding[None]}, {"model": self.recipe.model})
-        write_safetensors(self.path / CONCEPTS, {"embeddings": embeddings}, metadata)  # last: it marks the run as done
+            rows = {encoder: table[k : k + 1] for encoder, table in embeddings.items()}
+            named = {token: rows[SOLE_ENCODER]} if set(rows) == {SOLE_ENCODER} else rows
+            write_safetensors(path, named, {"model": self.recipe.model})
+        write_safetensors(self.path / CONCEPTS, to_file(embeddings), metadata)  # last: it marks the run as done
 
     def clear(self) -> None:
         """Take away what an earlier run left in this folder; what ucd did not write stays."""

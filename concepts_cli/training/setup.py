@@ -19,7 +19,8 @@ from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
 from concepts_cli.models import BUILT_IN, load_model
-from concepts_cli.models.stable_diffusion import StableDiffusion, chosen_device
+from concepts_cli.models.device import chosen_device
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.environment import is_launched, world_size
 from concepts_cli.recipe import Recipe
@@ -44,7 +45,7 @@ def read_training_images(recipe: Recipe) -> list[ImageRecord]:
     return read_images(find_images(recipe.data.images, recipe.data.images_per_folder))
 
 
-def _load_model(recipe: Recipe, accelerator: Accelerator, out: Output) -> StableDiffusion:
+def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -> DiffusionModel:
     settings = recipe.train
     if settings.tf32:
         torch.set_float32_matmul_precision("high")
@@ -54,17 +55,17 @@ def _load_model(recipe: Recipe, accelerator: Accelerator, out: Output) -> Stable
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
     if settings.compile:
-        model.unet.compile()
+        model.compile()
     return model
 
 
 def prepare_training(
-    recipe: Recipe, records: list[ImageRecord], model: StableDiffusion, accelerator: Accelerator, out: Output
-) -> tuple[Training, tuple[str, ...]]:
+    recipe: Recipe, records: list[ImageRecord], model: DiffusionModel, accelerator: Accelerator, out: Output
+) -> Training:
     """Everything up to the first step: latents, parameters at their start, the loss around them."""
     latents = _latents(recipe, records, model, accelerator, out)
     tokens = concept_tokens(recipe.concepts.count)
-    training = Training(
+    return Training(
         _objective(recipe, records, model, tokens),
         latents,
         recipe.train,
@@ -74,11 +75,10 @@ def prepare_training(
         update=recipe.weights.update,
         accelerator=accelerator,
     )
-    return training, tokens
 
 
 def _objective(
-    recipe: Recipe, records: Sequence[ImageRecord], model: StableDiffusion, tokens: tuple[str, ...]
+    recipe: Recipe, records: Sequence[ImageRecord], model: DiffusionModel, tokens: tuple[str, ...]
 ) -> Objective:
     """The loss of the recipe's method around K concepts at their start."""
     settings, count, method = recipe.weights, recipe.concepts.count, recipe.train.method
@@ -109,7 +109,7 @@ def _objective(
 
 
 def _latents(
-    recipe: Recipe, records: list[ImageRecord], model: StableDiffusion, accelerator: Accelerator, out: Output
+    recipe: Recipe, records: list[ImageRecord], model: DiffusionModel, accelerator: Accelerator, out: Output
 ) -> CachedLatents:
     """All images encoded: each process its share, and then what a machine with a cache of its own still lacks."""
     data = recipe.data

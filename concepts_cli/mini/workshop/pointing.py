@@ -26,7 +26,7 @@ from concepts_cli.metrics.scores import match_one_to_one
 from concepts_cli.mini.captions import CLASSES
 from concepts_cli.mini.corpus import SIZE, Scene, draw_scene
 from concepts_cli.models import load_model
-from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.runs.run import Run
 
 BATCH = 16
@@ -44,7 +44,7 @@ def draw_scenes(classes: Sequence[str], *, objects: int, count: int, seed: int) 
 
 
 def scene_maps(
-    model: StableDiffusion,
+    model: DiffusionModel,
     scenes: Sequence[Scene],
     subjects: dict[str, Subject],
     *,
@@ -100,7 +100,7 @@ def mean_iou(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], threshold:
 
 
 def measure(
-    model: StableDiffusion,
+    model: DiffusionModel,
     subjects: dict[str, Subject],
     *,
     count: int,

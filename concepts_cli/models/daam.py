@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from concepts_cli.core.sampling import Request
 from concepts_cli.errors import UcdError
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.recipe import SampleSettings
 
 TOKENS = 77
 
@@ -32,37 +33,38 @@ def trace(pipeline):
     return daam_trace(pipeline)
 
 
-def check(model: StableDiffusion, request: Request) -> None:
+def check(model: StableDiffusion, prompt: str, guidance_scale: float, settings: SampleSettings) -> None:
     """Raise UcdError for what daam can't do."""
-    (term,) = request.terms
     native = "use --engine native"
-    if model.tokenizer.model_max_length != TOKENS or model.resolution not in (512, 768):
-        has = f"{model.name} has {model.resolution} px and {model.tokenizer.model_max_length} tokens"
+    sides = {settings.height or model.resolution, settings.width or model.resolution}
+    if model.max_tokens != TOKENS or sides not in ({512}, {768}):
+        has = f"{model.name} has {' x '.join(map(str, sorted(sides)))} px and {model.max_tokens} tokens"
         raise UcdError(f"daam needs pictures of 512 or 768 px and {TOKENS} tokens; {has}", native)
-    if term.weight <= 1:
+    if guidance_scale <= 1:
         raise UcdError("daam records under guidance only", f"--guidance-scale above 1, or {native}")
-    if term.prompt != term.prompt.lower():
-        raise UcdError(f"daam lower-cases prompts: {term.prompt!r}", f"write it in small letters, or {native}")
+    if prompt != prompt.lower():
+        raise UcdError(f"daam lower-cases prompts: {prompt!r}", f"write it in small letters, or {native}")
 
 
 @torch.no_grad()
 def daam_map(
-    model: StableDiffusion, request: Request, word: str, *, num_inference_steps: int, scheduler: str
+    model: DiffusionModel, prompt: str, word: str, *, guidance_scale: float, seed: int, settings: SampleSettings
 ) -> tuple[Image.Image, Tensor]:
-    """The picture of a request of one term, and daam's map of a word in it, (H, W), a mean over the steps.
+    """The picture of a prompt, and daam's map of a word in it, (H, W), a mean over the steps.
 
     Raises UcdError for what daam can't do, and when it does not find the word.
     """
     from diffusers import StableDiffusionPipeline
 
-    check(model, request)
-    (term,) = request.terms
+    if not isinstance(model, StableDiffusion):
+        raise UcdError(f"daam does not know models like {model.name}", "use --engine native")
+    check(model, prompt, guidance_scale, settings)
     pipeline = StableDiffusionPipeline(
         vae=model.vae,
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
         unet=model.unet,
-        scheduler=model.scheduler(scheduler),
+        scheduler=model.scheduler(settings.scheduler),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -70,14 +72,17 @@ def daam_map(
     pipeline.set_progress_bar_config(disable=True)
     with trace(pipeline) as tracer:
         output = pipeline(
-            term.prompt,
-            negative_prompt=request.negative_prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=term.weight,
-            generator=torch.Generator().manual_seed(request.seed),
+            prompt,
+            negative_prompt=settings.negative_prompt or "",
+            num_inference_steps=settings.steps,
+            guidance_scale=guidance_scale,
+            eta=settings.eta,
+            height=settings.height,
+            width=settings.width,
+            generator=torch.Generator().manual_seed(seed),
         )
         try:
             heat = tracer.compute_global_heat_map().compute_word_heat_map(word).heatmap
         except ValueError as error:
-            raise UcdError(f"daam does not find {word!r} in {term.prompt!r}", "use --engine native") from error
-    return output.images[0], heat.float() / num_inference_steps
+            raise UcdError(f"daam does not find {word!r} in {prompt!r}", "use --engine native") from error
+    return output.images[0], heat.float() / settings.steps

@@ -1,0 +1,30 @@
+"""What a concept is, in memory and in files: an embedding per text encoder.
+
+In memory a mapping from text encoder to a tensor (K, D). In files a model with one text encoder has the tensor
+`embeddings`, others have one tensor for each, such as `embeddings.text_encoder_2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from concepts_cli.models import SOLE_ENCODER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def to_file(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Embeddings by text encoder as tensors by their names in a file."""
+    if set(embeddings) == {SOLE_ENCODER}:
+        return {"embeddings": embeddings[SOLE_ENCODER]}
+    return {f"embeddings.{encoder}": tensor for encoder, tensor in embeddings.items()}
+
+
+def from_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The embeddings among a file's tensors, by text encoder; empty when it holds none."""
+    if "embeddings" in tensors:
+        return {SOLE_ENCODER: tensors["embeddings"]}
+    prefix = "embeddings."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

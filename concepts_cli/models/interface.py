@@ -1,0 +1,215 @@
+"""What the rest of the code may ask of a model. A family is a class that answers it; all else is written once.
+
+Shapes: B batch, P prompts, K concepts, T tokens, V words, D embedding width, C h w latents, H W pixels. Times are in
+the unit of the family's `noise`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from concepts_cli.models.conditioning import Conditioning, Rows, Tokens
+from concepts_cli.models.noise import Noise
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which attention counts; what is empty or None takes all."""
+
+    layers: tuple[str, ...] = ()  # parts of layers' names: "up_blocks", "mid_block", "up_blocks.1.attentions.0"
+    resolutions: tuple[int, ...] = ()  # a layer's places along its longer side
+    heads: tuple[int, ...] = ()  # from 0, within each layer
+    timesteps: tuple[float, float] | None = None  # first and last, of the model's (0 to 999)
+
+    def takes(self, layer: str, places: tuple[int, int], timestep: float) -> bool:
+        return (
+            (not self.layers or any(part in layer for part in self.layers))
+            and (not self.resolutions or max(places) in self.resolutions)
+            and self.takes_step(timestep)
+        )
+
+    def takes_step(self, timestep: float) -> bool:
+        return self.timesteps is None or self.timesteps[0] <= timestep <= self.timesteps[1]
+
+
+EVERYTHING = Selection()
+
+
+class AttentionRecord(Protocol):
+    """The attention of a block of `predict` calls."""
+
+    def maps(self, size: tuple[int, int] | None = None) -> Tensor:
+        """The mean attention of every place to every token, (B, T, h, w), at `size` or that of the latents.
+
+        Raises UcdError when the selection took no call.
+        """
+
+
+class AttentionProbe(Protocol):
+    """Watches a model attend to its prompt, and changes no output."""
+
+    def record(
+        self, *, rows: slice | Sequence[int] = slice(None), selection: Selection = EVERYTHING
+    ) -> AbstractContextManager[AttentionRecord]:
+        """Record within a `with` block. `rows` are those of the batch of each `predict` call that count.
+
+        Raises UcdError for a selection that leaves no layer.
+        """
+
+
+class Sampler(Protocol):
+    """One way from noise to an image, for one batch."""
+
+    takes_eta: bool
+
+    def times(self, num_steps: int, device: torch.device) -> Tensor:
+        """The times of the predictions from noise to clean, (S,); some samplers ask more than once a step."""
+
+    def ascent(self, num_steps: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of a deterministic sampler: the times (from, to) of its steps backwards, from clean to noise, () each."""
+
+    def start(self, noise: Tensor) -> Tensor:
+        """Standard normal noise (B, C, h, w) as the sampler's first latents; called after `times`."""
+
+    def model_input(self, latents: Tensor, time: Tensor) -> Tensor:
+        """The latents (B, C, h, w) as the model wants them at `time`."""
+
+    def step(
+        self,
+        prediction: Tensor,
+        time: Tensor,
+        latents: Tensor,
+        *,
+        generators: Sequence[torch.Generator] | None = None,
+        eta: float = 0,
+    ) -> Tensor:
+        """The next latents (B, C, h, w). `generators`, one per image, feed samplers that add noise on the way."""
+
+
+class DiffusionModel(ABC):
+    """A frozen text-to-image model. Every tensor that comes out of it is float32, whatever its own `dtype`."""
+
+    name: str  # as it was asked for
+    device: torch.device
+    dtype: torch.dtype  # of the weights
+    noise: Noise
+
+    # ---- text
+
+    is_causal: bool  # whether a token has read only those before it
+    max_tokens: int  # T
+
+    @property
+    @abstractmethod
+    def tables(self) -> Mapping[str, Tensor]:
+        """The frozen word embeddings (V, D) by text encoder. A single one is called `SOLE_ENCODER`."""
+
+    @abstractmethod
+    def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
+        """Let K `tokens` mean the rows of `embeddings`, by text encoder (K, D), in every later prompt.
+
+        Nothing is copied: gradients flow to the tensors, and a later change of them is seen. Raises UcdError for a word
+        that the vocabulary already has.
+        """
+
+    @abstractmethod
+    def tokenize(self, prompts: Sequence[str]) -> Tokens:
+        """P rows of tokens, all of the same length; a long prompt is cut."""
+
+    @abstractmethod
+    def encode(self, tokens: Tokens) -> Conditioning:
+        """P rows of conditioning from P rows of tokens, learned words included."""
+
+    @abstractmethod
+    def pieces(self, text: str) -> Mapping[str, list[int]]:
+        """The rows of each text encoder's table that a text by itself is made of."""
+
+    @abstractmethod
+    def whole_words(self) -> Mapping[str, int]:
+        """The words that are one token of the first text encoder, and their rows of its table."""
+
+    @abstractmethod
+    def positions(self, prompt: str, text: str) -> list[int]:
+        """Which of the T tokens of `prompt` belong to an occurrence of `text`, as the attention probe counts them."""
+
+    @abstractmethod
+    def is_truncated(self, prompt: str) -> bool:
+        """Whether a text encoder sees only the beginning of `prompt`."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        return self.encode(self.tokenize(prompts))
+
+    # ---- images
+
+    resolution: int  # of the side of an image that the model was trained on, in pixels
+    size_multiple: int  # height and width are multiples of it, in pixels
+
+    @abstractmethod
+    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """(C, h, w) of an image of `height` x `width` px, by default the model's own."""
+
+    @abstractmethod
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, 3, H, W) in [-1, 1] -> mean and standard deviation (B, C, h, w) of their latents."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> pixels (B, 3, H, W) in [0, 1]."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the image encoder: models that share it share their latents."""
+
+    # ---- the network
+
+    attention: AttentionProbe | None = None
+    samplers: tuple[str, ...]  # their names; the first is deterministic, and inversion undoes it
+
+    @abstractmethod
+    def sampler(self, name: str | None = None) -> Sampler:
+        """A fresh sampler, by default the first of `samplers`. Raises UcdError for an unknown name."""
+
+    @abstractmethod
+    def predict(self, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+        """What `noise.prediction` says, of noisy latents (B, C, h, w) at times (B,) or (): (B, C, h, w)."""
+
+    @abstractmethod
+    def compile(self) -> None:
+        """torch.compile what `predict` runs."""
+
+    @abstractmethod
+    def checkpoint_gradients(self) -> None:
+        """Keep fewer activations for the backward pass and recompute the rest. Nothing else changes."""
+
+    def differs_from(self, other: DiffusionModel) -> str | None:
+        """Why this model's scores can't be added to another's, or None when they can: they need one latent space, one
+        noise schedule and one target.
+        """
+        if not self.noise.same_schedule(other.noise):
+            return "they have different noise schedules"
+        if self.noise.prediction != other.noise.prediction:
+            return f"one predicts {self.noise.prediction}, the other {other.noise.prediction}"
+        if self.fingerprint != other.fingerprint:
+            return "they have different latent spaces"
+        return None
+
+
+__all__ = [
+    "EVERYTHING",
+    "AttentionProbe",
+    "AttentionRecord",
+    "Conditioning",
+    "DiffusionModel",
+    "Rows",
+    "Sampler",
+    "Selection",
+    "Tokens",
+]

@@ -1,0 +1,97 @@
+"""A text encoder of the transformers library with its tokenizer, and the words that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concepts_cli.errors import UcdError
+from concepts_cli.models.learned_tokens import LearnedTokens
+
+
+class TextEncoder:
+    """A frozen text encoder; a family may hold several. Shapes: P prompts, T tokens, V words, D width."""
+
+    def __init__(self, tokenizer: Any, encoder: Any, model_name: str):
+        """Raises UcdError for a tokenizer whose files are missing."""
+        self.tokenizer, self.encoder = tokenizer, encoder
+        table = encoder.get_input_embeddings()
+        # A table may have rows to spare; but where files are missing, transformers makes a tokenizer that is empty.
+        if not table.num_embeddings / 2 <= len(tokenizer) <= table.num_embeddings:
+            raise UcdError(
+                f"the tokenizer of {model_name} knows {len(tokenizer)} tokens, its text encoder {table.num_embeddings}",
+                "its tokenizer/ lacks tokenizer.json, or vocab.json and merges.txt: restore or download them again",
+            )
+        tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        self._tokens = LearnedTokens(table)
+        encoder.set_input_embeddings(self._tokens)
+
+    @property
+    def table(self) -> Tensor:
+        """The frozen word embeddings (V, D)."""
+        return self._tokens.table.weight
+
+    @property
+    def max_tokens(self) -> int:
+        return self.tokenizer.model_max_length
+
+    def set_concepts(self, tokens: Sequence[str], embeddings: Tensor) -> None:
+        """Let `tokens` mean the rows of `embeddings` (K, D) from now on; gradients flow to them.
+
+        Raises UcdError for a word that the vocabulary already has.
+        """
+        known = set(self.tokenizer.get_vocab()) - set(self.tokenizer.get_added_vocab())
+        if taken := known.intersection(tokens):
+            raise UcdError(
+                f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "name the concepts otherwise"
+            )
+        self.tokenizer.add_tokens(list(tokens))
+        self._tokens.learn(self.tokenizer.convert_tokens_to_ids(list(tokens)), embeddings)
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (P, T) on the encoder's device; a long prompt is cut at T tokens."""
+        batch = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
+        )
+        return batch.input_ids.to(self.table.device)
+
+    def pieces(self, text: str) -> list[int]:
+        """The token ids of a text by itself, without start, end and padding."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def is_truncated(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt).input_ids) > self.max_tokens
+
+    def positions(self, prompt: str, text: str) -> list[int]:
+        """Which of the T tokens of `prompt` (0 is the start token) belong to an occurrence of `text`."""
+        ids, part = self.tokenize([prompt])[0].tolist(), self.pieces(text)
+        starts = [i for i in range(len(ids) - len(part) + 1) if part and ids[i : i + len(part)] == part]
+        return sorted({start + i for start in starts for i in range(len(part))})
+
+    def whole_words(self) -> dict[str, int]:
+        """The tokens that are a word by themselves, and their rows of the table: of CLIP's byte-pair vocabulary."""
+        added = set(self.tokenizer.get_added_vocab())
+        words: dict[str, int] = {}
+        for token, row in sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]):
+            word = token.removesuffix("</w>")
+            if word != token and token not in added and len(word) > 1 and word.isalpha():
+                words[word] = row
+        return words
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass; left alone where dropout would then change the output."""
+        if not self.encoder.config.attention_dropout:
+            self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            self.encoder.train()  # transformers checkpoints in training mode only; without dropout it is the same
+
+    def __call__(self, input_ids: Tensor) -> Tensor:  # (P, T) -> (P, T, D)
+        return self.encoder(input_ids)[0]
+
+
+def freeze(modules: Sequence[torch.nn.Module], device: torch.device) -> None:
+    """Move modules to a device, without gradients and in evaluation mode."""
+    for module in modules:
+        module.to(device).requires_grad_(False).eval()

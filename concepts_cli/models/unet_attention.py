@@ -1,0 +1,184 @@
+"""Where in the image a word of the prompt acts: cross-attention maps, recorded while a UNet works.
+
+The method is DAAM's (Tang et al., *What the DAAM: Interpreting Stable Diffusion Using Cross Attention*, ACL 2023): the
+attention that each place pays to each token, brought to the latents' size and summed over heads, layers and time steps.
+
+Shapes: B images, T tokens, (H, W) the latents' size, (h, w) a layer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from concepts_cli.errors import UcdError
+from concepts_cli.models.interface import EVERYTHING, Selection
+
+Rows = slice | Sequence[int]
+
+
+@dataclass
+class AttentionRecorder:
+    """What was recorded: a running sum for each layer, whatever the number of steps."""
+
+    rows: Rows  # of the UNet's batch: the conditional half under guidance
+    selection: Selection = EVERYTHING
+    size: tuple[int, int] = (0, 0)  # of the latents, as the UNet last saw them
+    timestep: float = 0.0  # of the UNet's last call
+    sums: dict[str, Tensor] = field(default_factory=dict)  # layer -> (B, heads, T, h, w)
+    steps: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, tuple[tuple[int, int], int]] = field(default_factory=dict)  # layer -> (h, w), heads; taken or not
+
+    def takes(self, layer: str, places: int, heads: int) -> bool:
+        """Whether this layer of the running UNet call is asked for."""
+        size = layer_size(self.size, places)
+        self.seen[layer] = size, heads
+        some = not self.selection.heads or any(head < heads for head in self.selection.heads)
+        return some and self.selection.takes(layer, size, self.timestep)
+
+    def add(self, layer: str, probabilities: Tensor) -> None:  # (B, heads, h * w, T)
+        if self.selection.heads:
+            chosen = [head for head in self.selection.heads if head < probabilities.shape[1]]
+            probabilities = probabilities[:, chosen]
+        maps = probabilities.float().transpose(2, 3).unflatten(3, self.seen[layer][0])
+        if layer in self.sums:
+            self.sums[layer] += maps
+        else:
+            self.sums[layer] = maps.clone()
+        self.steps[layer] = self.steps.get(layer, 0) + 1
+
+    def maps(self, size: tuple[int, int] | None = None) -> Tensor:
+        """The mean attention of every place to every token, (B, T, H, W) in about [0, 1].
+
+        Each head's mean over the steps is enlarged bicubically to `size`, by default the latents', and clamped at 0,
+        where that overshoots; then all heads of all layers count alike. Raises RuntimeError when the UNet never ran,
+        and UcdError when it had no timestep that is asked for.
+        """
+        if not self.seen:
+            raise RuntimeError("no attention was recorded: the UNet did not run inside `record_attention`")
+        if not self.sums:
+            first, last = self.selection.timesteps
+            raise UcdError(f"no step has a timestep from {first:g} to {last:g}", "take more steps, or a wider range")
+        total, heads = 0, 0
+        for layer, maps in self.sums.items():
+            mean = (maps / self.steps[layer]).flatten(0, 1)  # (B * heads, T, h, w)
+            enlarged = F.interpolate(mean, size or self.size, mode="bicubic").clamp_(min=0)
+            total = total + enlarged.unflatten(0, maps.shape[:2]).sum(dim=1)
+            heads += maps.shape[1]
+        return total / heads
+
+    def before_call(self, args: tuple, kwargs: dict) -> None:
+        sample = args[0] if args else kwargs["sample"]
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        self.size = tuple(sample.shape[-2:])
+        self.timestep = float(torch.as_tensor(timestep).flatten()[0])
+
+    def after_call(self) -> None:
+        """Say at once, not after a whole picture, that nothing can come of the selection."""
+        if self.sums or not self.seen or not self.selection.takes_step(self.timestep):
+            return
+        have = dict.fromkeys(
+            f"{name.split('.transformer')[0]} ({max(places)})" for name, (places, _) in self.seen.items()
+        )
+        heads = max(heads for _, heads in self.seen.values())
+        raise UcdError(
+            "no layer of the model is left by this choice of layers, resolutions and heads",
+            f"it has {', '.join(have)}, each with its resolution, and up to {heads} heads",
+        )
+
+
+class UNetAttention:
+    """A UNet's cross-attention, as the interface's `AttentionProbe`."""
+
+    def __init__(self, unet: nn.Module):
+        self.unet = unet
+
+    def record(
+        self, *, rows: Rows = slice(None), selection: Selection = EVERYTHING
+    ) -> AbstractContextManager[AttentionRecorder]:
+        return record_attention(self.unet, rows=rows, selection=selection)
+
+
+@contextmanager
+def record_attention(
+    unet: nn.Module, *, rows: Rows = slice(None), selection: Selection = EVERYTHING
+) -> Iterator[AttentionRecorder]:
+    """Record the cross-attention of `unet` in this block; its outputs stay the same to the last bit.
+
+        with record_attention(unet, rows=slice(batch, None)) as recorder:   # guidance: the second half has the prompts
+            ...                                                             # any number of steps
+        maps = recorder.maps()
+
+    `rows` chooses the B entries of the UNet's batch to record, `selection` among layers, heads and timesteps. The
+    layers' own processors are put back when the block ends, after an exception too.
+    """
+    layers = {name: module for name, module in unet.named_modules() if _is_cross_attention(name, module)}
+    originals = {name: layer.processor for name, layer in layers.items()}
+    recorder = AttentionRecorder(rows, selection)
+    hooks = [
+        unet.register_forward_pre_hook(lambda _, args, kwargs: recorder.before_call(args, kwargs), with_kwargs=True),
+        unet.register_forward_hook(lambda *_: recorder.after_call()),
+    ]
+    try:
+        for name, layer in layers.items():
+            layer.set_processor(_RecordingProcessor(originals[name], name, recorder))
+        yield recorder
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for name, layer in layers.items():
+            layer.set_processor(originals[name])
+
+
+class _RecordingProcessor:
+    """Lets the layer's own processor make the output, and works the probabilities out beside it."""
+
+    def __init__(self, original, layer: str, recorder: AttentionRecorder):
+        self.original, self.layer, self.recorder = original, layer, recorder
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args,
+        **kwargs,
+    ) -> Tensor:
+        if self.recorder.takes(self.layer, hidden_states.shape[1], attn.heads):
+            with torch.no_grad():
+                probabilities = self._probabilities(attn, hidden_states, encoder_hidden_states, attention_mask)
+                self.recorder.add(self.layer, probabilities)
+        return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
+
+    def _probabilities(self, attn: Attention, hidden: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
+        """Softmax(Q K^T / sqrt(d)) of the recorded rows, (B, heads, h * w, T)."""
+        rows = self.recorder.rows
+        hidden, text = hidden[rows], text[rows]
+        if attn.norm_cross:
+            text = attn.norm_encoder_hidden_states(text)
+        if mask is not None:
+            mask = attn.prepare_attention_mask(mask[rows], text.shape[1], len(text))
+        query = attn.head_to_batch_dim(attn.to_q(hidden))
+        key = attn.head_to_batch_dim(attn.to_k(text))
+        return attn.get_attention_scores(query, key, mask).unflatten(0, (len(text), attn.heads))
+
+
+def layer_size(latents: tuple[int, int], places: int) -> tuple[int, int]:
+    """(h, w) of the layer with that many places: latents are halved, rounding up, from level to level."""
+    height, width = latents
+    while height * width > places:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if height * width != places:
+        raise ValueError(f"{places} places are no halving of {latents[0]} x {latents[1]} latents")
+    return height, width
+
+
+def _is_cross_attention(name: str, module: nn.Module) -> bool:
+    return isinstance(module, Attention) and name.endswith("attn2")
