@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -61,8 +62,8 @@ def result(folder: Path, recipe: str, method: str, seed: int, *, num_images: int
         settings = [f"train.seed={seed}", f"sample.num_images={num_images}"]
         settings += [f"train.method={method.replace('-outside', '')}"] if method != "composed" else []
         # Where k-means looks at pixels, let it look at those features.
-        look = {"_pixels": outside_features} if method == "ti-outside-kmeans" else {}
-        with patch.multiple("concepts_cli.training.clustering", **look):
+        look = patch("concepts_cli.training.clustering._pixels", outside_features)
+        with look if method == "ti-outside-kmeans" else nullcontext():
             run = train(load_recipe(recipe, settings), output=folder, resume=True, device=device, out=out)
     metrics = _evaluated(run)
     if metrics.get("resnet", {}).get("images", 0) < num_images * len(run.tokens) or "assignment" not in metrics:
