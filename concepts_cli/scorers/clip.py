@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from concepts_cli.errors import UcdError, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, words
-from concepts_cli.scorers.loading import BATCH_SIZE, batches
+from concepts_cli.scorers.loading import BATCH_SIZE, BUILT_IN_CAVEAT, batches
 
 CAPTION = "a photo of {}"  # as published
 THRESHOLD = 0.3  # as published, for OpenAI's ViT-B/32
-CAVEAT = "the built-in CLIP tells classes apart, not whether an image shows any: pure noise scores 0.56 to 0.60"
 CONFIG = "open_clip_config.json"
 
 
@@ -95,7 +94,7 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
 def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipScorer:
     """The small CLIP that comes with the built-in model; it knows the words of the built-in corpus and no others.
 
-    Its threshold is the similarity that 95% of held-out scenes reach with their own class. See CAVEAT.
+    Its threshold is the similarity that 95% of the objects in held-out scenes reach; pictures of nothing don't.
     """
     from transformers import CLIPTokenizer
 
@@ -109,7 +108,9 @@ def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipSco
             captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids
 
-    return ClipScorer("built-in CLIP", threshold, model, transform, tokenize, device, frozenset(words()), CAVEAT)
+    return ClipScorer(
+        "built-in CLIP", threshold, model, transform, tokenize, device, frozenset(words()), BUILT_IN_CAVEAT
+    )
 
 
 def _words(name: str) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from concepts_cli.data.images import open_image
 
 BATCH_SIZE = 64
+BUILT_IN_CAVEAT = "the built-in judges were trained on this very world: don't compare their scores with other models'"
 READERS = min(8, os.cpu_count() or 1)  # threads: Pillow decodes and resizes outside of Python's lock
 
 

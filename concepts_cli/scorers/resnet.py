@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from concepts_cli.errors import UcdError, closest, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
-from concepts_cli.scorers.loading import batches
+from concepts_cli.scorers.loading import BUILT_IN_CAVEAT, batches
 
 THRESHOLD = 10.0  # as published, a logit of torchvision's first ImageNet weights
 
@@ -75,9 +75,10 @@ def load_resnet(name: str, device: torch.device) -> ResNetScorer:
 
 
 def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNetScorer:
-    """The small ResNet that comes with the built-in model and knows its classes.
+    """The reader of scenes that comes with the built-in model: a small ResNet that answers yes or no for each object,
+    drawing style, background, filter and time of day of its world.
 
-    Its threshold is the logit that 95% of held-out scenes reach for their own class.
+    Its threshold is the logit that 95% of the objects in held-out scenes reach; pictures of nothing don't.
     """
     import timm
     from safetensors.torch import load_file
@@ -95,7 +96,13 @@ def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNe
 
     transform = _transform(config["input_size"], config["mean"], config["std"])
     return ResNetScorer(
-        "built-in ResNet", config["threshold"], model.float().to(device).eval(), transform, find_labels, device
+        "built-in ResNet",
+        config["threshold"],
+        model.float().to(device).eval(),
+        transform,
+        find_labels,
+        device,
+        BUILT_IN_CAVEAT,
     )
 
 
