@@ -18,8 +18,11 @@ MEASURES = {
     "nmi": "NMI",
     "clip_score": "CLIP score",
     "diversity": "diversity",
+    "both_seen": "both concepts seen",
+    "agreement": "made anew, same concepts seen",
+    "overlap": "concepts seen in both / in either",
 }
-SHARES = {"accuracy", "matched_accuracy", "purity", "kmeans", "logistic"}
+SHARES = {"accuracy", "matched_accuracy", "purity", "kmeans", "logistic", "both_seen", "agreement", "overlap"}
 
 
 def tables(metrics: dict[str, Any]) -> list[Table]:
@@ -32,6 +35,11 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
         found.append(_classification(metrics["classification"]))
     if "naming" in metrics:
         found += _naming(metrics["naming"])
+    together = {name: metrics[name] for name in ("composition", "recomposition") if name in metrics}
+    if together:
+        found.append(_measures(together))
+    if "composition" in metrics:
+        found.append(_pairs(metrics["composition"]))
     return found
 
 
@@ -101,6 +109,17 @@ def _naming(found: dict[str, Any]) -> list[Table]:
         ("Names", ["concept", "samples look like", "word's neighbours", "state"], rows),
         ("", ["advice"], [[found["advice"]]]),
     ]
+
+
+def _pairs(found: dict[str, Any]) -> Table:
+    """How often both concepts of each pair are seen."""
+    names = list(found["concepts"])
+    labels = [name if word is None else f"{name} {word}" for name, word in found["concepts"].items()]
+    rows = [
+        [label, *(figure("both_seen", share) for share in row)]
+        for label, row in zip(labels, found["matrix"], strict=True)
+    ]
+    return "Both seen, of each pair", ["", *names], rows
 
 
 def _state(one: dict[str, Any]) -> str:

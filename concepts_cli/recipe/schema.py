@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from concepts_cli.recipe.fields import setting
 
-Metric = Literal["clip", "resnet", "assignment", "classification", "naming"]
+Metric = Literal["clip", "resnet", "assignment", "classification", "naming", "composition", "recomposition"]
 METRICS: tuple[str, ...] = get_args(Metric)
 Method = Literal["composed", "textual-inversion", "ti-kmeans", "ti-clip-kmeans"]
 Schedule = Literal[
