@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-Table = tuple[str, list[str], list[list[str | None]]]  # title, columns, rows
+Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
 
 MEASURES = {
     "accuracy": "accuracy",
@@ -114,8 +114,8 @@ def spread(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, A
     for metric in [name for name in results[0] if all(name in result for result in results)]:
         flat = [_flat(result[metric]) for result in results]
         for measure in flat[0]:
-            values = [one.get(measure) for one in flat]
-            if all(value is not None for value in values):
+            values = [value for one in flat if (value := one.get(measure)) is not None]
+            if len(values) == len(flat):
                 deviation = statistics.stdev(values) if len(values) > 1 else 0.0
                 one = {"mean": statistics.fmean(values), "std": deviation, "values": values}
                 found.setdefault(metric, {})[measure] = one
