@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-Table = tuple[str, list[str], list[list[str | None]]]  # title, columns, rows
+Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
 
 MEASURES = {
     "accuracy": "accuracy",
@@ -35,7 +35,7 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
         found.append(_classification(metrics["classification"]))
     if "naming" in metrics:
         found += _naming(metrics["naming"])
-    together = {name: metrics[name] for name in ("composition", "recomposition") if name in metrics}
+    together: dict[str, Any] = {name: metrics[name] for name in ("composition", "recomposition") if name in metrics}
     if together:
         found.append(_measures(together))
     if "composition" in metrics:
@@ -133,8 +133,8 @@ def spread(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, A
     for metric in [name for name in results[0] if all(name in result for result in results)]:
         flat = [_flat(result[metric]) for result in results]
         for measure in flat[0]:
-            values = [one.get(measure) for one in flat]
-            if all(value is not None for value in values):
+            values = [value for one in flat if (value := one.get(measure)) is not None]
+            if len(values) == len(flat):
                 deviation = statistics.stdev(values) if len(values) > 1 else 0.0
                 one = {"mean": statistics.fmean(values), "std": deviation, "values": values}
                 found.setdefault(metric, {})[measure] = one
