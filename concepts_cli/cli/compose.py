@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,8 @@ def compose(
     terms: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TERM...", help="t1, t3=4.5, OTHER-RUN:t1, 'at night'=-2: a concept or a text, with a weight."
+            metavar="TERM...",
+            help="t1, t3=4.5, t1@left=5, OTHER-RUN:t1, 'at night'=-2: a concept or a text, with a place and a weight.",
         ),
     ] = None,
     sweep: Annotated[
@@ -25,6 +27,12 @@ def compose(
             "--sweep",
             metavar="TERM=FROM:TO:COUNT",
             help="A row of weights, as t1=0:10:5; given twice, a plane of them.",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like", metavar="IMAGE", help="Begin with this image's own weights; terms change them: t1=0, t3=+2."
         ),
     ] = None,
     sampling: dict | None = None,
@@ -51,6 +59,7 @@ def compose(
             source,
             terms or [],
             sweeps=sweep or [],
+            like=like,
             settings=override(source.recipe.sample, {"num_images": 1 if sweep else 4} | (sampling or {})),
             output=output,
             grid=grid,

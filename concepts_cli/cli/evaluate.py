@@ -15,7 +15,9 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", "-m", help="clip, resnet, assignment, classification, naming or all; may be repeated."
+            "--metric",
+            "-m",
+            help="clip, resnet, assignment, classification, naming, composition, recomposition or all; repeatable.",
         ),
     ] = None,
     class_names: Annotated[

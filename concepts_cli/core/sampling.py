@@ -6,12 +6,14 @@ Shapes: B images, K terms, C H W latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from concepts_cli.core.correctors import Langevin, corrector_generators
+from concepts_cli.core.places import Place
 from concepts_cli.core.scores import compose
 from concepts_cli.data.images import to_image
 from concepts_cli.errors import UcdError
@@ -28,11 +30,13 @@ class Term:
     """A prompt in a composition, and the weight of its score.
 
     `run` names the taught_model of the prompt: "" is the first one, another a run whose concepts the prompt mentions.
+    A term with a `place` acts there, one without everywhere.
     """
 
     prompt: str
     weight: float
     run: str = ""
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,12 @@ def guided(prompt: str, guidance_scale: float, seed: int) -> Request:
 
 
 def composition(terms: Iterable[Term], seed: int) -> Request:
-    """The terms together; one of weight 0 is left out, and costs nothing."""
-    return Request(tuple(term for term in terms if term.weight), seed)
+    """The terms together; one of weight 0 is left out, and costs nothing. A place that is everywhere is none."""
+    return Request(tuple(_anywhere(term) for term in terms if term.weight), seed)
+
+
+def _anywhere(term: Term) -> Term:
+    return replace(term, place=None) if term.place and term.place.covers_everything else term
 
 
 def composed_scores(
@@ -77,7 +85,7 @@ def composed_scores(
     taught = _taught(model)
     texts = texts or encode_texts(taught, requests, negative_prompt)
     runs = [term.run for term in requests[0].terms] or [""]
-    parts = []  # a model, B * (1 + K') rows of conditioning and weights (B, K') of its K' terms
+    parts = []  # a model, B * (1 + K') rows of conditioning, weights (B, K') of its K' terms, and the terms
     for one in _different(taught[run].model for run in runs):
         unconditional = _unconditional(taught, one)
         mine = [[term for term in request.terms if taught[term.run].model is one] for request in requests]
@@ -87,20 +95,30 @@ def composed_scores(
             for key in ((unconditional, negative_prompt), *((term.run, term.prompt) for term in terms))
         ]
         weights = torch.tensor([[term.weight for term in terms] for terms in mine], device=one.device)
-        parts.append((one, Conditioning.join(rows), weights))
+        parts.append((one, Conditioning.join(rows), weights, mine))
 
     def predict(latents: Tensor, time: Tensor) -> Tensor:
         composed = 0
-        for one, conditioning, weights in parts:
+        for one, conditioning, weights, terms in parts:
             calls = 1 + weights.shape[1]
             stacked = one.predict(latents.repeat_interleave(calls, dim=0), time, conditioning)
             scores = stacked.unflatten(0, (-1, calls))
-            composed = composed + compose(scores[:, 0], scores[:, 1:], weights)
+            composed = composed + compose(scores[:, 0], scores[:, 1:], in_their_places(weights, terms, latents))
             if len(parts) > 1:
                 composed = composed - (1 - 1 / len(parts)) * scores[:, 0]
         return composed
 
     return predict
+
+
+def in_their_places(weights: Tensor, terms: Sequence[Sequence[Term]], latents: Tensor) -> Tensor:
+    """Weights (B, K) as maps over the latents, (B, K, H, W), where a term has a place; otherwise as they are."""
+    if not any(term.place for row in terms for term in row):
+        return weights
+    height, width = latents.shape[-2:]
+    everywhere = torch.ones(height, width)
+    maps = [[term.place.shares(height, width) if term.place else everywhere for term in row] for row in terms]
+    return weights[..., None, None] * torch.stack([torch.stack(row) for row in maps]).to(weights)
 
 
 @torch.no_grad()
@@ -144,17 +162,23 @@ def denoise(
     num_inference_steps: int,
     generators: Sequence[torch.Generator] | None = None,
     eta: float = 0,
+    corrector: Langevin | None = None,
 ) -> Iterator[Tensor]:
     """Latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
     `generators`, one per image, feed the samplers that add noise on the way; `eta` is DDIM's (Song et al. 2021,
-    eq. 16). Raises UcdError for an eta that the sampler does not take.
+    eq. 16). The `corrector` takes its steps before each of these. Raises UcdError for an eta or a corrector that
+    doesn't go with the sampler.
     """
     if eta and not sampler.takes_eta:
-        raise UcdError(f"eta is {eta:g}, and this scheduler has none", "it is the ddim scheduler's")
+        raise UcdError(f"eta is {eta:g}, and {sampler.name} has none", "only ddim takes it")
+    if corrector and not sampler.follows_process:
+        raise UcdError(f"corrector steps don't go with {sampler.name}", "use ddim, dpm++, ddpm, pndm, deis or unipc")
     times = sampler.times(num_inference_steps, latents.device)
     latents = sampler.start(latents)
     for time in times:
+        if corrector:
+            latents = corrector(latents, time, predict)
         prediction = predict(sampler.model_input(latents, time), time)
         latents = sampler.step(prediction, time, latents, generators=generators, eta=eta)
         yield latents
@@ -189,8 +213,12 @@ def generate(
         generators = [torch.Generator().manual_seed(request.seed) for request in batch]
         latents = seeded_noise(main, generators, height=settings.height, width=settings.width)
         predict = composed_scores(taught, batch, negative_prompt, texts)
+        corrector = None
+        if settings.corrector_steps:
+            fresh = corrector_generators([request.seed for request in batch])
+            corrector = Langevin(settings.corrector_steps, settings.corrector_step_size, fresh, main.noise)
         sampler = main.sampler(settings.scheduler)
-        *_, clean = denoise(sampler, latents, predict, settings.steps, generators, settings.eta)
+        *_, clean = denoise(sampler, latents, predict, settings.steps, generators, settings.eta, corrector)
         yield from map(to_image, main.decode(clean))
         start += len(batch)
 

@@ -136,7 +136,7 @@ class NamingMetric(Metric):
         seen = seen_words(inputs.clip.score(features, inputs.words), owners, inputs.words)
         weights = inputs.run.weights.float().numpy()
         dead, doubled = dead_concepts(weights), duplicate_concepts(features, owners)
-        mixed = [k for k, found in enumerate(seen) if found[0].share < MIXED]
+        mixed = [k for k, found in enumerate(seen) if (share := found[0].share) is not None and share < MIXED]
         sizes = np.bincount(weights.argmax(axis=1), minlength=len(inputs.concepts))
         return {
             "scorer": inputs.clip.name,

@@ -67,7 +67,9 @@ class AttentionProbe(Protocol):
 class Sampler(Protocol):
     """One way from noise to an image, for one batch."""
 
+    name: str
     takes_eta: bool
+    follows_process: bool  # whether its latents at a time are those of the model's `noise.add`, and not scaled
 
     def times(self, num_steps: int, device: torch.device) -> Tensor:
         """The times of the predictions from noise to clean, (S,); some samplers ask more than once a step."""

@@ -92,6 +92,7 @@ class DiscreteNoise(Noise):
         return (u * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
 
     def levels(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        time = time.long()  # some samplers have whole numbers as floats
         return self._signal[time], self._spread[time]
 
     def same_schedule(self, other: Noise) -> bool:

@@ -56,8 +56,9 @@ def scheduled_noise(config: Mapping[str, Any], device: torch.device) -> Discrete
 class DiffusersSampler:
     """A scheduler of diffusers behind the interface's `Sampler`."""
 
-    def __init__(self, scheduler):
-        self.scheduler = scheduler
+    def __init__(self, scheduler: Any):
+        self.scheduler, self.name = scheduler, type(scheduler).__name__
+        self.follows_process = bool(scheduler.init_noise_sigma == 1)
         takes = inspect.signature(scheduler.step).parameters
         self._takes_generators, self.takes_eta = "generator" in takes, "eta" in takes
 

@@ -96,6 +96,12 @@ class PicturePlan:
             "steps": str(settings.steps),
             "scheduler": settings.scheduler,
             "eta": f"{settings.eta:g}" if settings.eta else "",
+            "corrector": f"{settings.corrector_steps} of {settings.corrector_step_size:g}"
+            if settings.corrector_steps
+            else "",
+            "places": "; ".join(f"{term.place.fingerprint if term.place else 'everywhere'}" for term in request.terms)
+            if any(term.place for term in request.terms)
+            else "",
             "height": str(settings.height or ""),
             "width": str(settings.width or ""),
             "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),

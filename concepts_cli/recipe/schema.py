@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from concepts_cli.recipe.fields import setting
 
-Metric = Literal["clip", "resnet", "assignment", "classification", "naming"]
+Metric = Literal["clip", "resnet", "assignment", "classification", "naming", "composition", "recomposition"]
 METRICS: tuple[str, ...] = get_args(Metric)
 Method = Literal["composed", "textual-inversion", "ti-kmeans", "ti-clip-kmeans"]
 Schedule = Literal[
@@ -137,6 +137,8 @@ class SampleSettings:
     guidance_scale: float = setting(7.5, "1: no guidance", at_least=0, at_most=1000)
     negative_prompt: str | None = setting(None, "what to keep away from; null: nothing")
     scheduler: Scheduler = setting("ddim", "the sampler; dpm++ does with 20 steps")
+    corrector_steps: int = setting(0, "Langevin steps at each noise level: several terms hold together", at_least=0)
+    corrector_step_size: float = setting(0.05, "of those steps, in units of the noise's variance", above=0, at_most=1)
     eta: float = setting(0.0, "of ddim: 0 adds no noise on the way, 1 as much as ddpm", at_least=0, at_most=1)
     height: int | None = setting(None, "of an image, in pixels; null: the model's own", at_least=8, multiple_of=8)
     width: int | None = setting(None, "of an image, in pixels; null: the model's own", at_least=8, multiple_of=8)

@@ -1,0 +1,53 @@
+"""Corrector steps: they bring a picture nearer to the product of its terms at the noise level that it has.
+
+The sum of scores (eq. 11) is the score of the product of the terms' distributions where there is no noise. Where there
+is some, the noisy product is another, so going from level to level along the sum doesn't sample the product (Du et al.,
+*Reduce, Reuse, Recycle*, ICML 2023, section 3). Langevin steps at each level do: their long run is the distribution
+whose score they follow.
+
+Shapes: B images, C H W latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from concepts_cli.models.noise import Noise
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # (latents (B, C, H, W), time ()) -> prediction (B, C, H, W)
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """`steps` unadjusted Langevin steps before each denoising step.
+
+    A step is `step_size` times the variance of the noise in the latents, so one size suits every level. Each image's
+    fresh noise comes from its own generator. `process` is the model's noise.
+    """
+
+    steps: int
+    step_size: float
+    generators: Sequence[torch.Generator]
+    process: Noise
+
+    def __call__(self, latents: Tensor, time: Tensor, predict: Predict) -> Tensor:
+        """The latents (B, C, H, W) after the steps, at the noise level that they had.
+
+        The score is `-noise / spread` (Song et al. 2021, eq. 9).
+        """
+        _, spread = self.process.levels(time)
+        size = self.step_size * spread**2
+        for _ in range(self.steps):
+            _, noise = self.process.split(predict(latents, time), latents, time)
+            fresh = torch.stack([torch.randn(latents.shape[1:], generator=generator) for generator in self.generators])
+            latents = latents - size / spread * noise + (2 * size).sqrt() * fresh.to(latents)
+        return latents
+
+
+def corrector_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A generator per image, apart from the one of its first noise: without correctors nothing changes."""
+    return [torch.Generator().manual_seed(2**33 + seed) for seed in seeds]
