@@ -48,7 +48,7 @@ class Concepts(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is learned, by its name in a checkpoint."""
-        return {**to_file(self.embeddings), "raw_weights": self.raw_weights}
+        return {**to_file(dict(self.embeddings.items())), "raw_weights": self.raw_weights}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:

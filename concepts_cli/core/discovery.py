@@ -245,7 +245,9 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix + "."): value for name, value in tensors.items() if name.startswith(prefix + ".")}
 
 
-def _schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, total_steps: int):
+def _schedule(
+    settings: TrainSettings, optimizer: torch.optim.Optimizer, total_steps: int
+) -> Callable[[int], list[float]]:
     """step -> the learning rate of every parameter group, by diffusers' schedules."""
     from diffusers.optimization import get_scheduler
 

@@ -133,7 +133,7 @@ def _quadratic(
     clean, noise, times = (draw.to(model.device) for draw in (clean, noise, model.noise.time(share)))
     noisy, target = model.noise.example(clean, noise, times)
 
-    gram, cross, base, without = 0.0, 0.0, 0.0, 0.0
+    gram, cross, base, without = torch.zeros(4, dtype=torch.float64)
     for part in torch.arange(steps).split(max(1, rows // calls)):
         stacked, when = noisy[part].repeat_interleave(calls, dim=0), times[part].repeat_interleave(calls)
         pieces = zip(stacked.split(rows), when.split(rows), chosen[part].flatten().split(rows), strict=True)

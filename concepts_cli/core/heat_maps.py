@@ -91,7 +91,7 @@ def score_gains(model: DiffusionModel, latents: Tensor, prompts: Sequence[str], 
     conditioning = model.encode_prompts(["", *prompts])
     calls = len(conditioning)
     generator = torch.Generator().manual_seed(seed)
-    total = 0
+    total = torch.zeros((), device=latents.device)
     for level in range(LEVELS):
         time = model.noise.time(torch.tensor((level + 0.5) / LEVELS, dtype=torch.float64)).to(model.device)
         noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)

@@ -98,7 +98,7 @@ def composed_scores(
         parts.append((one, Conditioning.join(rows), weights, mine))
 
     def predict(latents: Tensor, time: Tensor) -> Tensor:
-        composed = 0
+        composed = torch.zeros((), device=latents.device)
         for one, conditioning, weights, terms in parts:
             calls = 1 + weights.shape[1]
             stacked = one.predict(latents.repeat_interleave(calls, dim=0), time, conditioning)

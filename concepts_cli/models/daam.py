@@ -7,6 +7,7 @@ prompt.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ from concepts_cli.recipe import SampleSettings
 TOKENS = 77
 
 
-def trace(pipeline):
+def trace(pipeline: Any) -> Any:
     """`daam.trace`. Raises UcdError when the package is not installed."""
     os.environ.setdefault("MPLBACKEND", "agg")
     try:

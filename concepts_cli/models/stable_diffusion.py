@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class StableDiffusion(DiffusionModel):
     is_causal = True
     samplers = tuple(SCHEDULERS)
 
-    def __init__(self, pipeline, name: str, *, device: torch.device, dtype: torch.dtype):
+    def __init__(self, pipeline: Any, name: str, *, device: torch.device, dtype: torch.dtype):
         self.name, self.device, self.dtype = name, device, dtype
         self.tokenizer, self.scheduler_config = pipeline.tokenizer, pipeline.scheduler.config
         self.text_encoder, self.unet, self.vae = pipeline.text_encoder, pipeline.unet, pipeline.vae
@@ -115,7 +116,7 @@ class StableDiffusion(DiffusionModel):
     def sampler(self, name: str | None = None) -> DiffusersSampler:
         return DiffusersSampler(self.scheduler(name or "ddim"))
 
-    def scheduler(self, name: str = "ddim"):
+    def scheduler(self, name: str = "ddim") -> Any:
         """A fresh diffusers scheduler of that short name over the model's own noise schedule."""
         return diffusers_scheduler(name, self.scheduler_config)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,17 +64,17 @@ class AttentionRecorder:
         if not self.seen:
             raise RuntimeError("no attention was recorded: the UNet did not run inside `record_attention`")
         if not self.sums:
-            first, last = self.selection.timesteps
+            first, last = self.selection.timesteps or (0, 0)
             raise UcdError(f"no step has a timestep from {first:g} to {last:g}", "take more steps, or a wider range")
-        total, heads = 0, 0
+        total, heads = torch.zeros(()), 0
         for layer, maps in self.sums.items():
             mean = (maps / self.steps[layer]).flatten(0, 1)  # (B * heads, T, h, w)
             enlarged = F.interpolate(mean, size or self.size, mode="bicubic").clamp_(min=0)
-            total = total + enlarged.unflatten(0, maps.shape[:2]).sum(dim=1)
+            total = total.to(enlarged) + enlarged.unflatten(0, maps.shape[:2]).sum(dim=1)
             heads += maps.shape[1]
         return total / heads
 
-    def before_call(self, args: tuple, kwargs: dict) -> None:
+    def before_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         self.size = tuple(sample.shape[-2:])
@@ -139,7 +140,7 @@ def record_attention(
 class _RecordingProcessor:
     """Lets the layer's own processor make the output, and works the probabilities out beside it."""
 
-    def __init__(self, original, layer: str, recorder: AttentionRecorder):
+    def __init__(self, original: Any, layer: str, recorder: AttentionRecorder):
         self.original, self.layer, self.recorder = original, layer, recorder
 
     def __call__(
@@ -148,10 +149,10 @@ class _RecordingProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *args,
-        **kwargs,
+        *args: Any,
+        **kwargs: Any,
     ) -> Tensor:
-        if self.recorder.takes(self.layer, hidden_states.shape[1], attn.heads):
+        if encoder_hidden_states is not None and self.recorder.takes(self.layer, hidden_states.shape[1], attn.heads):
             with torch.no_grad():
                 probabilities = self._probabilities(attn, hidden_states, encoder_hidden_states, attention_mask)
                 self.recorder.add(self.layer, probabilities)
