@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import torch
 
-from concepts_cli.core.attention import record_attention
 from concepts_cli.core.concepts import concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import seeded
 from concepts_cli.core.heat_maps import reconstruct
 from concepts_cli.core.sampling import generate, guided
 from concepts_cli.models import load_model
+from concepts_cli.models.unet_attention import record_attention
+from concepts_cli.recipe import SampleSettings
 from tests.bench.timing import interleaved
 
 IMAGES, CONCEPTS, STEPS, REPEATS = 4, 5, 10, 7
@@ -28,7 +29,7 @@ def main() -> None:
     requests = [guided(prompts[0], 5.0, seed) for seed in range(IMAGES)]
 
     def generation(steps: int = STEPS) -> None:
-        list(generate(model, requests, num_inference_steps=steps))
+        list(generate(model, requests, SampleSettings(steps=steps)))
 
     def recorded(steps: int = STEPS) -> int:
         with record_attention(model.unet, rows=slice(1, None, 2)) as recorder:

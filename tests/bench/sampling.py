@@ -18,6 +18,7 @@ from concepts_cli.core.discovery import seeded
 from concepts_cli.core.sampling import Term, composed_scores, composition, denoise, generate, guided, seeded_noise
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.models import load_model
+from concepts_cli.recipe import SampleSettings
 from tests.bench.timing import interleaved
 
 CONCEPTS, SAMPLES, BATCH, STEPS, REPEATS = 5, 64, 8, 50, 5
@@ -49,7 +50,7 @@ def published_composition(model, terms: tuple[Term, ...], steps: int) -> Callabl
 def bare_loop(model, request, steps: int) -> Callable[[], None]:
     """One stacked UNet call and one scheduler step at a time, texts encoded before: what no sampler can leave out."""
     prompts = ["", *(term.prompt for term in request.terms)]
-    hidden = model.encode_prompts(prompts).detach()
+    hidden = model.encode_prompts(prompts).tensors["hidden_states"].detach()
     noise = torch.randn(1, *model.latent_shape())
 
     @torch.no_grad()
@@ -76,7 +77,7 @@ def main() -> None:
     median = interleaved(
         {
             "published composition": published_composition(model, request.terms, STEPS),
-            "our composition": lambda: list(generate(model, [request], num_inference_steps=STEPS)),
+            "our composition": lambda: list(generate(model, [request], SampleSettings(steps=STEPS))),
         },
         REPEATS,
     )
@@ -86,7 +87,7 @@ def main() -> None:
 
     def our_loop() -> None:
         noise = seeded_noise(model, [torch.Generator().manual_seed(0)])
-        for _ in denoise(model.scheduler("ddim"), noise, texts, STEPS):
+        for _ in denoise(model.sampler("ddim"), noise, texts, STEPS):
             pass
 
     median = interleaved({"our loop": our_loop, "bare UNet and scheduler": bare_loop(model, request, STEPS)}, REPEATS)
@@ -97,10 +98,10 @@ def main() -> None:
 
     def one_by_one() -> None:
         for one in requests:
-            list(generate(model, [one], num_inference_steps=few))
+            list(generate(model, [one], SampleSettings(steps=few)))
 
     stacked = {"one prompt after another": one_by_one}
-    stacked["stacked"] = lambda: list(generate(model, requests, num_inference_steps=few, batch_size=BATCH))
+    stacked["stacked"] = lambda: list(generate(model, requests, SampleSettings(steps=few, batch_size=BATCH)))
     report(interleaved(stacked, 2), f"one by one / stacked, {SAMPLES} samples of {CONCEPTS} concepts, batch {BATCH}")
 
 

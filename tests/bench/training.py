@@ -22,6 +22,7 @@ from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import HeldLatents
 from concepts_cli.core.objective import ComposedLoss
 from concepts_cli.data.prompts import OBJECT
+from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.recipe import TrainSettings
 from tests.bench.memory import in_a_process, peak, start_of_peak
 from tests.bench.models import NAMES, bench_model
@@ -35,22 +36,22 @@ REPEATS = {"mini": 15, "tiny-sd21": 3}
 def published_step(model, tokens, batch: int) -> Callable[[], None]:
     """A step as the published trainer does it."""
     unet, vae, noise_schedule = model.unet, model.vae, model.scheduler("ddpm")
-    table = torch.nn.Parameter(torch.cat([model.token_table, torch.zeros(len(tokens), model.embedding_dim)]))
+    table = torch.nn.Parameter(torch.cat([model.text.table, torch.zeros(len(tokens), model.text.table.shape[1])]))
     weights = torch.nn.Parameter(torch.ones(IMAGES, len(tokens)))
     optimizer = torch.optim.AdamW([table, weights], lr=1e-2)
-    first = len(model.token_table)
+    first = len(model.text.table)
     pixels = torch.rand(batch, 3, model.resolution, model.resolution) * 2 - 1
 
     def step() -> None:
-        model.set_concepts(tokens, table[first:])
+        model.set_concepts(tokens, {"text_encoder": table[first:]})
         latents = vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
         noise = torch.randn_like(latents)
         timesteps = torch.randint(1000, (batch,))
         noisy = noise_schedule.add_noise(latents, noise, timesteps)
-        uncond = unet(noisy, timesteps, model.encode_prompts([""] * batch)).sample
+        uncond = unet(noisy, timesteps, model.encode_prompts([""] * batch).tensors["hidden_states"]).sample
         composed = uncond
         for k, token in enumerate(tokens):
-            hidden = model.encode_prompts([OBJECT[0].format(token)] * batch)
+            hidden = model.encode_prompts([OBJECT[0].format(token)] * batch).tensors["hidden_states"]
             composed = composed + weights[:batch, k, None, None, None] * (
                 unet(noisy, timesteps, hidden).sample - uncond
             )
@@ -76,7 +77,8 @@ def our_training(model, tokens, batch: int, *, checkpointed: bool = False) -> Tr
 def bare_unet(model, count: int, batch: int) -> Callable[[], None]:
     """The stacked forward and backward, and the unconditional forward: what no implementation can leave out."""
     noisy = torch.randn(batch * count, *model.latent_shape())
-    hidden = model.encode_prompts([""] * (batch * count)).detach().requires_grad_()
+    tensors = model.encode_prompts([""] * (batch * count)).tensors
+    hidden = Conditioning({name: tensor.detach().requires_grad_() for name, tensor in tensors.items()})
     timesteps = torch.full((batch * count,), 500)
 
     def step() -> None:

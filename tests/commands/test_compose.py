@@ -30,7 +30,8 @@ def other_run(tiny_run):
     recipe = (folder / "recipe.yaml").read_text().replace("property: object", "property: style")
     (folder / "recipe.yaml").write_text(recipe)
     other = Run(folder)
-    other.save_concepts(other.tokens, torch.randn(2, 32, generator=torch.Generator().manual_seed(1)), other.weights)
+    embeddings = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    other.save_concepts(other.tokens, {"text_encoder": embeddings}, other.weights)
     return Run(folder)
 
 

@@ -119,7 +119,7 @@ def test_other_prompts_samples_are_not_a_concepts(tiny_run, samples):
 def test_samples_of_an_earlier_training_are_refused(tiny_run):
     evaluate(tiny_run, device="cpu", out=OUT)
     again = Run(tiny_run.path)
-    again.save_concepts(tiny_run.tokens, tiny_run.embeddings + 1, tiny_run.weights)
+    again.save_concepts(tiny_run.tokens, {"text_encoder": tiny_run.embeddings["text_encoder"] + 1}, tiny_run.weights)
     with pytest.raises(UcdError, match="4 samples in .* show concepts of an earlier training"):
         evaluate(again, device="cpu", out=OUT)
 
@@ -290,8 +290,8 @@ def test_naming(words, samples):
     assert (second["name"], second["seen"][0]["share"]) == ("dog", 1) and second["dead"]
     assert (first["training_images"], second["training_images"]) == (6, 0)
     assert found["advice"] == "t2 explains no training image: try concepts.count=1"
-    table = words.load_model("cpu").token_table
-    similarities = torch.cosine_similarity(words.embeddings[:1], table)
+    table = words.load_model("cpu").text.table
+    similarities = torch.cosine_similarity(words.embeddings["text_encoder"][:1], table)
     best = first["neighbours"][0]
     assert similarities.max() >= best["similarity"] > similarities.median()
     (index,) = words.load_model("cpu").tokenizer(best["word"], add_special_tokens=False).input_ids

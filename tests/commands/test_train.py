@@ -39,7 +39,7 @@ def test_the_run_folder_holds_what_the_later_commands_need(tiny_run, recipe_file
     }
     assert load_recipe(path / "recipe.yaml") == load_recipe(recipe_file)
     assert tiny_run.tokens == ("<t1>", "<t2>")
-    assert tiny_run.embeddings.shape == (2, 32) and tiny_run.weights.shape == (6, 2)
+    assert tiny_run.embeddings["text_encoder"].shape == (2, 32) and tiny_run.weights.shape == (6, 2)
     assert [record.path.rsplit("/", 1)[1] for record in tiny_run.images] == [f"{n}.png" for n in range(6)]
     assert (tiny_run.images[0].width, tiny_run.images[0].height) == (48, 40)
     with safe_open(path / "concepts.safetensors", "pt") as file:
@@ -56,22 +56,24 @@ def test_each_embedding_file_loads_in_diffusers(tiny_run, tiny_folder):
     pipeline.load_textual_inversion(tiny_run.path / "embeddings" / "t2.safetensors")
     token_id = pipeline.tokenizer.convert_tokens_to_ids("<t2>")
     loaded = pipeline.text_encoder.get_input_embeddings().weight[token_id]
-    torch.testing.assert_close(loaded.detach(), tiny_run.embeddings[1])
+    torch.testing.assert_close(loaded.detach(), tiny_run.embeddings["text_encoder"][1])
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(workplace, recipe_file):
     first, again = run_recipe(recipe_file), run_recipe(recipe_file)
     other = run_recipe(recipe_file, "train.seed=1")
     assert (first.path.name, again.path.name) == ("tiny", "tiny-2")
-    assert torch.equal(first.embeddings, again.embeddings) and torch.equal(first.weights, again.weights)
-    assert not torch.equal(first.embeddings, other.embeddings)
+    torch.testing.assert_close(first.embeddings, again.embeddings, rtol=0, atol=0)
+    assert torch.equal(first.weights, again.weights)
+    assert not torch.equal(first.embeddings["text_encoder"], other.embeddings["text_encoder"])
 
 
 def test_a_resumed_run_ends_bit_identical_to_one_that_never_stopped(workplace, recipe_file):
     whole = run_recipe(recipe_file, "train.max_steps=5")
     part = run_recipe(recipe_file, "train.max_steps=2", output=workplace / "part")
     resumed = run_recipe(recipe_file, "train.max_steps=5", output=part.path, resume=True)
-    assert torch.equal(whole.embeddings, resumed.embeddings) and torch.equal(whole.weights, resumed.weights)
+    torch.testing.assert_close(whole.embeddings, resumed.embeddings, rtol=0, atol=0)
+    assert torch.equal(whole.weights, resumed.weights)
     assert (whole.path / "metrics.jsonl").read_text() == (resumed.path / "metrics.jsonl").read_text()
     assert [p.name for p in resumed.checkpoints()] == ["step-000005"]
     states = [load_file(run.path / "checkpoints/step-000005/state.safetensors") for run in (whole, resumed)]
@@ -97,7 +99,7 @@ def test_an_interrupt_finishes_the_step_writes_a_checkpoint_and_can_be_resumed(w
     assert not (workplace / "cut" / "concepts.safetensors").exists()
     resumed = train(recipe, output=workplace / "cut", resume=True, device="cpu", out=QUIET)
     whole = train(recipe, device="cpu", out=QUIET)
-    assert torch.equal(whole.embeddings, resumed.embeddings)
+    assert torch.equal(whole.embeddings["text_encoder"], resumed.embeddings["text_encoder"])
 
 
 def test_a_resume_with_other_images_is_refused_by_name(workplace, recipe_file, image_folder):
@@ -118,7 +120,8 @@ def test_a_resume_knows_its_images_when_they_were_moved_and_renamed(workplace, r
     moved = image_folder.rename(workplace / "elsewhere")
     changes = ("train.max_steps=5", f"data.images={moved}")
     resumed = run_recipe(recipe_file, *changes, output=part.path, resume=True)
-    assert torch.equal(whole.embeddings, resumed.embeddings) and torch.equal(whole.weights, resumed.weights)
+    torch.testing.assert_close(whole.embeddings, resumed.embeddings, rtol=0, atol=0)
+    assert torch.equal(whole.weights, resumed.weights)
     assert [record.path.rsplit("/", 1)[1] for record in resumed.images] == [f"new-{n}.png" for n in (5, 4, 3, 2, 1, 0)]
 
 
@@ -163,7 +166,7 @@ def test_a_baseline_makes_a_run_like_any_other(workplace, recipe_file, image_fol
     for n in range(6):
         Image.new("RGB", (40, 40), (200 + n, 0, 0) if n % 2 else (0, 0, 200 + n)).save(image_folder / f"{n}.png")
     run = run_recipe(recipe_file, f"train.method={method}", "train.max_steps=2")
-    assert run.tokens == ("<t1>", "<t2>") and run.embeddings.isfinite().all()
+    assert run.tokens == ("<t1>", "<t2>") and run.embeddings["text_encoder"].isfinite().all()
     if method == "textual-inversion":
         torch.testing.assert_close(run.weights, torch.full((6, 2), 0.5))
     else:
@@ -197,7 +200,8 @@ def test_options_of_the_loop_are_taken_and_resume_exactly(workplace, recipe_file
         resumed = run_recipe(recipe_file, change, "train.max_steps=4", output=part.path, resume=True)
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert torch.equal(whole.embeddings, resumed.embeddings) and torch.equal(whole.weights, resumed.weights)
+    torch.testing.assert_close(whole.embeddings, resumed.embeddings, rtol=0, atol=0)
+    assert torch.equal(whole.weights, resumed.weights)
     line = json.loads((whole.path / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"number", "loss", "learning_rate"} <= set(line)
     assert ("mse" in line) == change.startswith("regularizers")
@@ -208,7 +212,7 @@ def test_a_run_that_has_settled_is_finished_and_stays_so(workplace, recipe_file)
     run = run_recipe(recipe_file, *settings)
     assert run.is_finished() and [path.name for path in run.checkpoints()] == ["step-000002"]
     again = run_recipe(recipe_file, *settings, output=run.path, resume=True)
-    assert torch.equal(run.embeddings, again.embeddings)
+    assert torch.equal(run.embeddings["text_encoder"], again.embeddings["text_encoder"])
 
 
 def test_a_compiled_model_trains_alike(workplace, recipe_file, monkeypatch):

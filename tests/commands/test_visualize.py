@@ -14,12 +14,14 @@ from concepts_cli.cli import app
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
-from concepts_cli.core.attention import Selection, normalise, record_attention
+from concepts_cli.core.attention import Selection, normalise
 from concepts_cli.core.sampling import Term, seeded_noise
 from concepts_cli.errors import UcdError
+from concepts_cli.models.unet_attention import record_attention
 from concepts_cli.output import Output
 from concepts_cli.pictures import overlays
 from concepts_cli.pictures.overlays import MapSettings
+from concepts_cli.pictures.plan import PicturePlan
 
 OUT = Output(quiet=True)
 ATTENTION = MapSettings(kind="attention")
@@ -96,7 +98,7 @@ def test_words_of_a_prompt_have_maps_of_their_own(tiny_run, drawn):
     assert [Path(heat.path).name for heat in made] == ["00000-t1.png", "00000-t2.png"]
     maps, model = conditional_map(tiny_run, prompt)
     for (_, heat), word in zip(drawn, ("<t1>", "<t2>"), strict=True):
-        (place,) = model.token_positions(prompt, word)
+        (place,) = model.positions(prompt, word)
         np.testing.assert_allclose(heat, normalise(maps[place]), rtol=0, atol=1e-3)
     (heat,) = draw(tiny_run, prompt=prompt, words=["style"], settings={"num_images": 1, "steps": 1})
     assert heat.concept == "style"
@@ -109,7 +111,7 @@ def test_terms_of_a_composition_are_each_recorded(tiny_run, drawn):
     assert [heat.prompt for heat in made] == [term.prompt for term in terms]
     for (_, heat), term in zip(drawn, terms, strict=True):
         maps, model = conditional_map(tiny_run, term.prompt)
-        first = model.token_positions(term.prompt, "<t1>" if "<t1>" in term.prompt else term.prompt)[0]
+        first = model.positions(term.prompt, "<t1>" if "<t1>" in term.prompt else term.prompt)[0]
         np.testing.assert_allclose(heat, normalise(maps[first:].mean(0)), rtol=0, atol=1e-3)
     (composed,) = compose(
         tiny_run,
@@ -125,7 +127,7 @@ def test_overlays_are_made_once(tiny_run, monkeypatch):
     settings = {"num_images": 1}
     first = draw(tiny_run, concepts=["t1"], settings=settings)
     with monkeypatch.context() as patch:
-        patch.setattr(type(tiny_run), "load_model", None)  # not called again
+        patch.setattr(PicturePlan, "load_models", None)  # not called again
         assert draw(tiny_run, concepts=["<t1>"], settings=settings) == first
         for other in ({"settings": settings | {"steps": 1}}, {"settings": settings, "maps": ATTENTION}):
             with pytest.raises(UcdError, match="was made otherwise"):
@@ -175,7 +177,7 @@ def test_settings_have_known_values():
 def test_without_the_package_daam_says_how_to_install_it(monkeypatch):
     import sys
 
-    from concepts_cli.core.daam import trace
+    from concepts_cli.models.daam import trace
 
     monkeypatch.setitem(sys.modules, "daam", None)
     with pytest.raises(UcdError) as caught:

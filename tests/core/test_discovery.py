@@ -24,8 +24,8 @@ SETTINGS = TrainSettings(max_steps=4, batch_size=4, gradient_accumulation=1, lea
 def training(tiny_folder):
     def build(*, update="auto", shared=False, **settings) -> Training:
         model = load_model(str(tiny_folder), device="cpu")
-        start = torch.randn(2, model.embedding_dim, generator=seeded(0, "start"))
-        concepts = Concepts(start, torch.ones(1 if shared else 7, 2))
+        start = torch.randn(2, model.text.table.shape[1], generator=seeded(0, "start"))
+        concepts = Concepts({"text_encoder": start}, torch.ones(1 if shared else 7, 2))
         latents = torch.randn(2, 7, *model.latent_shape(), generator=seeded(0, "latents"))
         return Training(
             ComposedLoss(model, concepts, concept_tokens(2), ("{}",)),
@@ -41,7 +41,7 @@ def training(tiny_folder):
 
 def trained(training) -> list[torch.Tensor]:
     list(training.steps())
-    return [parameter.detach() for parameter in training.concepts.parameters()]
+    return [tensor.detach() for tensor in training.concepts.tensors().values()]
 
 
 def test_learning_rates_scale_with_the_batch_and_differ_where_asked(training):
@@ -166,13 +166,13 @@ def test_a_checkpoint_of_another_collection_is_refused(training):
 def test_concepts_start_around_the_table_or_at_words(tiny_model):
     def start(**options):
         options = {"words": None, "spread": 1.0, "generator": seeded(0, "start")} | options
-        return initial_embeddings(tiny_model, options.pop("count", 2), **options)
+        return initial_embeddings(tiny_model, options.pop("count", 2), **options)["text_encoder"]
 
-    table = tiny_model.token_table
+    table = tiny_model.text.table
     torch.testing.assert_close(start(spread=0.0), table.mean(0).expand(2, -1))
     spread = start(count=4000)
     torch.testing.assert_close(spread.std(0), table.std(0), rtol=0.1, atol=0)
-    cat, dog = (tiny_model.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("cat", "dog"))
+    cat, dog = (tiny_model.text.pieces(word)[0] for word in ("cat", "dog"))
     torch.testing.assert_close(start(words=["cat", "dog"]), table[[cat, dog]])
     torch.testing.assert_close(start(words=["cat", "dog"], unit_norm=True).norm(dim=1), torch.ones(2))
     shared = start(words=["cat"])
@@ -186,11 +186,11 @@ def test_concepts_start_around_the_table_or_at_words(tiny_model):
 def test_a_concept_that_no_image_prefers_gets_half_of_the_largest(constraint):
     embeddings = torch.randn(3, 16, generator=seeded(0, "embeddings"))
     weights = torch.tensor([[3.0, 0.0, 1.0]] * 4 + [[0.0, 0.0, 2.0]] * 2)
-    concepts = Concepts(embeddings.clone(), weights.clone(), constraint=constraint)
+    concepts = Concepts({"text_encoder": embeddings.clone()}, weights.clone(), constraint=constraint)
     before = concepts.weights().detach()
     assert concepts.revive(seeded(0, "revive")) == 1
-    torch.testing.assert_close(concepts.embeddings[[0, 2]], embeddings[[0, 2]])
-    away = (concepts.embeddings[1] - embeddings[0]).std() / embeddings[0].std()
+    torch.testing.assert_close(concepts.embeddings["text_encoder"][[0, 2]], embeddings[[0, 2]])
+    away = (concepts.embeddings["text_encoder"][1] - embeddings[0]).std() / embeddings[0].std()
     assert 0.1 < away < 0.6
     after = concepts.weights()
     torch.testing.assert_close(after[:4, 0], after[:4, 1])
@@ -199,6 +199,6 @@ def test_a_concept_that_no_image_prefers_gets_half_of_the_largest(constraint):
 
 
 def test_nothing_is_revived_while_every_concept_has_an_image():
-    concepts = Concepts(torch.randn(2, 16), torch.eye(2))
+    concepts = Concepts({"text_encoder": torch.randn(2, 16)}, torch.eye(2))
     assert concepts.revive(seeded(0, "revive")) == 0
     assert torch.equal(concepts.raw_weights, torch.eye(2))

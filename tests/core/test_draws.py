@@ -7,11 +7,17 @@ import torch
 
 from concepts_cli.core.draws import Draws
 from concepts_cli.core.latents import HeldLatents
+from concepts_cli.models.noise import DiscreteNoise
 
 
 def draws(*, count=7, mean=None, std=1.0, **options) -> Draws:
     mean = torch.zeros(1, count, 4, 2, 2) if mean is None else mean
-    options = {"seed": 0, "concepts": 3, "sentences": 5, "num_train_timesteps": 1000} | options
+    options = {
+        "seed": 0,
+        "concepts": 3,
+        "sentences": 5,
+        "process": DiscreteNoise(torch.ones(1000), torch.ones(()), "epsilon"),
+    } | options
     return Draws(HeldLatents(mean, torch.full_like(mean, std)), **options)
 
 

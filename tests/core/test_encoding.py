@@ -61,7 +61,8 @@ def test_two_concepts_that_are_one_share_from_where_they_start():
 def known(tiny_model, image_folder, recipe_file):
     """A tiny model that knows three words, images, and a recipe."""
     tokens = concept_tokens(COUNT)
-    tiny_model.set_concepts(tokens, torch.randn(COUNT, tiny_model.embedding_dim, generator=seeded(0, "test")))
+    embeddings = torch.randn(COUNT, 32, generator=seeded(0, "test"))
+    tiny_model.set_concepts(tokens, {"text_encoder": embeddings})
     return tiny_model, read_images(find_images([image_folder])), load_recipe(recipe_file), tokens
 
 
@@ -85,7 +86,7 @@ def test_it_is_where_gradient_descent_through_the_scores_ends(known, composition
     timesteps = ((torch.arange(steps) + torch.rand(steps, generator=generator)) / steps * 1000).long()
     schedule = model.scheduler("ddpm")
     noisy = schedule.add_noise(clean, noise, timesteps)
-    target = schedule.get_velocity(clean, noise, timesteps) if model.prediction_type == "v_prediction" else noise
+    target = schedule.get_velocity(clean, noise, timesteps) if model.noise.prediction == "v_prediction" else noise
     sentences = templates(recipe.concepts.property)
     order = torch.randperm(len(sentences), generator=seeded(3, "encode"))
     with torch.no_grad():

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from concepts_cli.core.attention import record_attention
 from concepts_cli.core.heat_maps import LEVELS, Subject, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.core.inversion import invert
 from concepts_cli.core.sampling import denoise
 from concepts_cli.errors import UcdError
+from concepts_cli.models.unet_attention import record_attention
 
 CAT, DOG = Subject("cat", "a photo of a cat"), Subject("dog", "a photo of a dog")
 
@@ -32,14 +32,13 @@ def test_a_stacked_reconstruction_is_that_of_one_image_and_prompt_at_a_time(tiny
     assert attention.shape == (4, 16, 16, 16) and clean.shape == (4, 4, 16, 16)
     for row, (image, prompt) in enumerate((i, p) for i in latents for p in prompts):
         hidden = tiny_model.encode_prompts([prompt])
-        scheduler = tiny_model.scheduler("ddim")
 
         def predict(x, t, hidden=hidden):
             return tiny_model.predict(x, t, hidden)
 
-        *_, noise = invert(scheduler, image[None], predict, 3)
+        *_, noise = invert(tiny_model, image[None], predict, 3)
         with record_attention(tiny_model.unet) as recorder:
-            *_, alone = denoise(scheduler, noise, predict, 3)
+            *_, alone = denoise(tiny_model.sampler("ddim"), noise, predict, 3)
         torch.testing.assert_close(clean[row], alone[0], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(attention[row], recorder.maps()[0], rtol=1e-3, atol=1e-5)
 
@@ -68,7 +67,7 @@ def test_gains_are_differences_of_the_losses_of_training(tiny_model):
         noise = torch.randn(4, 16, 16, generator=generator).expand(2, -1, -1, -1)
         noisy = scheduler.add_noise(latents, noise, timestep[None])
         target = noise
-        if tiny_model.prediction_type == "v_prediction":
+        if tiny_model.noise.prediction == "v_prediction":
             target = scheduler.get_velocity(latents, noise, timestep[None])
         losses = [
             (tiny_model.predict(noisy, timestep, tiny_model.encode_prompts([p] * 2)) - target).square().sum((1, 2, 3))

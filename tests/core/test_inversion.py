@@ -32,7 +32,7 @@ def test_each_step_is_that_of_diffusers_inverse_scheduler(tiny_model, spacing, s
     oracle = DDIMInverseScheduler.from_config(tiny_model.scheduler_config)
     oracle.set_timesteps(steps)
     expected, predict = latents_of(tiny_model), scores(tiny_model)
-    ours = invert(tiny_model.scheduler("ddim"), latents_of(tiny_model), predict, steps)
+    ours = invert(tiny_model, latents_of(tiny_model), predict, steps)
     for latents, timestep in zip(ours, oracle.timesteps, strict=True):
         expected = oracle.step(predict(expected, timestep), timestep, expected).prev_sample
         torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
@@ -41,11 +41,11 @@ def test_each_step_is_that_of_diffusers_inverse_scheduler(tiny_model, spacing, s
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
 @torch.no_grad()
 def test_the_way_back_ends_where_the_way_in_began_and_nearer_with_corrections(tiny_model, guidance_scale):
-    scheduler, start, predict = tiny_model.scheduler("ddim"), latents_of(tiny_model), scores(tiny_model, guidance_scale)
+    start, predict = latents_of(tiny_model), scores(tiny_model, guidance_scale)
     errors = []
     for corrections in (0, 1, 12):
-        *_, noise = invert(scheduler, start, predict, 8, corrections=corrections)
-        *_, again = denoise(scheduler, noise, predict, 8)
+        *_, noise = invert(tiny_model, start, predict, 8, corrections=corrections)
+        *_, again = denoise(tiny_model.sampler("ddim"), noise, predict, 8)
         errors.append(float((again - start).square().mean().sqrt()))
     assert errors[1] < errors[0]
     assert errors[2] < 1e-3, "the fixed point is the exact inverse"
@@ -54,7 +54,7 @@ def test_the_way_back_ends_where_the_way_in_began_and_nearer_with_corrections(ti
 @torch.no_grad()
 def test_inversion_has_no_randomness(tiny_model):
     def run():
-        *_, noise = invert(tiny_model.scheduler("ddim"), latents_of(tiny_model), scores(tiny_model), 5)
+        *_, noise = invert(tiny_model, latents_of(tiny_model), scores(tiny_model), 5)
         return noise
 
     assert torch.equal(run(), run())

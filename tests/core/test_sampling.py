@@ -10,17 +10,20 @@ from diffusers import StableDiffusionPipeline
 from concepts_cli.core.sampling import Request, TaughtModel, Term, composed_scores, composition, generate, guided
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
+from concepts_cli.models.samplers import scheduled_noise
+from concepts_cli.recipe import SampleSettings
 
 CAT, DOG, RED = "a photo of a cat", "a photo of a dog", "red"
 
 
 @pytest.fixture
 def folder(tiny_model, tiny_folder, tiny_v_folder):
-    return tiny_folder if tiny_model.prediction_type == "epsilon" else tiny_v_folder
+    return tiny_folder if tiny_model.noise.prediction == "epsilon" else tiny_v_folder
 
 
 def pictures(model, requests, steps=4, **options) -> np.ndarray:
-    made = [np.asarray(picture) for picture in generate(model, requests, num_inference_steps=steps, **options)]
+    settings = SampleSettings(steps=steps, **options)
+    made = [np.asarray(picture) for picture in generate(model, requests, settings)]
     return np.stack(made).astype(int)
 
 
@@ -67,12 +70,11 @@ def test_sampling_equals_diffusers_pipeline(tiny_model, folder, scheduler):
     [
         ({"eta": 0.7}, {"eta": 0.7}),
         ({"height": 48, "width": 24}, {"height": 48, "width": 24}),
-        ({}, {"negative_prompt": ["a blue dog", "a blue dog"]}),
+        ({"negative_prompt": "a blue dog"}, {"negative_prompt": ["a blue dog", "a blue dog"]}),
     ],
 )
 def test_options_equal_diffusers_pipeline(tiny_model, folder, ours, theirs):
-    negative = theirs.get("negative_prompt", [""])[0]
-    made = pictures(tiny_model, [guided(CAT, 7.5, seed, negative) for seed in (1, 2)], steps=6, **ours)
+    made = pictures(tiny_model, [guided(CAT, 7.5, seed) for seed in (1, 2)], steps=6, **ours)
     np.testing.assert_allclose(made, reference(tiny_model, folder, CAT, "ddim", (1, 2), 7.5, **theirs), atol=1.01)
     plain = pictures(tiny_model, [guided(CAT, 7.5, seed) for seed in (1, 2)], steps=6)
     assert made.shape != plain.shape or np.abs(made - plain).max() > 2
@@ -89,14 +91,14 @@ def test_image_n_is_the_same_at_any_batch_size(tiny_model, options):
 
 def test_a_composition_is_the_sum_of_weighted_differences(tiny_model):
     """Eq. 11 written out: a call for every score, against the one stacked call."""
-    requests = [composition([Term(CAT, 5.0), Term(DOG, -2.0)], seed, "blue") for seed in range(2)]
+    requests = [composition([Term(CAT, 5.0), Term(DOG, -2.0)], seed) for seed in range(2)]
     latents, timestep = torch.randn(2, *tiny_model.latent_shape()), torch.tensor(500)
     with torch.no_grad():
         score = {
             prompt: tiny_model.predict(latents, timestep, tiny_model.encode_prompts([prompt] * 2))
             for prompt in (CAT, DOG, "blue")
         }
-        found = composed_scores(tiny_model, requests)(latents, timestep)
+        found = composed_scores(tiny_model, requests, "blue")(latents, timestep)
     expected = score["blue"] + 5.0 * (score[CAT] - score["blue"]) - 2.0 * (score[DOG] - score["blue"])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -136,11 +138,11 @@ def test_texts_are_encoded_once_and_pictures_decoded_once(tiny_model, monkeypatc
 def test_runs_that_share_a_model_read_their_own_words(tiny_model):
     one, two = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0))
     taught = {
-        name: TaughtModel(tiny_model, lambda model, rows=rows: model.set_concepts(["<t1>"], rows))
+        name: TaughtModel(tiny_model, lambda model, rows=rows: model.set_concepts(["<t1>"], {"text_encoder": rows}))
         for name, rows in (("", one), ("other", two))
     }
     made = pictures(taught, [composition([Term("<t1>", 4.0), Term("<t1>", 2.0, "other")], 5)])
-    tiny_model.set_concepts(["<t1>", "<t2>"], torch.cat([one, two]))
+    tiny_model.set_concepts(["<t1>", "<t2>"], {"text_encoder": torch.cat([one, two])})
     np.testing.assert_allclose(
         made, pictures(tiny_model, [composition([Term("<t1>", 4.0), Term("<t2>", 2.0)], 5)]), atol=1
     )
@@ -162,7 +164,7 @@ def test_two_models_of_one_latent_space_compose(tiny_model, folder):
         found = composed_scores(taught, [composition(terms, 5)])(latents, timestep)
         texts = tiny_model.encode_prompts(["", CAT, DOG])
         mine, theirs = (
-            [model.predict(latents, timestep, text[None]) for text in texts] for model in (tiny_model, twin)
+            [model.predict(latents, timestep, texts[row : row + 1]) for row in range(3)] for model in (tiny_model, twin)
         )
     expected = (mine[0] + theirs[0]) / 2 + 4 * (mine[1] - mine[0]) + 2 * (theirs[2] - theirs[0])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -177,9 +179,9 @@ def test_models_that_do_not_go_together_say_why(tiny_folder, tiny_v_folder):
             pictures(taught, [composition([Term(CAT, 4.0), Term(DOG, 2.0, "other")], 5)])
 
     refused(velocity, "one predicts epsilon, the other v_prediction")
-    other.scheduler_config = {**other.scheduler_config, "beta_end": 0.02}
+    other.noise = scheduled_noise({**other.scheduler_config, "beta_end": 0.02}, torch.device("cpu"))
     refused(other, "noise schedules")
-    other.scheduler_config = noise.scheduler_config
+    other.noise = noise.noise
     with torch.no_grad():
         next(other.vae.encoder.parameters()).add_(1)
     refused(other, "latent spaces")

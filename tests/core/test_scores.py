@@ -40,7 +40,7 @@ def value(objective, batch) -> torch.Tensor:
 
 
 def plain_score(model, noisy, t, prompt) -> torch.Tensor:
-    return model.unet(noisy, t, encoder_hidden_states=model.encode_prompts([prompt])).sample
+    return model.unet(noisy, t, encoder_hidden_states=model.encode_prompts([prompt]).tensors["hidden_states"]).sample
 
 
 def plain_loss(model, concepts, batch) -> torch.Tensor:
@@ -55,7 +55,7 @@ def plain_loss(model, concepts, batch) -> torch.Tensor:
         x, noise, t = batch.latents[b : b + 1], batch.noise[b : b + 1], batch.timesteps[b]
         a = alphas[t]
         noisy = a.sqrt() * x + (1 - a).sqrt() * noise
-        target = noise if model.prediction_type == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x
+        target = noise if model.noise.prediction == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x
 
         uncond = plain_score(model, noisy, t, "").detach()
         composed = uncond
@@ -72,7 +72,7 @@ def plain_loss(model, concepts, batch) -> torch.Tensor:
 def test_composed_loss_and_gradients_equal_one_score_at_a_time(tiny_model, constraint, checkpointed):
     objective = build(tiny_model, constraint=constraint, checkpointed=checkpointed)
     concepts, batch = objective.concepts, draw(tiny_model)
-    parameters = [concepts.embeddings, concepts.raw_weights]
+    parameters = [concepts.embeddings["text_encoder"], concepts.raw_weights]
 
     loss = value(objective, batch)
     gradients = torch.autograd.grad(loss, parameters)
@@ -96,7 +96,7 @@ def test_compose_is_guidance_for_one_concept_and_the_mean_for_equal_weights():
 def test_only_embeddings_and_weights_are_trained(tiny_model):
     objective = build(tiny_model)
     assert {name: tuple(p.shape) for name, p in objective.concepts.named_parameters()} == {
-        "embeddings": (3, 32),
+        "embeddings.text_encoder": (3, 32),
         "raw_weights": (5, 3),
     }
     before = {name: tensor.clone() for name, tensor in tiny_model.text_encoder.state_dict().items()}
@@ -121,20 +121,20 @@ def test_a_mean_composition_leaves_the_unconditional_score_out(tiny_model):
     objective, batch = build(tiny_model, composition="mean"), draw(tiny_model)
     with torch.no_grad():
         objective.concepts.raw_weights.fill_(1 / 3)
-        noisy = objective.noisy(batch)
+        noisy, target = objective.noisy_and_target(batch)
         for b in range(4):
             one = Batch(*(getattr(batch, name)[b : b + 1] for name in batch.__dataclass_fields__))
             scores = [
                 plain_score(tiny_model, noisy[b : b + 1], batch.timesteps[b], SENTENCES[s].format(token))
                 for s, token in zip(batch.sentences[b], concept_tokens(3), strict=True)
             ]
-            torch.testing.assert_close(value(objective, one), objective.distance(one, sum(scores) / 3))
+            torch.testing.assert_close(value(objective, one), F.mse_loss(sum(scores) / 3, target[b : b + 1]))
 
 
 @pytest.mark.parametrize("owned", [False, True])
 def test_a_baseline_explains_each_image_by_one_concept(tiny_model, owned):
     owners = torch.tensor([1, 0, 2, 0, 2]) if owned else None
-    concepts = Concepts(torch.randn(3, tiny_model.embedding_dim), torch.eye(3)[[0] * 5], train_weights=False)
+    concepts = Concepts({"text_encoder": torch.randn(3, 32)}, torch.eye(3)[[0] * 5], train_weights=False)
     objective = InversionLoss(tiny_model, concepts, concept_tokens(3), SENTENCES, owners=owners)
     batch = draw(tiny_model)
     chosen = owners[batch.rows] if owned else batch.choices
@@ -142,11 +142,11 @@ def test_a_baseline_explains_each_image_by_one_concept(tiny_model, owned):
     for b, k in enumerate(chosen.tolist()):
         one = Batch(*(getattr(batch, name)[b : b + 1] for name in batch.__dataclass_fields__))
         prompt = SENTENCES[batch.sentences[b, k]].format(concept_tokens(3)[k])
-        score = plain_score(tiny_model, objective.noisy(one), one.timesteps[0], prompt)
-        total = total + objective.distance(one, score) / 4
+        noisy, target = objective.noisy_and_target(one)
+        total = total + F.mse_loss(plain_score(tiny_model, noisy, one.timesteps[0], prompt), target) / 4
     loss = value(objective, batch)
     torch.testing.assert_close(loss, total)
-    gradients = [torch.autograd.grad(one, concepts.embeddings)[0] for one in (loss, total)]
+    gradients = [torch.autograd.grad(one, concepts.embeddings["text_encoder"])[0] for one in (loss, total)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
@@ -163,9 +163,9 @@ def test_the_target_is_what_diffusers_scheduler_says(tiny_model):
     with torch.no_grad():
         objective.concepts.raw_weights.zero_()
         noisy = tiny_model.scheduler("ddpm").add_noise(batch.latents, batch.noise, batch.timesteps)
-        hidden = tiny_model.encode_prompts([""] * 4)
+        hidden = tiny_model.encode_prompts([""] * 4).tensors["hidden_states"]
         uncond = tiny_model.unet(noisy, batch.timesteps, hidden).sample
         target = batch.noise
-        if tiny_model.prediction_type == "v_prediction":
+        if tiny_model.noise.prediction == "v_prediction":
             target = tiny_model.scheduler("ddpm").get_velocity(batch.latents, batch.noise, batch.timesteps)
         torch.testing.assert_close(value(objective, batch), F.mse_loss(uncond, target))

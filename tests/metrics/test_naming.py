@@ -10,7 +10,6 @@ from concepts_cli.metrics.naming import (
     duplicate_concepts,
     nearest_words,
     seen_words,
-    whole_words,
 )
 from concepts_cli.metrics.words import known_words, read_words
 
@@ -58,14 +57,6 @@ def test_advice():
         "t1, t2, t3 and t4 look the same: try concepts.count=1"
     )
     assert "t2 shows more than one thing: try concepts.count=5" in advice(names, [], [], [1])
-
-
-def test_the_words_of_a_tokenizer(tiny_model):
-    ids, words = whole_words(tiny_model.tokenizer)
-    assert {"cat", "dog", "photo"} <= set(words) and "a" not in words
-    assert tiny_model.tokenizer("dog", add_special_tokens=False).input_ids == [ids[words.index("dog")]]
-    tiny_model.tokenizer.add_tokens(["learned</w>"])
-    assert "learned" not in whole_words(tiny_model.tokenizer)[1]
 
 
 def test_lists_of_words(tmp_path):

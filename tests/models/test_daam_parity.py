@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from concepts_cli.core.attention import Selection, record_attention, token_map
-from concepts_cli.core.daam import daam_map, trace
+from concepts_cli.core.attention import Selection, token_map
+from concepts_cli.models.daam import daam_map, trace
+from concepts_cli.models.unet_attention import record_attention
 from tests.conftest import build_tokenizer
 
 STEPS = 2
@@ -128,21 +129,20 @@ def test_maps_of_words_are_daams(family):
 
 @torch.no_grad()
 def test_the_engine_gives_the_packages_maps_of_a_concept(tmp_path):
-    from concepts_cli.core.sampling import guided
+    from concepts_cli.core.sampling import generate, guided
     from concepts_cli.models import load_model
+    from concepts_cli.recipe import SampleSettings
 
     build("v1").save_pretrained(tmp_path)
     model = load_model(str(tmp_path), device="cpu")
-    model.set_concepts(["<t1>"], torch.randn(1, 16, generator=torch.Generator().manual_seed(0)))
-    request = guided("a photo of a <t1>", 5.0, seed=0)
-    picture, heat = daam_map(model, request, "<t1>", num_inference_steps=STEPS, scheduler="ddim")
+    model.set_concepts(["<t1>"], {"text_encoder": torch.randn(1, 16, generator=torch.Generator().manual_seed(0))})
+    prompt, settings = "a photo of a <t1>", SampleSettings(steps=STEPS, negative_prompt="a dog", eta=0.5)
+    picture, heat = daam_map(model, prompt, "<t1>", guidance_scale=5.0, seed=0, settings=settings)
     assert picture.size == (512, 512) and heat.shape == (64, 64) and heat.min() >= 0 < heat.max()
 
-    from concepts_cli.core.sampling import generate
-
     with record_attention(model.unet, rows=slice(1, None, 2), selection=LAYERS) as recorder:
-        (ours,) = generate(model, [request], num_inference_steps=STEPS)
+        (ours,) = generate(model, [guided(prompt, 5.0, seed=0)], settings)
     difference = np.abs(np.asarray(ours, dtype=int) - np.asarray(picture, dtype=int))
     assert difference.max() <= 1, "the same seed makes the same picture"
-    place = model.token_positions(request.terms[0].prompt, "<t1>")
+    place = model.positions(prompt, "<t1>")
     torch.testing.assert_close(token_map(recorder.maps()[0], place), heat, rtol=1e-3, atol=1e-5)
