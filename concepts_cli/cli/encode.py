@@ -25,7 +25,9 @@ def encode(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     steps: Annotated[int, steps_option("Draws of noise and timestep an image.")] = 16,
     seed: Annotated[int, seed_option("Of the noise.")] = 0,
-    batch_size: Annotated[int, batch_size_option("Rows of a UNet call; a draw has one a concept, and one more.")] = 48,
+    batch_size: Annotated[
+        int, batch_size_option("Rows per model call; each draw uses one per concept, plus one.")
+    ] = 48,
     output: Annotated[Path | None, output_option("A .csv, .json or .safetensors file to write, too.")] = None,
     force: Force = False,
     run: RunFolder = None,

@@ -30,11 +30,7 @@ def invert(
     for below, time in model.sampler().ascent(num_inference_steps, latents.device):
         clean, noise = process.split(predict(latents, time), latents, below)
         raised = process.add(clean, noise, time)
-        signal, spread = process.levels(below)
         for _ in range(corrections):
-            # The step down, solved for where it started: the noise is predicted there.
-            _, noise = process.split(predict(raised, time), raised, time)
-            clean = (latents - spread * noise) / signal
-            raised = process.add(clean, noise, time)
+            raised = process.undo_step(predict(raised, time), raised, time, latents, below)
         latents = raised
         yield latents

@@ -62,10 +62,11 @@ def guided(prompt: str, guidance_scale: float, seed: int) -> Request:
 
 def composition(terms: Iterable[Term], seed: int) -> Request:
     """The terms together; one of weight 0 is left out, and costs nothing. A place that is everywhere is none."""
-    return Request(tuple(_anywhere(term) for term in terms if term.weight), seed)
+    return Request(tuple(anywhere(term) for term in terms if term.weight), seed)
 
 
-def _anywhere(term: Term) -> Term:
+def anywhere(term: Term) -> Term:
+    """The term without a place that covers the whole picture."""
     return replace(term, place=None) if term.place and term.place.covers_everything else term
 
 

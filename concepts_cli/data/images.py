@@ -102,8 +102,12 @@ def to_pixels(image: Image.Image, resolution: int, resize: str = "squash") -> Te
         image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
     else:
         image = image.resize(size, Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
-    return pixels / 127.5 - 1
+    return as_pixels(image)
+
+
+def as_pixels(image: Image.Image) -> Tensor:
+    """An image at its own size as (3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
 def to_image(pixels: Tensor) -> Image.Image:  # (3, H, W) in [0, 1]

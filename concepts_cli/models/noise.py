@@ -63,6 +63,15 @@ class Noise(ABC):
             return noisy - spread * prediction, noisy + signal * prediction
         return (noisy - spread * prediction) / signal, prediction
 
+    def undo_step(self, prediction: Tensor, noisy: Tensor, time: Tensor, lower: Tensor, below: Tensor) -> Tensor:
+        """Where a deterministic step down to `lower` at time `below` started, given the prediction there.
+
+        `noisy` is the guess of that place which the prediction was made at: (B, C, H, W), as the result.
+        """
+        _, noise = self.split(prediction, noisy, time)
+        signal, spread = self._levels_for(lower, below)
+        return self.add((lower - spread * noise) / signal, noise, time)
+
     def _target(self, clean: Tensor, noise: Tensor, signal: Tensor, spread: Tensor) -> Tensor:
         if self.prediction == "v_prediction":
             return signal * noise - spread * clean
@@ -116,6 +125,9 @@ class FlowNoise(Noise):
     def levels(self, time: Tensor) -> tuple[Tensor, Tensor]:
         share = time / self.end
         return 1 - share, share
+
+    def undo_step(self, prediction: Tensor, noisy: Tensor, time: Tensor, lower: Tensor, below: Tensor) -> Tensor:
+        return lower + (time - below) / self.end * prediction  # where there is no signal, noise says nothing new
 
     def same_schedule(self, other: Noise) -> bool:
         return isinstance(other, FlowNoise) and self.end == other.end

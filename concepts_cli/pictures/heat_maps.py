@@ -12,7 +12,7 @@ from torch import Tensor
 from concepts_cli.core.attention import normalise, token_map
 from concepts_cli.core.heat_maps import attention_of, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.core.sampling import TaughtModel, generate
-from concepts_cli.data.images import to_image, to_pixels
+from concepts_cli.data.images import as_pixels, to_image, to_pixels
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.models.daam import daam_map
 from concepts_cli.pictures.overlays import MapSettings, Target, write_overlay
@@ -53,7 +53,7 @@ def draw_generated(
             token_map(recorded[batch.index(t.request), t.term], tokens_of(model, t.prompt, t.subject)) for t in inside
         ]
         if maps.kind == "contrast":
-            pixels = torch.stack([to_pixels(picture, model.resolution) for picture in pictures])
+            pixels = torch.stack([as_pixels(picture) for picture in pictures])
             heats = _contrast(model, plan.run, pixels, inside, [batch.index(t.request) for t in inside], heats)
         for target, heat in zip(inside, heats, strict=True):
             write_overlay(target, pictures[batch.index(target.request)], heat, plan, maps)

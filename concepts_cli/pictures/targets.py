@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from concepts_cli.core.heat_maps import Subject
-from concepts_cli.core.sampling import Request, Term, guided
+from concepts_cli.core.sampling import Request, Term, anywhere, guided
 from concepts_cli.data.images import find_images, open_image
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
@@ -65,7 +65,9 @@ def generated_targets(
         place = folder / file_name("+".join(f"{n}={t.weight:g}" for n, t in zip(term_subjects, terms, strict=True)))
         for n, seed in enumerate(seeds):
             for term, (name, subject) in enumerate(term_subjects.items()):
-                yield Target(place / f"{n:05d}-{name}.png", name, subject, Request(tuple(terms), seed), term)
+                yield Target(
+                    place / f"{n:05d}-{name}.png", name, subject, Request(tuple(map(anywhere, terms)), seed), term
+                )
     elif prompt:
         for n, seed in enumerate(seeds):
             request = guided(prompt, settings.guidance_scale, seed)
