@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -70,6 +72,16 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
             save_file(whole, beside, metadata)
         except SafetensorError as error:  # its way to say that the disk is full
             raise OSError(str(error)) from error
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The metadata in a safetensors file's header, read without torch. Raises OSError or ValueError."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise ValueError(f"{path} is not a safetensors file")
+        header = json.loads(file.read(length))
+    return dict(header.get("__metadata__", {}))
 
 
 def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:

@@ -169,7 +169,7 @@ def test_all_mistakes_at_once_each_with_its_line(write):
         ("regularizers: {token_norm: 1}\ntrain: {method: ti-kmeans}", "ti-kmeans has no regularizers"),
         ("train: {revive_every: 5}\nweights: {per_image: false}", "goes by each image's weights"),
         ("train: {trackers: tensorbord}", "did you mean tensorboard?"),
-        ("train: {push_to_hub: a/b/c}", "expected a repository's name: user/name"),
+        ("train: {push_to_hub: a/b/c}", "expected a repository name: user/name"),
         ("train: 3", "train: got 3, expected settings (method, max_steps"),
         ("concepts: {count: 3, initial: [a, b]}", "got 2 words for 3 concepts"),
         ("evaluate: {metrics: [clip, resent]}", "evaluate.metrics[1]: got 'resent', expected one of"),
