@@ -30,7 +30,20 @@ def number(
     *flags: str, help: str, panel: str, at_least: float, at_most: float | None = None, metavar: str = "N"
 ) -> Any:
     """An option that takes a number, or several, within limits. Typer's own limits would be drawn as a wide column."""
-    return option(*flags, help=help, panel=panel, metavar=metavar, callback=_limits(at_least, at_most))
+    return option(*flags, help=help, panel=panel, metavar=metavar, callback=limits(at_least, at_most))
+
+
+def limits(at_least: float, at_most: float | None = None) -> Callable[[Any], Any]:
+    """A callback that refuses numbers outside the limits."""
+    expected = f"expected at least {at_least}" + (f" and at most {at_most}" if at_most is not None else "")
+
+    def check(value: Any) -> Any:
+        for item in value if isinstance(value, Sequence) else [value]:
+            if item is not None and not at_least <= item <= (item if at_most is None else at_most):
+                raise typer.BadParameter(f"got {item}, {expected}")
+        return value
+
+    return check
 
 
 def choices(*values: str) -> Callable[[str], list[str]]:
@@ -73,18 +86,6 @@ def seed_option(help: str) -> Any:
 
 def batch_size_option(help: str) -> Any:
     return number("--batch-size", help=help, panel=HOW, at_least=1)
-
-
-def _limits(at_least: float, at_most: float | None) -> Callable[[Any], Any]:
-    expected = f"expected at least {at_least:g}" + (f" and at most {at_most:g}" if at_most is not None else "")
-
-    def check(value: Any) -> Any:
-        for item in value if isinstance(value, Sequence) else [value]:
-            if item is not None and not at_least <= item <= (item if at_most is None else at_most):
-                raise typer.BadParameter(f"got {item}, {expected}")
-        return value
-
-    return check
 
 
 def _show_help(ctx: typer.Context, value: bool) -> None:

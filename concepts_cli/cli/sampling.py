@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from concepts_cli.cli.options import HOW, WHAT, choices, option
+from concepts_cli.cli.options import HOW, WHAT, choices, limits, option
 from concepts_cli.recipe import SampleSettings
 
 SHORT = {"num_images": "-n"}
@@ -47,15 +47,17 @@ def takes_sampling(
 
 def _options(names: Sequence[str], helps: Mapping[str, str]) -> list[inspect.Parameter]:
     hints = get_type_hints(SampleSettings)
-    docs = {field.name: field.metadata["doc"] for field in dataclasses.fields(SampleSettings)}
+    fields = {field.name: field.metadata for field in dataclasses.fields(SampleSettings)}
     parameters = []
     for name in names:
-        hint = hints[name]
+        hint, rules = hints[name], fields[name]
         kind = hint if get_origin(hint) is Literal or not get_args(hint) else get_args(hint)[0]  # not `| None`
-        doc = docs[name].partition("; null")[0]
+        doc = rules["doc"].partition("; null")[0]
         help_ = helps.get(name, f"{doc[0].upper()}{doc[1:]}.")
         metavar = METAVARS.get(name, {int: "N", float: "X"}.get(kind, "NAME"))
         rest: dict[str, Any] = {}
+        if "at_least" in rules:
+            rest["callback"] = limits(rules["at_least"], rules.get("at_most"))
         if get_origin(kind) is Literal:
             help_ += f" One of {', '.join(get_args(kind))}."
             rest["autocompletion"] = choices(*get_args(kind))
