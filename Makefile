@@ -2,7 +2,7 @@
 #     make demo     five concepts in 25 unlabelled images, from training to scores: some minutes, nothing to download
 #     make test     the tests, offline
 #     make bench    what a step of training costs, and sampling and composition
-#     make lint     ruff, and the contracts of who may import whom
+#     make lint     ruff, mypy, and the contracts of who may import whom
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,6 +34,7 @@ bench: $(TESTS)
 lint: $(LINT)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 	PYTHONPATH=. $(VENV)/bin/lint-imports
 
 clean:
@@ -54,6 +55,7 @@ $(TESTS): $(PACKAGE)
 	$(PIP) --no-deps daam==0.2.0
 	@touch $@ $(LINT)
 
-$(LINT): pyproject.toml | $(VENV)/bin/python
-	$(PIP) 'ruff>=0.6' 'import-linter>=2.1'
+# mypy reads the types of the libraries that the package uses, so they have to be there.
+$(LINT): $(PACKAGE)
+	$(PIP) 'ruff>=0.6' 'import-linter>=2.1' 'mypy>=2.0' 'types-PyYAML>=6.0'
 	@touch $@

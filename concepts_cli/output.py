@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
-from typing import IO, Any, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -40,9 +40,9 @@ class Output:
 
     def __init__(self, quiet: bool = False, json: bool = False, mute: bool = False):
         self.quiet, self.json, self.mute = quiet or mute, json, mute
-        plainly = {"color_system": None} if os.environ.get("NO_COLOR") else {}  # rich alone would keep bold
-        self._stdout = Console(highlight=False, **plainly)
-        self._stderr = Console(highlight=False, stderr=True, **plainly)
+        colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"  # rich alone would keep bold
+        self._stdout = Console(highlight=False, color_system=colours)
+        self._stderr = Console(highlight=False, color_system=colours, stderr=True)
         self._bar: Progress | None = None
         self._held: list[str] = []  # result lines that wait for the bar to leave the terminal
 
@@ -128,10 +128,13 @@ class Output:
     def _say(self, text: Text) -> None:
         self._stderr.print(text, soft_wrap=True)  # a long line is the terminal's to wrap: it stays one when copied
 
-    def _track_bar(self, steps, total, label, describe, start) -> Iterator[Any]:
-        outermost = self._bar is None
-        if outermost:
-            self._bar = Progress(
+    def _track_bar(
+        self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
+    ) -> Iterator[T]:
+        bar = self._bar
+        outermost = bar is None
+        if bar is None:
+            bar = self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=32),
                 MofNCompleteColumn(),
@@ -143,8 +146,7 @@ class Output:
                 refresh_per_second=4,
                 redirect_stdout=False,  # stdout may be a pipe that wants its lines now
             )
-            self._bar.start()
-        bar = self._bar
+            bar.start()
         task = bar.add_task(label, total=total, completed=start, shown="")
         try:
             for item in steps:
@@ -156,7 +158,9 @@ class Output:
             else:
                 bar.remove_task(task)
 
-    def _track_lines(self, steps, total, label, describe, start) -> Iterator[Any]:
+    def _track_lines(
+        self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
+    ) -> Iterator[T]:
         began = last = time.monotonic()
         done = printed = start
         for item in steps:
@@ -221,7 +225,7 @@ def plain(value: Any) -> Any:
     raise TypeError(f"not for JSON: {type(value).__name__}")
 
 
-def _write(stream: IO[str], line: str) -> None:
+def _write(stream: TextIO, line: str) -> None:
     """A line, at once, so that a pipe's reader has it. A file name that isn't text goes as it is."""
     try:
         print(line, file=stream, flush=True)
@@ -230,7 +234,7 @@ def _write(stream: IO[str], line: str) -> None:
         stream.flush()
 
 
-def _is_terminal(stream: IO[str]) -> bool:
+def _is_terminal(stream: TextIO) -> bool:
     """Whether somebody reads along. Not rich's test: it lets FORCE_COLOR make a terminal of a pipe."""
     return stream.isatty()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +26,7 @@ from concepts_cli.cli.session import command_output, print_paths
 
 EXAMPLES = examples(
     "ucd compose t1 t3=4.5 'at night=-2'",
-    "ucd compose t4=5 mini-styles:t4=2 --grid",
+    "ucd compose t1@left=5 mini-styles:t4=2 --grid",
     "ucd compose t4 --sweep 'at night=0:4:3'",
 )
 
@@ -41,7 +42,7 @@ def compose(
         list[str] | None,
         typer.Argument(
             metavar="TERM",
-            help="Concept, RUN:CONCEPT or text, with an optional =WEIGHT.",
+            help="Concept, RUN:CONCEPT or text, with an optional @PLACE and =WEIGHT.",
             autocompletion=complete_terms,
         ),
     ] = None,
@@ -52,6 +53,15 @@ def compose(
             help="Vary the weight of a term, as in t1=0:10:5 for five weights from 0 to 10. Give it twice for a plane.",
             panel=WHAT,
             metavar="TERM=FROM:TO:COUNT",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        option(
+            "--like",
+            help="Start from the weights of this image; terms change them, as in t1=0 or t3=+2.",
+            panel=WHAT,
+            metavar="IMAGE",
         ),
     ] = None,
     sampling: dict[str, Any] | None = None,
@@ -79,6 +89,7 @@ def compose(
             source,
             terms or [],
             sweeps=sweep or [],
+            like=like,
             settings=override(source.recipe.sample, {"num_images": 1 if sweep else 4} | (sampling or {})),
             output=output,
             grid=grid,

@@ -9,10 +9,11 @@ from pathlib import Path
 from concepts_cli.core.sampling import composition
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from concepts_cli.pictures.likeness import image_weights, like_terms
 from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.plan import Picture, PicturePlan, negative_prompt
-from concepts_cli.pictures.sheets import write_sheet, write_sweep_sheets
+from concepts_cli.pictures.sheets import write_like_sheet, write_sheet, write_sweep_sheets
 from concepts_cli.pictures.terms import composition_cells, parse_sweep, parse_term, term_key
 from concepts_cli.processes.environment import is_main
 from concepts_cli.recipe import SampleSettings
@@ -24,6 +25,7 @@ def compose(
     terms: Sequence[str],
     *,
     sweeps: Sequence[str] = (),
+    like: Path | None = None,
     settings: SampleSettings,
     output: Path | None = None,
     grid: bool = False,
@@ -34,20 +36,26 @@ def compose(
     """`settings.num_images` pictures of the composition of `terms`; image n has the seed `settings.seed + n`.
 
     A term is a concept (`t1`), one of another run (`runs/other:t1`, `other:t1`), or free text in the words of `run`,
-    with an optional `=WEIGHT`, negative allowed. Without one its weight is the guidance scale; weight 0 leaves it out.
+    with an optional `@PLACE`, where it acts, and `=WEIGHT`, negative allowed. Without a weight it has the guidance
+    scale; weight 0 leaves it out. With `like` the image's own weights come first, and the terms change them: `t1=0`
+    takes a concept out, `t3=+2` adds to it; a sheet shows the image beside what was made.
 
     A sweep, `t1=0:10:5`, takes five weights from 0 to 10 for a term, which is added when `terms` has it not. One makes
     a row of pictures, two a plane, on a labelled sheet. Raises UcdError for an unknown run or concept, a weight that is
     not a number, and runs whose models can't be composed.
     """
     others: dict[str, Run] = {}
-    parsed = [parse_term(run, term, settings.guidance_scale, others) for term in terms]
+    if like:
+        parsed = like_terms(run, image_weights(run, like, device), terms, settings.guidance_scale, others)
+    else:
+        parsed = [parse_term(run, term, settings.guidance_scale, others) for term in terms]
     swept = [parse_sweep(run, sweep, others) for sweep in sweeps]
     if not parsed and not swept:
         raise UcdError("nothing to compose", "name concepts or texts: ucd compose t1 t3=4 'at night'")
     if len(swept) > 2 or len({term_key(sweep.term) for sweep in swept}) < len(swept):
         raise UcdError("one sweep makes a row, two of different terms a plane", "ucd compose --sweep t1=0:10:5")
-    folder = (output or run.path / "compositions") / file_name("+".join([*terms, *sweeps]))
+    name = "+".join([*([f"like {like.stem}"] if like else []), *terms, *sweeps])
+    folder = (output or run.path / "compositions") / file_name(name)
     negative = negative_prompt(run, settings)
     planned = (
         (folder / cell / f"{n:05d}.png", composition(composed, settings.seed + n, negative))
@@ -61,8 +69,12 @@ def compose(
     made = plan.pictures
     if is_main() and swept:
         moving = {term_key(sweep.term) for sweep in swept}
-        fixed = [text for text, term in zip(terms, parsed, strict=True) if term_key(term) not in moving]
-        made += write_sweep_sheets(plan, folder, " + ".join(fixed), swept)
+        texts = [f"like {like.name}"] if like else []
+        if not like:
+            texts = [text for text, term in zip(terms, parsed, strict=True) if term_key(term) not in moving]
+        made += write_sweep_sheets(plan, folder, " + ".join(texts), swept)
+    elif is_main() and like:
+        made.append(write_like_sheet(plan, folder / "like.png", like, " + ".join(terms)))
     elif is_main() and grid:
         made.append(write_sheet(plan, folder / "grid.png", " + ".join(terms)))
     return made

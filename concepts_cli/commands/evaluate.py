@@ -34,9 +34,10 @@ def evaluate(
 
     `clip` and `resnet` score the run's samples, which are made if there are none, or those of another folder, a
     sub-folder for each concept; `assignment` compares the weights with the training images' labels; `classification`
-    classifies labelled images by the weights that `encode` gives them; `naming` finds words for the concepts. The
-    result, in JSON's types, is {"run": …, "metrics": {name: {…}}}. Raises UcdError for metrics, class names, labels,
-    samples or images that are missing or can't be used.
+    classifies labelled images by the weights that `encode` gives them; `naming` finds words for the concepts;
+    `composition` composes every pair of them, and `recomposition` makes every training image anew from its weights.
+    The result, in JSON's types, is {"run": …, "metrics": {name: {…}}}. Raises UcdError for metrics, class names,
+    labels, samples or images that are missing or can't be used.
     """
     wanted = _known(metrics or run.recipe.evaluate.metrics, threshold)
     inputs = MetricInputs(

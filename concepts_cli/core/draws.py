@@ -7,7 +7,7 @@ accumulation and processes, they are the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -36,7 +36,8 @@ class Draws:
         self.latents, self.seed, self.concepts, self.sentences = latents, seed, concepts, sentences
         self.num_train_timesteps, self.leaning = num_train_timesteps, timesteps
         self.flip_probability, self.repeats, self.shared_sentence = flip_probability, repeats, shared_sentence
-        self._order = lru_cache(maxsize=2)(self._order)  # of this epoch, and of the one that it runs on into
+        # Two are kept: of this epoch, and of the one that it runs on into.
+        self._order: Callable[[int], Tensor] = lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, draws: Sequence[int]) -> Batch:
         """These draws as a batch on the CPU."""
@@ -60,7 +61,7 @@ class Draws:
         epoch, position = divmod(draw, len(self.latents) * self.repeats)
         return int(self._order(epoch)[position])
 
-    def _order(self, epoch: int) -> Tensor:
+    def _shuffled(self, epoch: int) -> Tensor:
         count = len(self.latents)
         return torch.randperm(count * self.repeats, generator=seeded(self.seed, "epoch", epoch)) % count
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -50,6 +50,14 @@ class HeldLatents:
         return self.mean[side, row], self.std[side, row]
 
 
+class Preparation(TypedDict):
+    """What is done to an image before the VAE sees it."""
+
+    resolution: int
+    resize: str
+    mirrored: bool
+
+
 class CachedLatents:
     """Latents in the cache folder, read when they are asked for; the last `KEPT_BYTES` of them stay in memory."""
 
@@ -58,13 +66,14 @@ class CachedLatents:
     ):
         """`resolution` in pixels; `resize` as `to_pixels` has it; `mirrored` keeps mirror images, too."""
         self.model, self.records = model, records
-        self.how = {"resolution": resolution, "resize": resize, "mirrored": mirrored}
+        self.how: Preparation = {"resolution": resolution, "resize": resize, "mirrored": mirrored}
         key = f"2 {model.vae_fingerprint} {model.dtype} {resolution} {resize} {mirrored}"
         self.folder = cache_folder() / "latents" / hashlib.sha256(key.encode()).hexdigest()[:16]
         channels, height, width = model.latent_shape(resolution, resolution)
         self.bytes_each = 2 * (1 + mirrored) * channels * height * width * model.dtype.itemsize
         self._unwritten: dict[int, dict[str, Tensor]] = {}
-        self._read = lru_cache(maxsize=max(KEPT_BYTES // self.bytes_each, 1))(self._read)
+        most = max(KEPT_BYTES // self.bytes_each, 1)
+        self._read: Callable[[int], dict[str, Tensor]] = lru_cache(maxsize=most)(self._load)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -103,7 +112,7 @@ class CachedLatents:
         except OSError:
             return False
 
-    def _read(self, row: int) -> dict[str, Tensor]:
+    def _load(self, row: int) -> dict[str, Tensor]:
         if row in self._unwritten:
             return self._unwritten[row]
         path = self._path(row)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, overload
+
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 
 class RowAdamW(torch.optim.Optimizer):
@@ -14,24 +18,37 @@ class RowAdamW(torch.optim.Optimizer):
     that it touches; the state is two more matrices and a count a row.
     """
 
-    def __init__(self, params, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float):
+    def __init__(self, params: ParamsT, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step; a `closure` computes the loss anew before it, as in every optimizer of torch's."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    self._update(parameter, parameter.grad, group)
+        return loss
 
-    def _update(self, parameter: Tensor, group: dict) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(len(parameter), device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        rows, values = slice(None), parameter.grad  # (R, K)
-        if values.is_sparse:
-            rows, values = values.coalesce().indices()[0], values.coalesce().values()
+        rows: Tensor | slice = slice(None)
+        values = gradient  # (R, K)
+        if gradient.is_sparse:
+            rows, values = gradient.coalesce().indices()[0], gradient.coalesce().values()
         (beta1, beta2), rate = group["betas"], group["lr"]
         steps = state["step"][rows] + 1
         mean = state["exp_avg"][rows].lerp(values, 1 - beta1)

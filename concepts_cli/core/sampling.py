@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from concepts_cli.core.correctors import Langevin, corrector_generators
+from concepts_cli.core.places import Place
 from concepts_cli.core.scores import compose
 from concepts_cli.data.images import to_image
 from concepts_cli.errors import UcdError
@@ -27,11 +29,13 @@ class Term:
     """A prompt in a composition, and the weight of its score.
 
     `run` names the taught_model of the prompt: "" is the first one, another a run whose concepts the prompt mentions.
+    A term with a `place` acts there, one without everywhere.
     """
 
     prompt: str
     weight: float
     run: str = ""
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,10 @@ def guided(prompt: str, guidance_scale: float, seed: int, negative_prompt: str =
 
 
 def composition(terms: Iterable[Term], seed: int, negative_prompt: str = "") -> Request:
-    """The terms together; one of weight 0 is left out, and costs nothing."""
-    return Request(tuple(term for term in terms if term.weight), seed, negative_prompt)
+    """The terms together; one of weight 0 is left out, and costs nothing. A place that is everywhere is none."""
+    acting = (term for term in terms if term.weight)
+    anywhere = (replace(term, place=None) if term.place and term.place.covers_everything else term for term in acting)
+    return Request(tuple(anywhere), seed, negative_prompt)
 
 
 def composed_scores(
@@ -73,7 +79,7 @@ def composed_scores(
     taught = _taught(model)
     texts = texts or encode_texts(taught, requests)
     runs = [term.run for term in requests[0].terms] or [""]
-    parts = []  # a model, hidden (B * (1 + K'), T, D) and weights (B, K') of its K' terms
+    parts = []  # a model, hidden (B * (1 + K'), T, D), weights (B, K') of its K' terms, and the terms
     for one in _different(taught[run].model for run in runs):
         unconditional = _unconditional(taught, one)
         mine = [[term for term in request.terms if taught[term.run].model is one] for request in requests]
@@ -83,20 +89,30 @@ def composed_scores(
             for key in ((unconditional, request.negative_prompt), *((term.run, term.prompt) for term in terms))
         ]
         weights = torch.tensor([[term.weight for term in terms] for terms in mine], device=one.device)
-        parts.append((one, torch.stack(rows), weights))
+        parts.append((one, torch.stack(rows), weights, mine))
 
     def predict(latents: Tensor, timestep: Tensor) -> Tensor:
         composed = 0
-        for one, hidden, weights in parts:
+        for one, hidden, weights, terms in parts:
             calls = 1 + weights.shape[1]
             stacked = one.predict(latents.repeat_interleave(calls, dim=0), timestep, hidden)
             scores = stacked.unflatten(0, (-1, calls))
-            composed = composed + compose(scores[:, 0], scores[:, 1:], weights)
+            composed = composed + compose(scores[:, 0], scores[:, 1:], in_their_places(weights, terms, latents))
             if len(parts) > 1:
                 composed = composed - (1 - 1 / len(parts)) * scores[:, 0]
         return composed
 
     return predict
+
+
+def in_their_places(weights: Tensor, terms: Sequence[Sequence[Term]], latents: Tensor) -> Tensor:
+    """Weights (B, K) as maps over the latents, (B, K, H, W), where a term has a place; otherwise as they are."""
+    if not any(term.place for row in terms for term in row):
+        return weights
+    height, width = latents.shape[-2:]
+    everywhere = torch.ones(height, width)
+    maps = [[term.place.shares(height, width) if term.place else everywhere for term in row] for row in terms]
+    return weights[..., None, None] * torch.stack([torch.stack(row) for row in maps]).to(weights)
 
 
 @torch.no_grad()
@@ -132,12 +148,19 @@ def seeded_noise(
 
 @torch.no_grad()
 def denoise(
-    scheduler, latents: Tensor, predict: Predict, num_inference_steps: int, generators=None, eta: float = 0
+    scheduler,
+    latents: Tensor,
+    predict: Predict,
+    num_inference_steps: int,
+    generators=None,
+    eta: float = 0,
+    corrector: Langevin | None = None,
 ) -> Iterator[Tensor]:
     """Latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
     `generators`, one an image, feed the schedulers that add noise on the way; `eta` is DDIM's (Song et al. 2021,
-    eq. 16). Raises UcdError for an eta that the scheduler does not take.
+    eq. 16). The `corrector` takes its steps before each of these. Raises UcdError for an eta that the scheduler does
+    not take, and for a corrector that doesn't go with it.
     """
     takes = inspect.signature(scheduler.step).parameters
     extra = {}
@@ -150,6 +173,8 @@ def denoise(
     scheduler.set_timesteps(num_inference_steps, device=latents.device)
     latents = latents * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
+        if corrector:
+            latents = corrector(scheduler, latents, timestep, predict)
         noise_pred = predict(scheduler.scale_model_input(latents, timestep), timestep)
         latents = scheduler.step(noise_pred, timestep, latents, return_dict=False, **extra)[0]
         yield latents
@@ -166,6 +191,8 @@ def generate(
     height: int | None = None,
     width: int | None = None,
     batch_size: int = 8,
+    corrector_steps: int = 0,
+    corrector_step_size: float = 0.05,
 ) -> Iterator[Image.Image]:
     """A picture for every request, in order, `batch_size` at a time; requests of unlike term counts apart.
 
@@ -197,7 +224,14 @@ def generate(
         generators = [torch.Generator().manual_seed(request.seed) for request in batch]
         latents = seeded_noise(main, generators, height=height, width=width)
         predict = composed_scores(taught, batch, texts)
-        *_, clean = denoise(main.scheduler(scheduler), latents, predict, num_inference_steps, generators, eta)
+        corrector = None
+        if corrector_steps:
+            fresh = corrector_generators([request.seed for request in batch])
+            corrector = Langevin(corrector_steps, corrector_step_size, fresh, main.prediction_type)
+        steps = denoise(
+            main.scheduler(scheduler), latents, predict, num_inference_steps, generators, eta, corrector=corrector
+        )
+        *_, clean = steps
         yield from map(to_image, main.decode(clean))
         start += len(batch)
 

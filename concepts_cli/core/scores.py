@@ -16,15 +16,16 @@ from concepts_cli.models.stable_diffusion import StableDiffusion
 def compose(uncond: Tensor, conditional: Tensor, weights: Tensor) -> Tensor:
     """Eq. 11 of Liu et al. 2023: `uncond + sum_k w_k (cond_k - uncond)`.
 
-    Shapes: uncond (B, C, H, W), conditional (B, K, C, H, W), weights (B, K) -> (B, C, H, W). Guidance is K = 1 with w
-    the guidance scale; weights that sum to 1 leave no unconditional score in it.
+    Shapes: uncond (B, C, H, W), conditional (B, K, C, H, W), weights (B, K), or (B, K, H, W) where a concept acts in a
+    part of the image only -> (B, C, H, W). Guidance is K = 1 with w the guidance scale; weights that sum to 1 leave no
+    unconditional score in it.
     """
     return uncond + weighted_sum(conditional - uncond[:, None], weights)
 
 
 def weighted_sum(conditional: Tensor, weights: Tensor) -> Tensor:
-    """`sum_k w_k cond_k`: eq. 11 for weights that sum to 1. (B, K, C, H, W), (B, K) -> (B, C, H, W)."""
-    return torch.einsum("bk,bkchw->bchw", weights, conditional)
+    """`sum_k w_k cond_k`: eq. 11 for weights that sum to 1. (B, K, C, H, W), (B, K) or (B, K, H, W) -> (B, C, H, W)."""
+    return torch.einsum("bk,bkchw->bchw" if weights.ndim == 2 else "bkhw,bkchw->bchw", weights, conditional)
 
 
 def stacked_scores(model: StableDiffusion, noisy_latents: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from concepts_cli.drawing.overlay import FAINT, INK, PAPER
+from concepts_cli.drawing.overlay import FAINT, INK, PAPER, Font
 
 CELL, LARGEST_CELL, GAP, MARGIN, HEADING = 112, 224, 6, 24, 40  # px
 LABEL, LONGEST_LABEL = 64, 176  # px
@@ -70,14 +70,14 @@ class _Layout:
     def of(cls, rows: Rows, columns: int | None = None) -> _Layout:
         first = next(picture for pictures in rows.values() for picture in pictures)
         side = min(max(*first.size, CELL), LARGEST_CELL)
-        cell = tuple(max(1, round(side * length / max(first.size))) for length in first.size)
+        width, height = (max(1, round(side * length / max(first.size))) for length in first.size)
         font = ImageFont.load_default(18)
         widest = max(font.getlength(label) for label in rows)
         label = round(min(max(widest + 20, LABEL), LONGEST_LABEL)) if widest else 0
         if not columns:
             most = max(len(pictures) for pictures in rows.values())
             columns = -(-most // -(-most // COLUMNS))  # lines of the same length
-        return cls(cell, columns, label)
+        return cls((width, height), columns, label)
 
     @property
     def width(self) -> int:
@@ -113,7 +113,7 @@ def _paste_rows(page: Image.Image, rows: Rows, layout: _Layout, top: int) -> Non
         top += layout.lines(pictures) * (layout.cell[1] + GAP)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float, most: int) -> list[str]:
+def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:
     """The text in at most `most` lines of that width."""
     lines: list[str] = []
     for word in text.split():
@@ -126,7 +126,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float, most: int) -
     return [_fitted(line, font, width) for line in lines]
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _fitted(text: str, font: Font, width: float) -> str:
     """The text, cut where it is too long."""
     if font.getlength(text) <= width:
         return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cache
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +15,16 @@ CELL = 128  # px, of a picture on a sheet
 PAD = 12
 INK, FAINT, PAPER = (24, 24, 28), (110, 110, 118), (255, 255, 255)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # what Pillow has for a size, with FreeType and without
+
+
+class MapNumbers(TypedDict):
+    """What `numbers` says of a map."""
+
+    mean: float
+    peak: float
+    center: tuple[float, float]
+    coverage: float
 
 
 def overlay(
@@ -51,7 +62,7 @@ def overlay(
 
 def panels(page: Image.Image) -> tuple[Image.Image, Image.Image]:
     """The picture, and the same under its heat map, cut out of an overlay that was saved with its boxes."""
-    picture, hot = (page.crop(box) for box in json.loads(page.text["panels"]))
+    picture, hot = (page.crop(box) for box in json.loads(page.info["panels"]))
     return picture, hot
 
 
@@ -70,7 +81,7 @@ def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
     return page
 
 
-def numbers(heat: np.ndarray, shown: np.ndarray, threshold: float) -> dict:
+def numbers(heat: np.ndarray, shown: np.ndarray, threshold: float) -> MapNumbers:
     """A map (H, W) in numbers: mean and peak; its centre of mass, from the left and from the top, and what share of it
     exceeds `threshold` as `shown` in [0, 1], in shares of its width, height and area.
     """
@@ -151,7 +162,7 @@ def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, *, left: int, top: int
     draw.text((left + width, top - 2), high, FAINT, font, anchor="ra")
 
 
-def _fitting(draw: ImageDraw.ImageDraw, text: str, font, width: int) -> str:
+def _fitting(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
     """The text, its middle left out where it is too long."""
     while draw.textlength(text, font) > width and len(text) > 5:
         middle = len(text) // 2

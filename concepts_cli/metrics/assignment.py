@@ -70,7 +70,9 @@ class AssignmentMetric(Metric):
         def agreement(drawn: np.ndarray) -> dict[str, float]:
             one = assign(weights[drawn], [labels[i] for i in drawn])
             found = {"matched_accuracy": one.matched_accuracy, "ari": one.ari, "nmi": one.nmi}
-            return {name: value for name, value in found.items() if getattr(result, name) is not None}
+            return {
+                name: value for name, value in found.items() if value is not None and getattr(result, name) is not None
+            }
 
         return {
             "scorer": "weights",

@@ -52,7 +52,7 @@ class MetricInputs:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The hidden classes: as given, or the recipe's, or all that the labels name."""
-        names = tuple(name.strip() for name in self._class_names) or self.settings.class_names
+        names: Sequence[str] | None = tuple(name.strip() for name in self._class_names) or self.settings.class_names
         if not names and (self.settings.labels or folder_labels(self._paths)):
             names = sorted(set(chain(*self.labels)))
         if not names or not all(names):

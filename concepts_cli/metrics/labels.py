@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from concepts_cli.errors import UcdError
@@ -58,7 +58,7 @@ def one_label(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> list[s
     return found
 
 
-def _longest_match(image: str, names: dict) -> str | None:
+def _longest_match(image: str, names: Container[str]) -> str | None:
     """Of `names`, the one that says most about where `image` lies: "cats/01.png" before "01.png"."""
     parts = Path(image).parts
     return next((name for i in range(len(parts)) if (name := "/".join(parts[i:])) in names), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,7 +29,15 @@ class Word:
     share: float | None = None
 
 
-def whole_words(tokenizer) -> tuple[list[int], list[str]]:
+class Vocabulary(Protocol):
+    """A tokenizer, as far as its tokens go."""
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def get_added_vocab(self) -> dict[str, int]: ...
+
+
+def whole_words(tokenizer: Vocabulary) -> tuple[list[int], list[str]]:
     """The tokens of a CLIP tokenizer that are a word by themselves: their ids, and the words."""
     added = set(tokenizer.get_added_vocab())
     found = {
@@ -147,7 +155,7 @@ class NamingMetric(Metric):
         seen = seen_words(inputs.clip.score(features, inputs.words), owners, inputs.words)
         weights = inputs.run.weights.float().numpy()
         dead, doubled = dead_concepts(weights), duplicate_concepts(features, owners)
-        mixed = [k for k, found in enumerate(seen) if found[0].share < MIXED]
+        mixed = [k for k, found in enumerate(seen) if (share := found[0].share) is not None and share < MIXED]
         sizes = np.bincount(weights.argmax(axis=1), minlength=len(inputs.concepts))
         return {
             "scorer": inputs.clip.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concepts_cli.metrics.assignment import AssignmentMetric
 from concepts_cli.metrics.classification import ClassificationMetric
+from concepts_cli.metrics.composition import CompositionMetric, RecompositionMetric
 from concepts_cli.metrics.metric import Metric
 from concepts_cli.metrics.naming import NamingMetric
 from concepts_cli.metrics.sample_scores import SampleScores
@@ -16,6 +17,8 @@ METRICS: dict[str, Metric] = {
         AssignmentMetric(),
         ClassificationMetric(),
         NamingMetric(),
+        CompositionMetric(),
+        RecompositionMetric(),
     )
 }
 SCORED = tuple(name for name, metric in METRICS.items() if metric.is_scored)

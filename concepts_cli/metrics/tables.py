@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-Table = tuple[str, list[str], list[list[str | None]]]  # title, columns, rows
+Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
 
 MEASURES = {
     "accuracy": "accuracy",
@@ -18,8 +18,11 @@ MEASURES = {
     "nmi": "NMI",
     "clip_score": "CLIP score",
     "diversity": "diversity",
+    "both_seen": "both concepts seen",
+    "agreement": "made anew, same concepts seen",
+    "overlap": "concepts seen in both / in either",
 }
-SHARES = {"accuracy", "matched_accuracy", "purity", "kmeans", "logistic"}
+SHARES = {"accuracy", "matched_accuracy", "purity", "kmeans", "logistic", "both_seen", "agreement", "overlap"}
 
 
 def tables(metrics: dict[str, Any]) -> list[Table]:
@@ -32,6 +35,11 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
         found.append(_classification(metrics["classification"]))
     if "naming" in metrics:
         found += _naming(metrics["naming"])
+    together: dict[str, Any] = {name: metrics[name] for name in ("composition", "recomposition") if name in metrics}
+    if together:
+        found.append(_measures(together))
+    if "composition" in metrics:
+        found.append(_pairs(metrics["composition"]))
     return found
 
 
@@ -103,6 +111,17 @@ def _naming(found: dict[str, Any]) -> list[Table]:
     ]
 
 
+def _pairs(found: dict[str, Any]) -> Table:
+    """How often both concepts of each pair are seen."""
+    names = list(found["concepts"])
+    labels = [name if word is None else f"{name} {word}" for name, word in found["concepts"].items()]
+    rows = [
+        [label, *(figure("both_seen", share) for share in row)]
+        for label, row in zip(labels, found["matrix"], strict=True)
+    ]
+    return "Both seen, of each pair", ["", *names], rows
+
+
 def _state(one: dict[str, Any]) -> str:
     said = ["dead"] * one["dead"] + ["mixed"] * one["mixed"] + [f"same as {other}" for other in one["same_as"]]
     return ", ".join(said) or "in use"
@@ -114,8 +133,8 @@ def spread(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, A
     for metric in [name for name in results[0] if all(name in result for result in results)]:
         flat = [_flat(result[metric]) for result in results]
         for measure in flat[0]:
-            values = [one.get(measure) for one in flat]
-            if all(value is not None for value in values):
+            values = [value for one in flat if (value := one.get(measure)) is not None]
+            if len(values) == len(flat):
                 deviation = statistics.stdev(values) if len(values) > 1 else 0.0
                 one = {"mean": statistics.fmean(values), "std": deviation, "values": values}
                 found.setdefault(metric, {})[measure] = one

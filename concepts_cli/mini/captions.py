@@ -60,7 +60,7 @@ def draw_caption(rng: np.random.Generator, facts: Facts) -> str:
         return _setting(rng, facts)
     if facts.style and rng.random() < 0.3:
         return _pick(rng, STYLE_TEMPLATES).format(facts.style)
-    order = rng.permutation(len(facts.labels))[: _how_many(rng, len(facts.labels))]
+    order = rng.permutation(len(facts.labels))[: _how_many(rng, len(facts.labels))].tolist()
     things = " and a ".join(facts.labels[i] for i in order)
     where = _relation(facts, order[:2]) if len(order) == 2 and rng.random() < 0.35 else None
     if facts.style:
@@ -71,7 +71,7 @@ def draw_caption(rng: np.random.Generator, facts: Facts) -> str:
 
 def _how_many(rng: np.random.Generator, count: int) -> int:
     """How many of a scene's objects are named: all or one of two, any number of three."""
-    return int(rng.choice(count, p={1: [1], 2: [0.45, 0.55], 3: [0.35, 0.25, 0.4]}[count])) + 1
+    return int(rng.choice(count, p={1: [1.0], 2: [0.45, 0.55], 3: [0.35, 0.25, 0.4]}[count])) + 1
 
 
 def _template(rng: np.random.Generator, facts: Facts, *, alone: bool) -> str:
@@ -124,7 +124,7 @@ def _setting(rng: np.random.Generator, facts: Facts) -> str:
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def words() -> list[str]:

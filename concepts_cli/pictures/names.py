@@ -11,11 +11,13 @@ from concepts_cli.core.sampling import Request
 
 def caption(request: Request) -> str:
     """A plain prompt as it is; of a composition every term with its weight, and its run when it is another."""
-    if len(request.terms) == 1 and not request.terms[0].run:
+    if len(request.terms) == 1 and not request.terms[0].run and not request.terms[0].place:
         return request.terms[0].prompt
     return (
         " + ".join(
-            f"{term.weight:g} * {term.prompt!r}" + (f" of {Path(term.run).name}" if term.run else "")
+            f"{term.weight:g} * {term.prompt!r}"
+            + (f" of {Path(term.run).name}" if term.run else "")
+            + (f" at {term.place.name}" if term.place else "")
             for term in request.terms
         )
         or "no prompt"

@@ -83,6 +83,8 @@ class PicturePlan:
             height=settings.height,
             width=settings.width,
             batch_size=settings.batch_size,
+            corrector_steps=settings.corrector_steps,
+            corrector_step_size=settings.corrector_step_size,
         )
         for (path, request), picture in zip(missing, pictures, strict=True):
             write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
@@ -100,6 +102,12 @@ class PicturePlan:
             "steps": str(settings.steps),
             "scheduler": settings.scheduler,
             "eta": f"{settings.eta:g}" if settings.eta else "",
+            "corrector": f"{settings.corrector_steps} of {settings.corrector_step_size:g}"
+            if settings.corrector_steps
+            else "",
+            "places": "; ".join(f"{term.place.fingerprint if term.place else 'everywhere'}" for term in request.terms)
+            if any(term.place for term in request.terms)
+            else "",
             "height": str(settings.height or ""),
             "width": str(settings.width or ""),
             "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),

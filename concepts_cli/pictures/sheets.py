@@ -42,6 +42,13 @@ def save_sheet(plan: PicturePlan, path: Path, page: Image.Image) -> Picture:
     return Picture(str(path), "contact sheet", plan.settings.seed)
 
 
+def write_like_sheet(plan: PicturePlan, path: Path, image: Path, changes: str) -> Picture:
+    """An image beside what was made of its weights."""
+    title = f"like {image.name}" + (f", {changes}" if changes else "")
+    rows = {"the image": [open_image(image)], "made": [open_image(place) for place, _ in plan.planned]}
+    return save_sheet(plan, path, contact_sheet(rows, title=title))
+
+
 def write_sweep_sheets(plan: PicturePlan, folder: Path, title: str, sweeps: Sequence[Sweep]) -> list[Picture]:
     """One sweep: a row of pictures a seed on one sheet. Two: a sheet a seed, the second sweep downwards."""
     settings = plan.settings

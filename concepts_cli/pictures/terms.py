@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from concepts_cli.core.places import Place, parse_place
 from concepts_cli.core.sampling import Term
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
@@ -36,7 +37,7 @@ class Sweep:
 
 
 def parse_term(run: Run, text: str, default_weight: float, others: dict[str, Run] | None = None) -> Term:
-    """`t1`, `<t1>`, `t1=4.5`, `other:t1` or `free text=-2` as a prompt and its weight.
+    """`t1`, `<t1>`, `t1=4.5`, `t1@left=5`, `other:t1` or `free text=-2` as a prompt, its weight and its place.
 
     Other runs that are named are added to `others`.
     """
@@ -46,9 +47,12 @@ def parse_term(run: Run, text: str, default_weight: float, others: dict[str, Run
         weight = _number(text, number)
         if re.fullmatch(f"{CONCEPT} *=.*", name.strip()):
             raise UcdError(f"{text!r} has two weights", "write a weight as t1=4.5")
-    name = name.strip()
+    name, place = name.strip(), None
+    if "@" in name:
+        name, _, where = name.rpartition("@")
+        name, place = name.strip(), parse_place(where)
     if not name:
-        raise UcdError(f"{text!r} names nothing", "a term is a concept or a text, then an optional =WEIGHT")
+        raise UcdError(f"{text!r} names nothing", "a term is a concept or a text, then an optional @PLACE and =WEIGHT")
     concept = re.fullmatch(CONCEPT, name)
     if concept and concept["run"]:
         other = find_run(concept["run"])
@@ -56,11 +60,11 @@ def parse_term(run: Run, text: str, default_weight: float, others: dict[str, Run
             sentence = default_prompt(other.recipe.concepts.property, other.token(concept["name"]))
             if others is not None:
                 others[str(other.path)] = other
-            return Term(sentence, weight, str(other.path))
+            return Term(sentence, weight, str(other.path), place)
     if concept or f"<{name}>" in run.tokens:
         name = default_prompt(run.recipe.concepts.property, run.token(concept["name"] if concept else name))
     check_words(run, name)
-    return Term(name, weight)
+    return Term(name, weight, place=place)
 
 
 def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sweep:
@@ -90,9 +94,9 @@ def composition_cells(terms: Sequence[Term], sweeps: Sequence[Sweep]) -> Iterato
         yield file_name("+".join(label for label, _ in chosen)) if chosen else "", [*fixed, *moved]
 
 
-def term_key(term: Term) -> tuple[str, str]:
+def term_key(term: Term) -> tuple[str, str, Place | None]:
     """What makes two terms the same, whatever their weights."""
-    return term.run, term.prompt
+    return term.run, term.prompt, term.place
 
 
 def _number(text: str, number: str, hint: str = "write a weight as t1=4.5") -> float:

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
 
 from concepts_cli.processes.signals import handled
 
@@ -40,7 +41,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
         for n in range(count)
     ]
 
-    def hand_on(number: int, frame=None) -> None:
+    def hand_on(number: int, frame: FrameType | None = None) -> None:
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
@@ -53,7 +54,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
                 process.kill()
 
 
-def _wait(processes: Sequence[subprocess.Popen], hand_on) -> int:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], hand_on: Callable[[int], None]) -> int:
     """Until all have ended, or one has failed and the others had their time."""
     while True:
         codes = [process.poll() for process in processes]

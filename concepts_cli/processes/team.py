@@ -34,16 +34,17 @@ class Team:
             return decide()
         from accelerate.utils import broadcast_object_list
 
-        decided: list = [None]
+        decided: list[Sequence[T] | UcdError] = [()]  # what the main process sends
         if is_main():
             try:
                 decided = [decide()]
             except UcdError as error:
                 decided = [error]
         broadcast_object_list(decided)
-        if isinstance(decided[0], UcdError):
-            raise decided[0] if is_main() else SystemExit(decided[0].exit_code)
-        return decided[0][self._state.process_index :: self._state.num_processes]
+        answer = decided[0]
+        if isinstance(answer, UcdError):
+            raise answer if is_main() else SystemExit(answer.exit_code)
+        return answer[self._state.process_index :: self._state.num_processes]
 
     def wait(self) -> None:
         """Until every process is here."""

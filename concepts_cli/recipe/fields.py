@@ -12,12 +12,15 @@ import re
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from concepts_cli.errors import UcdError, closest, did_you_mean
 from concepts_cli.recipe.tree import Mistakes, Node
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
@@ -190,7 +193,7 @@ def _path(text: str, node: Node) -> str:
 def leaves(cls: type, prefix: str = "") -> Iterator[str]:
     """The dotted names of all settings of a dataclass."""
     for name, hint in get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from leaves(hint, f"{prefix}{name}.")
         else:
             yield prefix + name

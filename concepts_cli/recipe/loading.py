@@ -22,7 +22,8 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     path = find_recipe(path)
     mistakes = Mistakes()
     tree = read_file(path, mistakes)
-    tree.value.setdefault("name", Node(_plain_name(path.stem), tree.where, tree.folder))
+    name = Node(_plain_name(path.stem), tree.where, tree.folder)
+    tree = merge(Node({"name": name}, tree.where, tree.folder), tree)
     for override in overrides:
         tree = merge(tree, read_override(override, mistakes))
     recipe = build(Recipe, tree, mistakes)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from concepts_cli.recipe.fields import setting
 
-Metric = Literal["clip", "resnet", "assignment", "classification", "naming"]
+Metric = Literal["clip", "resnet", "assignment", "classification", "naming", "composition", "recomposition"]
 METRICS: tuple[str, ...] = get_args(Metric)
 Method = Literal["composed", "textual-inversion", "ti-kmeans", "ti-clip-kmeans"]
 Schedule = Literal[
@@ -151,6 +151,12 @@ class SampleSettings:
     guidance_scale: float = setting(7.5, "strength of guidance; 1 means none", at_least=0, at_most=1000)
     negative_prompt: str | None = setting(None, "text to steer away from; null: none")
     scheduler: Scheduler = setting("ddim", "sampler; dpm++ needs about 20 steps")
+    corrector_steps: int = setting(
+        0, "Langevin steps at each noise level, which hold several terms together", at_least=0
+    )
+    corrector_step_size: float = setting(
+        0.05, "size of those steps, relative to the noise's variance", above=0, at_most=1
+    )
     eta: float = setting(
         0.0, "noise that ddim adds at each step: 0 for none, 1 for as much as ddpm", at_least=0, at_most=1
     )

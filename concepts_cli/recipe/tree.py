@@ -136,7 +136,7 @@ class _Composed:
             self.open.add(id(node))
             if isinstance(node, yaml.SequenceNode):
                 self.seen[id(node)] = [self.node(item, item) for item in node.value]
-            else:
+            elif isinstance(node, yaml.MappingNode):
                 self.seen[id(node)] = self.mapping(node)
             self.open.discard(id(node))
         return Node(self.seen[id(node)], where, self.folder)

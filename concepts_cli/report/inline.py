@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Gallery:
             self.pictures[key] = Inline(name, _data_uri(image, side), f"{image.width} / {image.height}")
         return self.pictures[key].name
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Inline]:
         return iter(self.pictures.values())
 
 

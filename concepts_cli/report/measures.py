@@ -155,7 +155,9 @@ def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float |
     text, span = figure(measure, value), interval(measure, bounds).strip()
     if measure not in SHARES or value is None:
         return Bar(title, text, span)
-    low, high = (100 * bound for bound in bounds) if span else (None, None)
+    if not span or not bounds:
+        return Bar(title, text, span, 100 * value)
+    low, high = (100 * bound for bound in bounds if bound is not None)  # ValueError where a damaged file has one end
     return Bar(title, text, span, 100 * value, low, high)
 
 

@@ -17,8 +17,8 @@ from concepts_cli import __version__
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
-from concepts_cli.recipe import dump_recipe
-from concepts_cli.report.chart import loss_chart, read_losses
+from concepts_cli.recipe import Recipe, dump_recipe
+from concepts_cli.report.chart import Chart, loss_chart, read_losses
 from concepts_cli.report.commands import command, sample_command
 from concepts_cli.report.inline import Gallery
 from concepts_cli.report.measures import Cell, Measures, describe_name, strength
@@ -69,7 +69,7 @@ class Page:
     # ---- the run
 
     @property
-    def recipe(self):
+    def recipe(self) -> Recipe:
         return self.run.recipe
 
     @cached_property
@@ -95,7 +95,7 @@ class Page:
         return read_losses(self.run.path / "metrics.jsonl")
 
     @cached_property
-    def chart(self):
+    def chart(self) -> Chart | None:
         return loss_chart(self.losses)
 
     @cached_property

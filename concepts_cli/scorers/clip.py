@@ -6,21 +6,31 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from concepts_cli.errors import UcdError, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, words
-from concepts_cli.scorers.loading import BATCH_SIZE, batches
+from concepts_cli.scorers.loading import BATCH_SIZE, BUILT_IN_CAVEAT, Transform, batches
 
 CAPTION = "a photo of {}"  # as published
 THRESHOLD = 0.3  # as published, for OpenAI's ViT-B/32
-CAVEAT = "the built-in CLIP tells classes apart, not whether an image shows any: pure noise scores 0.56 to 0.60"
 CONFIG = "open_clip_config.json"
+
+
+class ClipModel(Protocol):
+    """What any of open_clip's models can do."""
+
+    context_length: int  # tokens of a caption
+
+    def encode_image(self, image: Tensor) -> Tensor: ...  # (B, 3, H, W) -> (B, E)
+
+    def encode_text(self, text: Tensor) -> Tensor: ...  # (C, T) -> (C, E)
 
 
 @dataclass(frozen=True)
@@ -29,8 +39,8 @@ class ClipScorer:
 
     name: str
     threshold: float  # the similarity that counts as "shows the class"
-    model: nn.Module
-    transform: Callable  # PIL image -> (3, H, W)
+    model: ClipModel
+    transform: Transform
     tokenize: Callable[[list[str]], Tensor]  # captions -> (C, T)
     device: torch.device
     vocabulary: frozenset[str] | None = None  # the words it knows, where those are few
@@ -95,7 +105,7 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
 def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipScorer:
     """The small CLIP that comes with the built-in model; it knows the words of the built-in corpus and no others.
 
-    Its threshold is the similarity that 95% of held-out scenes reach with their own class. See CAVEAT.
+    Its threshold is the similarity that 95% of the objects in held-out scenes reach; pictures of nothing don't.
     """
     from transformers import CLIPTokenizer
 
@@ -109,7 +119,9 @@ def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipSco
             captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids
 
-    return ClipScorer("built-in CLIP", threshold, model, transform, tokenize, device, frozenset(words()), CAVEAT)
+    return ClipScorer(
+        "built-in CLIP", threshold, model, transform, tokenize, device, frozenset(words()), BUILT_IN_CAVEAT
+    )
 
 
 def _words(name: str) -> list[str]:
@@ -117,7 +129,7 @@ def _words(name: str) -> list[str]:
     return name.lower().replace("-", " - ").split()
 
 
-def _load_folder(folder: Path, device: torch.device) -> tuple[nn.Module, Callable]:
+def _load_folder(folder: Path, device: torch.device) -> tuple[ClipModel, Transform]:
     """A model in open_clip's layout and its transform. Raises UcdError for what is missing or does not fit."""
     import open_clip
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from concepts_cli.data.images import open_image
 
 BATCH_SIZE = 64
+BUILT_IN_CAVEAT = "the built-in judges were trained on this very world: don't compare their scores with other models'"
+Transform = Callable[[Image.Image], Tensor]  # a picture -> (3, H, W)
 READERS = min(8, os.cpu_count() or 1)  # threads: Pillow decodes and resizes outside of Python's lock
 
 
-def batches(
-    paths: Sequence[Path], transform: Callable[[Image.Image], Tensor], batch_size: int = BATCH_SIZE
-) -> Iterator[Tensor]:
+def batches(paths: Sequence[Path], transform: Transform, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
     """Every image, as RGB and transformed, in stacks of (B, 3, H, W); one is read while the one before is scored.
 
     Raises UcdError for an image that can't be read.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +17,22 @@ from torch import Tensor, nn
 
 from concepts_cli.errors import UcdError, closest, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
-from concepts_cli.scorers.loading import batches
+from concepts_cli.scorers.loading import BUILT_IN_CAVEAT, Transform, batches
+
+if TYPE_CHECKING:
+    from timm.data import ImageNetInfo
 
 THRESHOLD = 10.0  # as published, a logit of torchvision's first ImageNet weights
+
+
+class Classifier(Protocol):
+    """What any of timm's classifiers can do."""
+
+    def forward_features(self, x: Tensor) -> Tensor: ...  # (B, 3, H, W) -> maps
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor: ...  # maps -> (B, E), before the last layer
+
+    def get_classifier(self) -> nn.Module: ...  # (B, E) -> (B, labels)
 
 
 @dataclass(frozen=True)
@@ -27,8 +41,8 @@ class ResNetScorer:
 
     name: str
     threshold: float  # the logit that counts as "shows the class"
-    model: nn.Module
-    transform: Callable  # PIL image -> (3, H, W)
+    model: Classifier
+    transform: Transform
     find_labels: Callable[[Sequence[str]], list[int]]  # class names -> places in the logits; raises UcdError
     device: torch.device
     caveat: str | None = None  # what a reader of its scores should know
@@ -75,9 +89,10 @@ def load_resnet(name: str, device: torch.device) -> ResNetScorer:
 
 
 def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNetScorer:
-    """The small ResNet that comes with the built-in model and knows its classes.
+    """The reader of scenes that comes with the built-in model: a small ResNet that answers yes or no for each object,
+    drawing style, background, filter and time of day of its world.
 
-    Its threshold is the logit that 95% of held-out scenes reach for their own class.
+    Its threshold is the logit that 95% of the objects in held-out scenes reach; pictures of nothing don't.
     """
     import timm
     from safetensors.torch import load_file
@@ -95,7 +110,13 @@ def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNe
 
     transform = _transform(config["input_size"], config["mean"], config["std"])
     return ResNetScorer(
-        "built-in ResNet", config["threshold"], model.float().to(device).eval(), transform, find_labels, device
+        "built-in ResNet",
+        config["threshold"],
+        model.float().to(device).eval(),
+        transform,
+        find_labels,
+        device,
+        BUILT_IN_CAVEAT,
     )
 
 
@@ -126,7 +147,7 @@ def imagenet_labels(class_names: Sequence[str]) -> list[int]:
 
 
 @cache
-def _imagenet():
+def _imagenet() -> ImageNetInfo:
     from timm.data import ImageNetInfo
 
     return ImageNetInfo()
@@ -148,12 +169,10 @@ def _describe(index: int) -> str:
     return f"{info.index_to_description(index).split(', ')[0]} {info.index_to_label_name(index)}"
 
 
-def _transform(
-    input_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
-) -> Callable[[Image.Image], Tensor]:
+def _transform(input_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Transform:
     """The centre of an image at its own scale, as published; one that is smaller is enlarged to fill it."""
     _, height, width = input_size
-    mean, std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    middle, spread = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
     def transform(image: Image.Image) -> Tensor:
         if image.width < width or image.height < height:
@@ -161,6 +180,6 @@ def _transform(
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         image = image.crop((left, top, left + width, top + height))
         pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 255
-        return (pixels - mean) / std
+        return (pixels - middle) / spread
 
     return transform

@@ -13,9 +13,11 @@ from PIL import Image
 
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
+from concepts_cli.core.places import parse_place
 from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from concepts_cli.pictures.likeness import image_weights, like_terms
 from concepts_cli.pictures.terms import parse_sweep, parse_term
 from concepts_cli.runs.run import Run
 
@@ -54,6 +56,8 @@ def pixels(picture) -> np.ndarray:
         ("runs/tiny:<t1>", Term("a photo of a <t1>", 7.5)),
         ("at night: stars", Term("at night: stars", 7.5)),
         ("<t1> in <t2>'s snow=2", Term("<t1> in <t2>'s snow", 2.0)),
+        ("t1@left=5", Term("a photo of a <t1>", 5.0, place=parse_place("left"))),
+        ("snow @ 0,0,1,0.5", Term("snow", 7.5, place=parse_place("0,0,1,0.5"))),
     ],
 )
 def test_terms(tiny_run, text, term):
@@ -162,3 +166,82 @@ def test_two_sweeps_make_a_plane_a_seed(tiny_run):
     for sweeps in (["t1=0:1:2", "<t1>=0:1:2"], ["t1=0:1:2", "t2=0:1:2", "red=0:1:2"]):
         with pytest.raises(UcdError, match="plane"):
             make(tiny_run, [], sweeps=sweeps)
+
+
+def test_a_place_changes_the_picture_and_its_metadata(tiny_run):
+    (everywhere, *_), (left, *_), (right, *_) = (
+        make(tiny_run, [f"t1{place}=9", "t2=3"], num_images=1) for place in ("", "@left", "@right")
+    )
+    assert np.abs(pixels(left) - pixels(right)).max() > 0 and np.abs(pixels(left) - pixels(everywhere)).max() > 0
+    assert Image.open(left.path).text["places"] == "left; everywhere"
+    assert " at left" in left.prompt
+
+
+def test_a_place_that_covers_everything_changes_no_bit(tiny_run):
+    (plain,), (covered,) = (make(tiny_run, [term, "t2=3"], num_images=1) for term in ("t1=4", "t1@0,0,1,1=4"))
+    assert (pixels(plain) == pixels(covered)).all()
+
+
+def test_places_are_terms_of_their_own(tiny_run):
+    """The same concept may be left with one weight and right with another; sweeps move the one that is meant."""
+    (picture,) = make(tiny_run, ["t1@left=2", "t1@right=6"], num_images=1)
+    assert "2 * " in picture.prompt and "6 * " in picture.prompt
+    *swept, sheet = make(tiny_run, ["t1@right=6"], sweeps=["t1@left=0:4:3"], num_images=1)
+    assert len(swept) == 3 and sheet.path.endswith("sweep.png")
+
+
+def test_corrector_steps(tiny_run):
+    none, some = (
+        make(
+            tiny_run,
+            ["t1=4", "t2=3"],
+            num_images=2,
+            output=tiny_run.path / str(steps),
+            settings={"corrector_steps": steps},
+        )
+        for steps in (0, 2)
+    )
+    assert np.abs(pixels(none[0]) - pixels(some[0])).max() > 0
+    alone = make(
+        tiny_run, ["t1=4", "t2=3"], num_images=1, output=tiny_run.path / "alone",
+        settings={"corrector_steps": 2, "seed": some[1].seed},
+    )  # fmt: skip
+    assert np.abs(pixels(some[1]) - pixels(alone[0])).max() <= 1  # the same in any batch
+    assert Image.open(some[0].path).text["corrector"] == "2 of 0.05"
+
+
+def test_weights_of_an_image_that_was_trained_on_are_its_row(tiny_run):
+    path = Path(tiny_run.images[1].path)
+    assert image_weights(tiny_run, path, "cpu") == tiny_run.weights[1].tolist()
+
+
+def test_weights_of_another_image_are_encoded(tiny_run, tmp_path):
+    Image.new("RGB", (32, 32), "teal").save(tmp_path / "new.png")
+    assert len(image_weights(tiny_run, tmp_path / "new.png", "cpu")) == len(tiny_run.tokens)
+
+
+def test_terms_of_an_image(tiny_run):
+    first, second = (f"a photo of a {token}" for token in tiny_run.tokens)
+    assert like_terms(tiny_run, [3.0, 1.0], [], 7.5) == [Term(first, 3.0), Term(second, 1.0)]
+    assert like_terms(tiny_run, [3.0, 0.1], [], 7.5) == [Term(first, 3.0)]  # too little to count
+    assert like_terms(tiny_run, [3.0, 1.0], ["t1=0", "t2=+2"], 7.5) == [Term(second, 3.0)]
+    assert like_terms(tiny_run, [3.0, 0.0], ["t2 = +2", "snow=-1"], 7.5) == [
+        Term(first, 3.0), Term(second, 2.0), Term("snow", -1.0)
+    ]  # fmt: skip
+    with pytest.raises(UcdError, match="nothing is left"):
+        like_terms(tiny_run, [3.0, 0.0], ["t1=0"], 7.5)
+
+
+def test_weights_that_sum_to_one_share_the_guidance_scale(tiny_run):
+    recipe = (tiny_run.path / "recipe.yaml").read_text().replace("constraint: none", "constraint: softmax")
+    (tiny_run.path / "recipe.yaml").write_text(recipe)
+    run = Run(tiny_run.path)
+    assert [term.weight for term in like_terms(run, [0.75, 0.25], [], 8.0)] == [6.0, 2.0]
+
+
+def test_like_shows_the_image_beside_what_was_made(tiny_run):
+    path = Path(tiny_run.images[0].path)
+    *made, sheet = make(tiny_run, ["t2=+1"], like=path)
+    assert len(made) == 2 and sheet.path.endswith("like.png")
+    assert Path(sheet.path).parent == Path(made[0].path).parent
+    assert path.stem in Path(sheet.path).parent.name

@@ -46,6 +46,19 @@ def test_a_dense_gradient_moves_all_rows_as_adamw_does():
     torch.testing.assert_close(ours, theirs)
 
 
+def test_a_closure_computes_the_loss_first():
+    matrix = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = RowAdamW([matrix], **HOW)
+
+    def closure() -> float:
+        loss = matrix.square().sum()
+        loss.backward()
+        return float(loss.detach())
+
+    assert optimizer.step(closure) == 6.0
+    assert (matrix < 1).all()
+
+
 def test_its_state_goes_on_where_it_was():
     matrices = [torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
     first, second = (RowAdamW([matrix], **HOW) for matrix in matrices)

@@ -11,6 +11,7 @@ picture shows an object if the reader's logit for it reaches the threshold that 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -19,7 +20,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from torch import Tensor, nn
+from torch import Tensor
 
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, VOCABULARY
@@ -42,7 +43,7 @@ def load_clip(weights: Path) -> open_clip.CLIP:
     return open_clip.create_model(f"local-dir:{weights / 'clip'}").eval()
 
 
-def load_reader(weights: Path) -> tuple[nn.Module, float]:
+def load_reader(weights: Path) -> tuple[timm.models.ResNet, float]:
     """The reader of scenes and its threshold."""
     config = json.loads((weights / "resnet" / "config.json").read_text())
     reader = timm.create_model(config["architecture"], pretrained=False, **config["model_args"])
@@ -70,7 +71,7 @@ def threshold(scores: Tensor, there: Tensor) -> float:
 
 
 @torch.inference_mode()
-def measure_judges(weights: Path, count: int = 2000) -> dict:
+def measure_judges(weights: Path, count: int = 2000) -> dict[str, Any]:
     """The autoencoder, the reader and the CLIP on held-out scenes, and what the judges see in nothing."""
     vae, clip, (reader, limit) = load_autoencoder(weights), load_clip(weights), load_reader(weights)
     clip_limit = json.loads((weights / "clip" / "open_clip_config.json").read_text())["threshold"]

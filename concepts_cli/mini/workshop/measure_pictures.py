@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from scipy.linalg import sqrtm
+from timm.models import ResNet
 from torch import Tensor, nn
 
 from concepts_cli.mini.captions import BACKGROUNDS, CLASSES, DRAWINGS, VOCABULARY
@@ -55,7 +57,7 @@ def load_pipeline(weights: Path) -> StableDiffusionPipeline:
 
 def measure_pictures(
     weights: Path,
-    reader: nn.Module,
+    reader: ResNet,
     limit: float,
     *,
     held_out: Sequence[Scene],
@@ -64,10 +66,10 @@ def measure_pictures(
     guidance_scale: float = 5.0,
     seed: int = 0,
     grids: Path | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """The bars of the generator. `share` draws fewer pictures than they ask for."""
     generator = Generator(load_pipeline(weights), steps, guidance_scale, seed)
-    found: dict = {"steps": steps, "guidance_scale": guidance_scale}
+    found: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale}
 
     def see(name: str, prompts: Sequence[str]) -> Tensor:  # (B, words)
         pictures = generator.draw(prompts, salt=len(found))
@@ -132,20 +134,21 @@ def measure_pictures(
 def draw_pairs(count: int, seed: int) -> list[tuple[int, int]]:
     """Random pairs of different classes, by their places in CLASSES."""
     rng = np.random.default_rng((seed, 60))
-    return [tuple(rng.choice(len(CLASSES), size=2, replace=False).tolist()) for _ in range(count)]
+    drawn = (rng.choice(len(CLASSES), size=2, replace=False).tolist() for _ in range(count))
+    return [(first, second) for first, second in drawn]
 
 
 def _right(reader: nn.Module, scenes: Sequence[Scene], names: Sequence[str]) -> float:
     """How often the reader names the right one of `names` in real scenes, of which one of them is true."""
-    told = [(scene, [i for i, name in enumerate(names) if name in scene.facts.names]) for scene in scenes]
-    told = [(scene, true[0]) for scene, true in told if true]
+    named = [(scene, [i for i, name in enumerate(names) if name in scene.facts.names]) for scene in scenes]
+    told = [(scene, true[0]) for scene, true in named if true]
     columns = [VOCABULARY.index(name) for name in names]
     logits = read(reader, np.stack([scene.image for scene, _ in told]))[:, columns]
     return float((logits.argmax(dim=1) == torch.tensor([true for _, true in told])).float().mean())
 
 
 @torch.inference_mode()
-def features(reader: nn.Module, images: np.ndarray) -> np.ndarray:
+def features(reader: ResNet, images: np.ndarray) -> np.ndarray:
     """What the reader's last layer sees: (N, 64, 64, 3) uint8 -> (N, E)."""
     found = [
         reader.forward_head(reader.forward_features(pixels(images[i : i + 256])), pre_logits=True)

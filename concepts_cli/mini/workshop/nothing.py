@@ -1,7 +1,5 @@
 """Pictures that show nothing, so that those who judge pictures learn to say so: noise, blanks, the half-denoised."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -51,9 +49,7 @@ def blanks(count: int, generator: torch.Generator) -> Tensor:
     return (corners + graded * F.interpolate(slopes, size=64, mode="bilinear")).clamp(-1, 1)
 
 
-def draw_nothing(
-    kind: str, count: int, vae: AutoencoderKL, scenes: Sequence[np.ndarray] | np.ndarray, generator: torch.Generator
-) -> Tensor:
+def draw_nothing(kind: str, count: int, vae: AutoencoderKL, scenes: np.ndarray, generator: torch.Generator) -> Tensor:
     """`count` pictures of one of KINDS: (B, 3, 64, 64) in [-1, 1]; `scenes` (N, 64, 64, 3) are half-denoised."""
     if kind == "half-denoised":
         chosen = torch.randint(len(scenes), (count,), generator=generator).sort().values

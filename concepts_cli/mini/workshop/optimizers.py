@@ -1,5 +1,8 @@
 """Muon for weight matrices and AdamW for the rest: fewer steps to the same loss than AdamW alone."""
 
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -26,37 +29,59 @@ class Muon(torch.optim.Optimizer):
     (Liu et al., https://arxiv.org/abs/2502.16982).
     """
 
-    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step; a `closure` computes the loss anew before it, as in every optimizer of torch's."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[nn.Parameter]] = {}
+            alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
-            for shape, parameters in alike.items():
-                self._step_alike(shape, parameters, group)
+                    alike.setdefault((len(parameter), parameter[0].numel()), []).append((parameter, parameter.grad))
+            for shape, pairs in alike.items():
+                self._step_alike(shape, pairs, group)
+        return loss
 
-    def _step_alike(self, shape: tuple[int, int], parameters: list[nn.Parameter], group: dict) -> None:
+    def _step_alike(
+        self, shape: tuple[int, int], pairs: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]
+    ) -> None:
         """One step of all the matrices of one shape, stacked: small products are slow one by one."""
         updates = []
-        for parameter in parameters:
+        for parameter, gradient in pairs:
             buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-            buffer.lerp_(parameter.grad, 1 - group["momentum"])
-            updates.append(parameter.grad.lerp(buffer, group["momentum"]).reshape(shape))  # Nesterov's look ahead
+            buffer.lerp_(gradient, 1 - group["momentum"])
+            updates.append(gradient.lerp(buffer, group["momentum"]).reshape(shape))  # Nesterov's look ahead
         scale = 0.2 * max(shape) ** 0.5
-        for parameter, update in zip(parameters, orthogonalized(torch.stack(updates)), strict=True):
+        for (parameter, _), update in zip(pairs, orthogonalized(torch.stack(updates)), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
 def muon_and_adamw(
-    module: nn.Module, lr: float, *, muon: bool = True, weight_decay: float = 0.0, betas=(0.9, 0.95)
+    module: nn.Module,
+    lr: float,
+    *,
+    muon: bool = True,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
 ) -> list[torch.optim.Optimizer]:
     """Optimizers for all of `module`: embeddings, biases, norms and convolutions of pixels or latents go to AdamW."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue

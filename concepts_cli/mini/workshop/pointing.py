@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from concepts_cli.core.attention import EVERYTHING, Selection, normalise, token_map
 from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.data.prompts import default_prompt
+from concepts_cli.errors import UcdError
 from concepts_cli.metrics.assignment import assign
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.metrics.scores import match_one_to_one
@@ -90,7 +91,7 @@ def score(maps: Sequence[torch.Tensor], masks: Sequence[np.ndarray]) -> dict[str
     shown = [m.numpy() for m in large]
     thresholds = np.linspace(0.1, 0.9, 17).round(2).tolist()
     ious = {threshold: mean_iou(shown, masks, threshold) for threshold in thresholds}
-    best = max(ious, key=ious.get)
+    best = max(ious, key=ious.__getitem__)
     return {"pointing": float(np.mean(hits)), "iou": ious[best], "threshold": best, "maps": len(maps)}
 
 
@@ -126,6 +127,8 @@ def measure(
 
 def run_subjects(run: Run) -> dict[str, Subject]:
     """The concept of every class that one was matched to, by the strongest concept of each training image."""
+    if not run.recipe.evaluate.labels:
+        raise UcdError(f"the recipe of {run.path} names no labels", "evaluate.labels names them")
     labels = read_labels(run.recipe.evaluate.labels, [record.path for record in run.images])
     result = assign(run.weights.numpy(), labels)
     template = run.recipe.concepts.property

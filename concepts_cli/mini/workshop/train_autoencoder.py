@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -32,7 +33,7 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def pixels(images) -> Tensor:
+def pixels(images: np.ndarray) -> Tensor:
     """(B, 64, 64, 3) uint8 -> (B, 3, 64, 64) float32 in [-1, 1], channels last in memory."""
     return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -111,7 +112,7 @@ def train_decoder(
 
 
 @torch.no_grad()
-def standardized(vae: AutoencoderKL, images) -> AutoencoderKL:
+def standardized(vae: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
     """The same autoencoder, with each latent channel shifted and scaled to mean 0 and deviation 1 over `images`.
 
     Pipelines know one scaling factor for all channels and no shift, so both go into the 1x1 convolutions at the

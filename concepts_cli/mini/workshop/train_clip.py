@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -32,7 +33,7 @@ NORMALIZATION = {
 }
 
 
-def model_config() -> dict:
+def model_config() -> dict[str, Any]:
     """open_clip's `model_cfg`: a 10-layer ResNet with attention pooling, and the text tower. `hf_tokenizer_name` makes
     `open_clip.get_tokenizer("local-dir:…")` read the tokenizer that lies beside the weights."""
     return {

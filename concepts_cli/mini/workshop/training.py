@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Training:
     first: int = 0  # the step at which the optimizers were new: the warm-up counts from here
     average: dict[str, Tensor] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.first = self.step
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.average = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
@@ -148,7 +151,7 @@ class Training:
         self.first = state["first"]
 
 
-def averaged(module: nn.Module, checkpoint: Path) -> nn.Module:
+def averaged(module: M, checkpoint: Path) -> M:
     """`module` with the moving average of a checkpoint's weights, ready for use: frozen, in evaluation mode."""
     module.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
     return module.eval().requires_grad_(False)

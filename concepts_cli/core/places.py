@@ -1,0 +1,98 @@
+"""Where in a picture a term acts: its weight becomes a map over the latents.
+
+Shapes: H W latents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concepts_cli.data.images import open_image
+from concepts_cli.errors import UcdError, did_you_mean
+
+Box = tuple[float, float, float, float]  # left, top, right and bottom, in shares of the picture
+
+NAMED: dict[str, Box] = {
+    "left": (0, 0, 0.5, 1),
+    "right": (0.5, 0, 1, 1),
+    "top": (0, 0, 1, 0.5),
+    "bottom": (0, 0.5, 1, 1),
+    "middle": (0.25, 0.25, 0.75, 0.75),
+    "top-left": (0, 0, 0.5, 0.5),
+    "top-right": (0.5, 0, 1, 0.5),
+    "bottom-left": (0, 0.5, 0.5, 1),
+    "bottom-right": (0.5, 0.5, 1, 1),
+}
+HINT = f"a place is one of {', '.join(NAMED)}; four shares LEFT,TOP,RIGHT,BOTTOM such as 0.5,0,1,1; or a mask image"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A box, or the bright part of a mask image, by the name that it was given."""
+
+    name: str
+    box: Box | None = None
+    mask: Path | None = None
+
+    @cached_property
+    def covers_everything(self) -> bool:
+        if self.mask:
+            return bool((self._pixels == 1).all())
+        return self.box == (0, 0, 1, 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """The name, and a hash of a mask's pixels: two masks of one name are two places."""
+        if not self.mask:
+            return self.name
+        return f"{self.mask.name} {hashlib.sha256(self._pixels.numpy().tobytes()).hexdigest()[:8]}"
+
+    def shares(self, height: int, width: int) -> Tensor:
+        """The share of each latent cell that lies in the place: (H, W), from 0 to 1."""
+        if self.mask:
+            return F.interpolate(self._pixels[None, None], (height, width), mode="area")[0, 0]
+        left, top, right, bottom = self.box or (0, 0, 1, 1)
+        return torch.outer(_covered(top, bottom, height), _covered(left, right, width))
+
+    @cached_property
+    def _pixels(self) -> Tensor:  # of the mask, (height, width), from 0 to 1
+        assert self.mask is not None
+        return torch.from_numpy(np.asarray(open_image(self.mask).convert("L"), dtype=np.float32) / 255)
+
+
+def _covered(start: float, end: float, count: int) -> Tensor:
+    """The share of each of `count` equal cells that lies between two shares of the whole: (count,)."""
+    edges = torch.arange(count + 1) / count
+    return ((edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)) * count).clamp(0, 1)
+
+
+def parse_place(text: str) -> Place:
+    """`left`, `0.5,0,1,1` or `mask.png`. Raises UcdError for what is neither a place nor a readable picture."""
+    name = text.strip()
+    if name.lower() in NAMED:
+        return Place(name.lower(), NAMED[name.lower()])
+    parts = name.split(",")
+    if len(parts) == 4:
+        try:
+            left, top, right, bottom = (float(part) for part in parts)
+        except ValueError as error:
+            raise UcdError(f"{name!r} has a share that is not a number", HINT) from error
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise UcdError(
+                f"{name!r} is not a box inside the picture", "0 <= LEFT < RIGHT <= 1, 0 <= TOP < BOTTOM <= 1"
+            )
+        return Place(f"{left:g},{top:g},{right:g},{bottom:g}", (left, top, right, bottom))
+    if Path(name).suffix:
+        place = Place(name, mask=Path(name))
+        if not place._pixels.any():
+            raise UcdError(f"the mask {name} is black all over", "a term acts where its mask is bright")
+        return place
+    raise UcdError(f"there is no place {name!r}", did_you_mean(name, tuple(NAMED)) or HINT)

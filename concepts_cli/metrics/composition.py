@@ -1,0 +1,134 @@
+"""Do concepts hold together? Every pair composed, and every training image made anew from its own weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from concepts_cli.core.sampling import Term, composition
+from concepts_cli.data.images import ImageRecord
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.errors import UcdError
+from concepts_cli.metrics import scores as arithmetic
+from concepts_cli.metrics.inputs import MetricInputs
+from concepts_cli.metrics.metric import Metric
+from concepts_cli.metrics.presence import concept_presence
+from concepts_cli.pictures.likeness import like_terms
+from concepts_cli.pictures.making import make_missing
+from concepts_cli.pictures.plan import PicturePlan, negative_prompt
+
+PER_PAIR, MOST_PICTURES = 4, 400
+MOST_IMAGES = 100  # made anew, evenly spread over the collection
+
+
+class CompositionMetric(Metric):
+    """How often both concepts of a pair are seen in their composition, sampled as the recipe says."""
+
+    name = "composition"
+
+    def check(self, inputs: MetricInputs) -> None:
+        if len(inputs.concepts) < 2:
+            raise UcdError("one concept can't be composed with another", "train with more: --set concepts.count=5")
+        _check_samples(inputs)
+
+    def compute(self, inputs: MetricInputs) -> dict[str, Any]:
+        run, settings, concepts = inputs.run, inputs.run.recipe.sample, inputs.concepts
+        pairs = list(combinations(range(len(concepts)), 2))
+        each = max(1, min(PER_PAIR, MOST_PICTURES // len(pairs)))
+        prompts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
+        negative, folder = negative_prompt(run, settings), run.path / "compositions" / "pairs"
+        planned = []
+        for pair in pairs:
+            terms = [Term(prompts[k], settings.guidance_scale) for k in pair]
+            name = "+".join(concepts[k] for k in pair)
+            for n in range(each):
+                planned.append((folder / name / f"{n:05d}.png", composition(terms, settings.seed + n, negative)))
+        paths = _make(inputs, planned)
+        presence = concept_presence(inputs)
+        seen = presence.seen(paths).reshape(len(pairs), each, len(concepts))
+        both = np.array([seen[row][:, list(pair)].all(axis=1) for row, pair in enumerate(pairs)])  # (pairs, each)
+        matrix: list[list[float | None]] = [[None] * len(concepts) for _ in concepts]
+        for (a, b), hits in zip(pairs, both, strict=True):
+            matrix[a][b] = matrix[b][a] = float(hits.mean())
+        return {
+            "scorer": presence.scorer,
+            "caveat": presence.caveat,
+            "both_seen": float(both.mean()),
+            "intervals": arithmetic.intervals(
+                lambda drawn: {"both_seen": float(both.flatten()[drawn].mean())}, [np.arange(both.size)]
+            ),
+            "corrector_steps": settings.corrector_steps,
+            "images": len(paths),
+            "concepts": dict(zip(concepts, presence.words, strict=True)),
+            "matrix": matrix,
+        }
+
+
+class RecompositionMetric(Metric):
+    """Do concepts add up to the image again? Each training image made anew from its own weights.
+
+    An image agrees when the concepts that are seen in it and in the picture made of its weights are the same (the
+    measure of Intrinsic Concept Extraction, CVPR 2025, for weights that are trained).
+    """
+
+    name = "recomposition"
+
+    def check(self, inputs: MetricInputs) -> None:
+        _check_samples(inputs)
+        if gone := [record.path for record in _spread(inputs.run.images) if not Path(record.path).is_file()]:
+            raise UcdError(f"the training image {gone[0]} is not there any more", "restore the images")
+
+    def compute(self, inputs: MetricInputs) -> dict[str, Any]:
+        run, settings = inputs.run, inputs.run.recipe.sample
+        records = _spread(run.images)
+        rows = [run.images.index(record) for record in records]
+        negative, folder = negative_prompt(run, settings), run.path / "compositions" / "anew"
+        planned = []
+        for row in rows:
+            terms = like_terms(run, run.weights[row].tolist(), [], settings.guidance_scale)
+            planned.append((folder / f"{row:05d}.png", composition(terms, settings.seed, negative)))
+        made = _make(inputs, planned)
+        presence = concept_presence(inputs)
+        before, after = presence.seen([Path(record.path) for record in records]), presence.seen(made)
+        same = (before == after).all(axis=1)
+        shared, any_ = (before & after).sum(axis=1), (before | after).sum(axis=1)
+        overlap = np.where(any_ > 0, shared / np.maximum(any_, 1), 1.0)
+        return {
+            "scorer": presence.scorer,
+            "caveat": presence.caveat,
+            "agreement": float(same.mean()),
+            "overlap": float(overlap.mean()),
+            "intervals": arithmetic.intervals(
+                lambda drawn: {"agreement": float(same[drawn].mean()), "overlap": float(overlap[drawn].mean())},
+                [np.arange(len(same))],
+            ),
+            "images": len(records),
+            "concepts": dict(zip(inputs.concepts, presence.words, strict=True)),
+        }
+
+
+def _check_samples(inputs: MetricInputs) -> None:
+    if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
+        raise UcdError("compositions are judged by samples of every concept of the run", "leave --samples out")
+
+
+def _spread(records: list[ImageRecord]) -> list[ImageRecord]:
+    if len(records) <= MOST_IMAGES:
+        return records
+    return [records[i] for i in np.linspace(0, len(records) - 1, MOST_IMAGES).astype(int)]
+
+
+def _make(inputs: MetricInputs, planned: list[tuple[Path, Any]]) -> list[Path]:
+    """The pictures, made where they are missing. One of an earlier training or of other settings is made anew."""
+    plan = PicturePlan(inputs.run, replace(inputs.run.recipe.sample, num_images=1), tuple(planned))
+    try:
+        plan.missing()
+        force = False
+    except UcdError:
+        force = True
+    make_missing(plan, force=force, device=inputs.device, out=inputs.out)
+    return [path for path, _ in planned]

@@ -1,0 +1,63 @@
+"""Which of a run's concepts are seen in a picture.
+
+The built-in reader answers for the word that a concept's samples show best. For other models CLIP compares a picture
+with a concept's own samples, and the threshold is what most of those reach.
+
+Shapes: N pictures, K concepts, E features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from concepts_cli.metrics.inputs import MetricInputs
+from concepts_cli.models import BUILT_IN
+
+REACHED = 0.95  # the share of a concept's own samples that reach its threshold
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A judge of pictures: what it calls each concept, and the score (N, K) from which a concept counts as seen (K)."""
+
+    scorer: str
+    caveat: str | None
+    words: tuple[str | None, ...]
+    thresholds: np.ndarray
+    score: Callable[[Sequence[Path]], np.ndarray]
+
+    def seen(self, paths: Sequence[Path]) -> np.ndarray:
+        """Which concepts each picture shows: (N, K) bool."""
+        return self.score(paths) >= self.thresholds
+
+
+def concept_presence(inputs: MetricInputs) -> Presence:
+    """The judge of a run's concepts, made from its samples."""
+    samples = inputs.samples
+    order = [samples.concepts.index(name) for name in inputs.concepts]
+    groups = [samples.owners == k for k in order]
+    if inputs.run.recipe.model == BUILT_IN:
+        reader = inputs.resnet
+        features = inputs.features("resnet")
+        words = list(inputs.words)
+        means = np.stack([reader.score(features[group], words).mean(axis=0) for group in groups])
+        chosen = [words[k] for k in means.argmax(axis=1)]
+        limits = np.full(len(chosen), reader.threshold)
+        return Presence(
+            reader.name,
+            reader.caveat,
+            tuple(chosen),
+            limits,
+            lambda paths: reader.score(reader.features(paths), chosen),
+        )
+    clip, features = inputs.clip, inputs.features("clip")
+    typical = np.stack([features[group].mean(axis=0) for group in groups])
+    typical /= np.linalg.norm(typical, axis=1, keepdims=True)
+    own = [features[group] @ typical[k] for k, group in enumerate(groups)]
+    limits = np.array([np.quantile(similarities, 1 - REACHED) for similarities in own])
+    nothing = (None,) * len(groups)
+    return Presence(clip.name, clip.caveat, nothing, limits, lambda paths: clip.features(paths) @ typical.T)

@@ -1,0 +1,64 @@
+"""`ucd compose --like IMAGE`: an image's own weights as the terms of a composition, with changes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from concepts_cli.core.encoding import encode_records
+from concepts_cli.core.sampling import Term
+from concepts_cli.data.images import read_images
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.errors import UcdError
+from concepts_cli.pictures.terms import parse_term, term_key
+from concepts_cli.runs.run import Run
+
+LEAST_SHARE = 0.05  # of all weights: a concept with less is left out, and costs nothing
+ADDED = re.compile(r"(?P<term>.*)=\s*\+(?P<number>.*)")  # `t3=+2`: beside the image's own weight
+
+
+def image_weights(run: Run, image: Path, device: str | None = None) -> list[float]:
+    """The concept weights (K) of an image: its row, if it was trained on, known by its content; else `encode`'s.
+
+    Raises UcdError for an image that can't be read.
+    """
+    (record,) = read_images([image])
+    for row, trained in zip(run.weights.tolist(), run.images, strict=True):
+        if trained.sha256 == record.sha256:
+            return row
+    (encoded,) = encode_records(run.load_model(device), [record], recipe=run.recipe, tokens=run.tokens)
+    return list(encoded.weights)
+
+
+def like_terms(
+    run: Run,
+    weights: Sequence[float],
+    changes: Sequence[str],
+    guidance_scale: float,
+    others: dict[str, Run] | None = None,
+) -> list[Term]:
+    """The terms of an image with these concept weights (K), changed: `t1=3` sets a weight, `t3=+2` adds to it.
+
+    Weights that sum to one (`constraint: softmax`) are shares of the guidance scale, others are as they were trained.
+    Concepts that hardly count are left out. What the image has not, such as a text, a place or another run's concept,
+    is a term of its own. Raises UcdError for terms that can't be read.
+    """
+    scale = guidance_scale if run.recipe.weights.constraint == "softmax" else 1.0
+    total = sum(abs(weight) for weight in weights) or 1.0
+    terms = {}
+    for token, weight in zip(run.tokens, weights, strict=True):
+        if abs(weight) >= LEAST_SHARE * total:
+            term = Term(default_prompt(run.recipe.concepts.property, token), round(scale * weight, 4))
+            terms[term_key(term)] = term
+    for change in changes:
+        added = ADDED.fullmatch(change)
+        text = f"{added['term']}={added['number']}" if added else change
+        term = parse_term(run, text, guidance_scale, others)
+        before = terms[term_key(term)].weight if added and term_key(term) in terms else 0.0
+        terms[term_key(term)] = replace(term, weight=before + term.weight)
+    kept = [term for term in terms.values() if term.weight]
+    if not kept:
+        raise UcdError("nothing is left of the image", "leave one of its concepts a weight, or add a term")
+    return kept
