@@ -94,7 +94,7 @@ class _Wrong(Exception):
 
 def _value(kind: Any, node: Node, rules: Any) -> Any:
     """The node as a `kind`, which is a type hint. Raises _Wrong."""
-    expected = _expected(kind, rules)
+    expected = expected_words(kind, rules)
     if get_origin(kind) in (Union, types.UnionType):
         if node.value is None:
             return None
@@ -150,14 +150,14 @@ def _within(value: Any, rules: Any) -> bool:
     )
 
 
-def _expected(kind: Any, rules: Any) -> str:
+def expected_words(kind: Any, rules: Any) -> str:
     """What a type hint and its rules ask for, in words: 'a whole number of at least 1 or null'."""
     if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join("null" if k is types.NoneType else _expected(k, rules) for k in get_args(kind))
+        return " or ".join("null" if k is types.NoneType else expected_words(k, rules) for k in get_args(kind))
     if get_origin(kind) is tuple:
         first, *rest = get_args(kind)
         many = "a list, each item" if rest == [...] else f"{1 + len(rest)} values, each"
-        return f"{many} {_expected(first, rules)}"
+        return f"{many} {expected_words(first, rules)}"
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]

@@ -29,9 +29,9 @@ def _dump(settings: Any, indent: str) -> Iterator[str]:
             value = _escape(value)
         if isinstance(value, tuple) and isinstance(value[0], str):
             yield f"{indent}{field.name}:{doc}"
-            yield from (f"{indent}  - {_scalar(item)}\n" for item in value)
+            yield from (f"{indent}  - {yaml_scalar(item)}\n" for item in value)
         else:
-            yield f"{indent}{field.name}: {_scalar(value)}{doc}"
+            yield f"{indent}{field.name}: {yaml_scalar(value)}{doc}"
 
 
 def _escape(value: Any) -> Any:
@@ -41,10 +41,10 @@ def _escape(value: Any) -> Any:
     return value.replace("$", "$$") if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _scalar(value: Any) -> str:
+def yaml_scalar(value: Any) -> str:
     """One line of YAML."""
     if isinstance(value, tuple):
-        return f"[{', '.join(_scalar(item) for item in value)}]"
+        return f"[{', '.join(yaml_scalar(item) for item in value)}]"
     plain = isinstance(value, str) and value.isprintable()
     style = None if plain or not isinstance(value, str) else '"'
     text = yaml.safe_dump(value, default_style=style, width=float("inf"), allow_unicode=plain)
