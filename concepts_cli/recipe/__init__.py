@@ -1,4 +1,4 @@
-"""Settings: every value of a run, typed and checked once, and their YAML. May import errors."""
+"""Recipes: typed settings, validated once, and their YAML. May import errors."""
 
 from concepts_cli.recipe.loading import find_recipe, load_recipe, shipped_recipes
 from concepts_cli.recipe.schema import (

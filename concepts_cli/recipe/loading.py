@@ -1,4 +1,4 @@
-"""Find a recipe, read it and check it: all mistakes are reported at once."""
+"""Find, read and validate a recipe; all mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from concepts_cli.recipe.tree import Mistakes, Node, merge, read_file, read_over
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, or a shipped recipe by its bare name, and lay `KEY=VALUE` overrides on it.
+    """Read a recipe file, or a shipped recipe by its bare name, and apply `KEY=VALUE` overrides.
 
-    Raises UcdError with a line for every mistake: `x.yaml:12: train.learning_rate: got 'fast', expected a number`.
+    Raises UcdError with one line per mistake: `x.yaml:12: train.learning_rate: got 'fast', expected a number`.
     """
     path = find_recipe(path)
     mistakes = Mistakes()
@@ -36,7 +36,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def find_recipe(path: str | os.PathLike[str]) -> Path:
-    """The recipe file that is meant: a file, or the bare name of a shipped recipe. Raises UcdError."""
+    """Find a recipe by its path or, if it is shipped, by its bare name. Raises UcdError."""
     path = Path(path)
     shipped = shipped_recipes()
     if os.path.exists(path) and not os.path.isdir(path):
@@ -60,17 +60,17 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Settings that are well in themselves and make no sense together: (the keys, the problem of the first)."""
+    """Settings that are valid alone but conflict: (their keys, the problem with the first)."""
     initial, count = recipe.concepts.initial, recipe.concepts.count
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
-        yield keys, f"got {len(initial)} words for {count} concepts, expected one for all or one each"
+        yield keys, f"got {len(initial)} words for {count} concepts, expected one for all, or one per concept"
     if recipe.train.warmup_steps and recipe.train.schedule == "constant":
         keys = ("train.warmup_steps", "train.schedule")
         yield keys, "the constant schedule has no warm-up; use schedule: constant_with_warmup"
     if (recipe.train.schedule == "piecewise_constant") != (recipe.train.schedule_rules is not None):
         keys = ("train.schedule_rules", "train.schedule")
-        yield keys, "goes with schedule: piecewise_constant, and that with it"
+        yield keys, "schedule: piecewise_constant needs schedule_rules, and no other schedule takes them"
     if recipe.train.method != "composed":
         used = [name for name, value in dataclasses.asdict(recipe.regularizers).items() if value and value != "log"]
         if used:
@@ -78,11 +78,11 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield keys, f"{recipe.train.method} has no regularizers; use method: composed"
     if recipe.train.revive_every and not recipe.weights.per_image:
         keys = ("train.revive_every", "weights.per_image")
-        yield keys, "goes by each image's weights; use per_image: true"
+        yield keys, "revive_every needs a row of weights per image; use per_image: true"
 
 
 def _where(tree: Node, key: str) -> str:
-    """Where a setting was written; where its section or the recipe begins, for one that was not."""
+    """Where a setting was written, or where its section or the recipe begins."""
     for part in key.split("."):
         if not isinstance(tree.value, dict) or part not in tree.value:
             break
@@ -91,7 +91,7 @@ def _where(tree: Node, key: str) -> str:
 
 
 def _line(mistake: str) -> tuple[int, int]:
-    """Mistakes in the order of the file's lines, then those of --set as they came."""
+    """Sort key: the lines of the file in order, then the --set options as given."""
     line = re.match(r".*?:(\d+): ", mistake)
     return (1, 0) if mistake.startswith("--set ") else (0, int(line[1]) if line else 0)
 

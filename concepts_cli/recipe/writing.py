@@ -13,7 +13,7 @@ from concepts_cli.recipe.schema import Recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The YAML of every value, each with what it means; `load_recipe` reads it back to an equal Recipe."""
+    """The YAML of every value, each with its documentation; `load_recipe` reads it back as an equal Recipe."""
     return "".join(_dump(recipe, ""))
 
 
@@ -35,7 +35,7 @@ def _dump(settings: Any, indent: str) -> Iterator[str]:
 
 
 def _escape(value: Any) -> Any:
-    """Paths as `load_recipe` wants them written: it fills in `$NAME` and takes `$$` for a dollar sign."""
+    """Escape paths for `load_recipe`, which expands `$NAME` and reads `$$` as a dollar sign."""
     if isinstance(value, tuple):
         return tuple(_escape(item) for item in value)
     return value.replace("$", "$$") if isinstance(value, str) and os.path.isabs(value) else value

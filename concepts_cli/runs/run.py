@@ -32,7 +32,7 @@ RUN_FILES = (
 
 
 class Run:
-    """A finished or growing run. Everything is read when first asked for."""
+    """A finished or unfinished run, loaded lazily."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -57,8 +57,14 @@ class Run:
                 raise ValueError
             return tokens, embeddings
         except FileNotFoundError as error:
-            hint = f"finish it: ucd train {self.path / RECIPE} --output {self.path} --resume" if self.exists() else None
-            raise UcdError(f"{self.path} has no concepts yet", hint or "train one: ucd train quickstart") from error
+            hint = (
+                f"finish it with `ucd train {self.path / RECIPE} --output {self.path} --resume`"
+                if self.exists()
+                else None
+            )
+            raise UcdError(
+                f"{self.path} has no concepts yet", hint or "train one with `ucd train quickstart`"
+            ) from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UcdError(f"{path} is damaged", "train again, or restore the file") from error
 
@@ -85,7 +91,8 @@ class Run:
             return weights
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise UcdError(
-                f"{self.path / WEIGHTS} is missing, damaged or another run's", "train again, or restore the file"
+                f"{self.path / WEIGHTS} is missing, damaged or belongs to another run",
+                "train again, or restore the file",
             ) from error
 
     @cached_property
@@ -108,7 +115,7 @@ class Run:
         return (self.path / CONCEPTS).is_file()
 
     def token(self, concept: str) -> str:
-        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and what the run has."""
+        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and those the run has."""
         bare = concept.strip().removeprefix("<").removesuffix(">")
         if f"<{bare}>" in self.tokens:
             return f"<{bare}>"
@@ -125,43 +132,46 @@ class Run:
         return model
 
     def teach(self, model: StableDiffusion) -> None:
-        """Put the run's concepts into the model's vocabulary. Raises UcdError when they are of another width."""
+        """Add the run's concepts to the model's vocabulary. Raises UcdError if their width differs from the model's."""
         if self.embeddings.shape[1] != model.embedding_dim:
             have, need = self.embeddings.shape[1], model.embedding_dim
             raise UcdError(
-                f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now"
+                f"the concepts of {self.path} have {have} dimensions, {model.name} has {need}",
+                "the model has changed since",
             )
         model.set_concepts(self.tokens, self.embeddings)
 
     # ---- writing
 
     def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
-        """Lay down what a run is made of, before the first step."""
+        """Write the recipe and the list of images, before the first step."""
         write_text(self.path / RECIPE, dump_recipe(recipe))
         write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
 
     def save_concepts(self, tokens: Sequence[str], embeddings: Tensor, weights: Tensor) -> None:
-        """Write the concepts (K, D), a file for each that other tools load, and the weights (N, K)."""
+        """Write the concepts (K, D), one file per concept for other tools, and the weights (N, K)."""
         metadata = {"tokens": json.dumps(list(tokens)), "model": self.recipe.model, "ucd": __version__} | _versions()
         write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
         for token, embedding in zip(tokens, embeddings, strict=True):
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
             write_safetensors(path, {token: embedding[None]}, {"model": self.recipe.model})
-        write_safetensors(self.path / CONCEPTS, {"embeddings": embeddings}, metadata)  # last: it marks the run as done
+        write_safetensors(
+            self.path / CONCEPTS, {"embeddings": embeddings}, metadata
+        )  # last: it marks the run as finished
 
     def clear(self) -> None:
-        """Take away what an earlier run left in this folder; what ucd did not write stays."""
+        """Delete what an earlier run left in this folder; files that ucd did not write stay."""
         if self.exists():
             for path in map(self.path.joinpath, RUN_FILES):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def checkpoints(self) -> list[Path]:
-        """The whole ones, oldest first."""
+        """The complete checkpoints, oldest first."""
         whole = (path.parent for path in (self.path / "checkpoints").glob("step-*/state.safetensors"))
         return sorted((path for path in whole if path.name[5:].isdecimal()), key=lambda path: int(path.name[5:]))
 
     def load_checkpoint(self) -> dict[str, Tensor] | None:
-        """The state in the newest checkpoint, or None when there is none yet. Raises UcdError for a damaged one."""
+        """The state in the newest checkpoint, or None if there is none. Raises UcdError for a damaged one."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -170,11 +180,11 @@ class Run:
         try:
             return load_file(found[-1] / "state.safetensors")
         except (OSError, SafetensorError) as error:
-            hint = "remove it to go on from the one before, or start over with --force"
+            hint = "delete it to continue from an earlier one, or start over with --force"
             raise UcdError(f"the checkpoint {found[-1]} is damaged", hint) from error
 
     def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
-        """Write checkpoints/step-000500/ and drop all but the newest `keep`."""
+        """Write checkpoints/step-000500/ and delete all but the newest `keep`."""
         folder = self.path / "checkpoints" / f"step-{step:06d}"
         write_safetensors(folder / "state.safetensors", state)
         for old in self.checkpoints()[:-keep]:
@@ -182,7 +192,7 @@ class Run:
         return folder
 
     def log(self, record: dict[str, Any]) -> None:
-        """One more line of metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         path = self.path / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:

@@ -127,7 +127,7 @@ def test_a_folder_that_holds_something_is_not_written_to(workplace, recipe_file)
     (workplace / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(UcdError, match="not empty"):
         run_recipe(recipe_file, output=workplace / "mine")
-    with pytest.raises(UcdError, match="is no folder"):
+    with pytest.raises(UcdError, match="is not a folder"):
         run_recipe(recipe_file, output=workplace / "mine" / "thesis.txt")
 
 
