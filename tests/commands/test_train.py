@@ -270,7 +270,7 @@ def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, 
 def test_a_resume_refuses_what_it_would_destroy(workplace, recipe_file, image_folder):
     import shutil
 
-    with pytest.raises(UcdError, match="no run"):
+    with pytest.raises(UcdError, match="not a run"):
         run_recipe(recipe_file, output=image_folder, resume=True)
     run = run_recipe(recipe_file)
     with pytest.raises(UcdError, match="--force starts over"):
