@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli import __version__
 from concepts_cli.cli.compose import compose
 from concepts_cli.cli.encode import encode
 from concepts_cli.cli.evaluate import evaluate
@@ -14,6 +13,7 @@ from concepts_cli.cli.report import report
 from concepts_cli.cli.sample import sample
 from concepts_cli.cli.train import train
 from concepts_cli.cli.visualize import visualize
+from concepts_cli.version import __version__
 
 app = typer.Typer(
     name="ucd",

@@ -9,6 +9,7 @@ import typer
 from concepts_cli.cli.options import Device, Force, Grid, Json, OutputFolder, Quiet, RunFolder
 from concepts_cli.cli.sampling import takes_sampling
 from concepts_cli.cli.session import command_output, print_paths
+from concepts_cli.commands import PICTURES
 
 
 @takes_sampling()
@@ -51,7 +52,7 @@ def compose(
             source,
             terms or [],
             sweeps=sweep or [],
-            settings=override(source.recipe.sample, {"num_images": 1 if sweep else 4} | (sampling or {})),
+            settings=override(source.recipe.sample, {"num_images": 1 if sweep else PICTURES} | (sampling or {})),
             output=output,
             grid=grid,
             force=force,

@@ -20,9 +20,7 @@ from concepts_cli.cli.options import (
 )
 from concepts_cli.cli.sampling import takes_sampling
 from concepts_cli.cli.session import command_output, print_paths
-
-PICTURES = 4  # that are made when no image is given
-INVERSION_STEPS = 50  # as published
+from concepts_cli.commands import INVERSION_STEPS, PICTURES
 
 
 @takes_sampling(

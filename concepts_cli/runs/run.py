@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concepts_cli import __version__
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.files import unwritable, write_safetensors, write_text
+from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
     import torch
