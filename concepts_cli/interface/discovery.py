@@ -26,7 +26,8 @@ class Discovery(Iterator[Step]):
     def __init__(self, trainer: Trainer, device: str | None = None):
         self._trainer, self._device = trainer, device
         self._steps: Iterator[Step] | None = None
-        self._signals: list[float] = []  # of the step in progress
+        self._signals: list[float] = []  # during the step in progress
+        self._pending = False  # whether one came too late to end the step before
 
     @property
     def path(self) -> Path:
@@ -42,12 +43,14 @@ class Discovery(Iterator[Step]):
         """Take one step. Raises UcdError when the loss is no longer finite or an image doesn't fit into memory."""
         with signals_noted() as self._signals:
             if self._steps is None:
-                self._steps = self._trainer.steps(stop=lambda: bool(self._signals))
+                self._steps = self._trainer.steps(stop=lambda: self._pending or bool(self._signals))
             try:
-                return next(self._steps)
+                step = next(self._steps)
             except KeyboardInterrupt:
-                self._steps = None  # the training is whole: the next call goes on with it
+                self._steps, self._pending = None, False  # the training is whole: the next call goes on with it
                 raise
+            self._pending = bool(self._signals)
+            return step
 
     def finish(self) -> Run:
         """Take the steps that are left, and return the run. Raises what a step raises.

@@ -16,12 +16,15 @@ Images = AnyImage | Iterable[AnyImage]
 
 
 def as_files(images: Images, folder: Path) -> list[Path]:
-    """The files of images; one that is in memory is written to `folder` as a PNG.
+    """The files of images. One in memory is written to `folder` as a PNG, unless it still is what its file holds.
 
-    Raises UcdError for what is neither a path nor a PIL image.
+    Raises UcdError for what is neither a path nor a PIL image, and for none at all.
     """
-    several = [images] if is_one(images) else list(images)
-    return [_as_file(image, folder / f"{n:05d}.png") for n, image in enumerate(several)]
+    several = images if isinstance(images, Iterable) and not is_one(images) else [images]
+    files = [_as_file(image, folder / f"{n:05d}.png") for n, image in enumerate(several)]
+    if not files:
+        raise UcdError("an empty list of images", "give paths or PIL images")
+    return files
 
 
 def is_one(images: Images) -> TypeGuard[AnyImage]:
@@ -29,12 +32,30 @@ def is_one(images: Images) -> TypeGuard[AnyImage]:
     return isinstance(images, (str, os.PathLike, Image.Image))
 
 
-def _as_file(image: AnyImage, path: Path) -> Path:
+def _as_file(image: object, path: Path) -> Path:
     if isinstance(image, (str, os.PathLike)):
         return Path(image)
     if not isinstance(image, Image.Image):
-        raise UcdError(f"a {type(image).__name__} is not an image", "give paths or PIL images")
+        raise UcdError(f"{type(image).__name__} is not an image", "give paths or PIL images")
+    if own := _own_file(image):
+        return own
     path.parent.mkdir(parents=True, exist_ok=True)
     upright = ImageOps.exif_transpose(image)
     (upright.convert("RGB") if upright.mode in ("CMYK", "YCbCr", "LAB", "HSV") else upright).save(path, "PNG")
     return path
+
+
+def _own_file(image: Image.Image) -> Path | None:
+    """The file that an image was opened from, where it was not changed since.
+
+    The weights of an image depend a little on its file's hash, so they should be those of the file where there is one.
+    """
+    path = Path(getattr(image, "filename", "") or "")
+    if not path.is_file():
+        return None
+    try:
+        with Image.open(path) as file:
+            same = (file.mode, file.size) == (image.mode, image.size) and file.tobytes() == image.tobytes()
+    except OSError:
+        return None
+    return path if same else None

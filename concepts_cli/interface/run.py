@@ -44,7 +44,7 @@ from concepts_cli.runs.run import bare_name
 if TYPE_CHECKING:
     from concepts_cli.models.stable_diffusion import StableDiffusion
 
-SHOWN = 8  # images per concept, where a notebook shows a run
+SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images in each, where a notebook shows a run
 
 
 def open_run(path: AnyPath | None = None, *, device: str | None = None) -> Run:
@@ -129,6 +129,8 @@ class Run:
             run.sample("<t1> in the snow", n=8, seed=7, steps=20)
         """
         asked = several(what)
+        if not asked:
+            return Pictures()
         concepts = [text for text in asked if is_concept(self._folder, text)]
         with output_folder(output) as folder:
             made = sample(
@@ -291,10 +293,10 @@ class Run:
     def _repr_png_(self) -> bytes | None:
         """The training images that hold most of each concept, strongest first, where they still are."""
         try:
-            order = self.weights.argsort(dim=0, descending=True)[:SHOWN].T.tolist()
+            order = self.weights.argsort(dim=0, descending=True)[:SHOWN_IMAGES, :SHOWN_CONCEPTS].T.tolist()
             rows = {
-                name: [open_image(Path(self.images[i].path)) for i in mine]
-                for name, mine in zip(self.concepts, order, strict=True)
+                self.concepts[k]: [open_image(Path(self.images[i].path)) for i in strongest]
+                for k, strongest in enumerate(order)
             }
         except UcdError:
             return None
