@@ -75,7 +75,7 @@ class HeatMap:
             weight=drawn.weight,
             mean=drawn.mean,
             peak=drawn.peak,
-            center=tuple(drawn.center),
+            center=(drawn.center[0], drawn.center[1]),
             coverage=drawn.coverage,
             reconstruction_error=drawn.reconstruction_error,
         )
