@@ -18,6 +18,7 @@ from concepts_cli.recipe.writing import dump_recipe
 Overrides = Sequence[str] | Mapping[str, Any]  # ["train.max_steps=10"], or {"train.max_steps": 10}
 
 # A bare folder of images gets the settings of one of these, all but those that are about that recipe's own images.
+BUILT_IN = "mini"
 FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
 ABOUT_THE_IMAGES = {
     "data.images_per_folder": None,
@@ -57,8 +58,10 @@ def load_recipe(path: str | os.PathLike[str], overrides: Overrides = ()) -> Reci
 
 def _folder_recipe(folder: Path, overrides: Overrides) -> Recipe:
     mistakes = Mistakes()
-    given = {node.value["model"].value for node in _nodes(overrides, Mistakes()) if "model" in node.value}
-    tree = _read_named(shipped_recipes()[FOR_BUILT_IN if "mini" in given else FOR_OTHERS], mistakes)
+    given = _laid_on(Node({}, "", folder), overrides, Mistakes()).value
+    model = given.get("model") if isinstance(given, dict) else None
+    base = FOR_BUILT_IN if model and model.value == BUILT_IN else FOR_OTHERS
+    tree = _read_named(shipped_recipes()[base], mistakes)
     own = {
         "name": _plain_name(folder.resolve().name),
         "data.images": str(folder.absolute()).replace("$", "$$"),
