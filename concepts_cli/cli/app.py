@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli import __version__
 from concepts_cli.cli import compose, encode, evaluate, report, sample, train, visualize
 from concepts_cli.cli.options import examples
 from concepts_cli.cli.sampling import Command
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from concepts_cli.version import __version__
 
 START = examples("ucd train quickstart", "ucd sample --concept all --grid", "ucd report")
 

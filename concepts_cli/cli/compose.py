@@ -23,6 +23,7 @@ from concepts_cli.cli.options import (
 )
 from concepts_cli.cli.sampling import takes_sampling
 from concepts_cli.cli.session import command_output, print_paths
+from concepts_cli.commands import PICTURES
 
 EXAMPLES = examples(
     "ucd compose t1 t3=4.5 'at night=-2'",
@@ -90,7 +91,7 @@ def compose(
             terms or [],
             sweeps=sweep or [],
             like=like,
-            settings=override(source.recipe.sample, {"num_images": 1 if sweep else 4} | (sampling or {})),
+            settings=override(source.recipe.sample, {"num_images": 1 if sweep else PICTURES} | (sampling or {})),
             output=output,
             grid=grid,
             force=force,

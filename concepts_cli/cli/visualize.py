@@ -30,9 +30,7 @@ from concepts_cli.cli.options import (
 )
 from concepts_cli.cli.sampling import takes_sampling
 from concepts_cli.cli.session import command_output, print_paths
-
-IMAGES = 4  # generated per concept when no image is given
-INVERSION_STEPS = 50  # as published
+from concepts_cli.commands import INVERSION_STEPS, PICTURES
 
 EXAMPLES = examples(
     "ucd visualize photo.jpg --concept t1 --concept t3",
@@ -44,7 +42,7 @@ EXAMPLES = examples(
 @takes_sampling(
     ("num_images", "batch_size", "steps", "guidance_scale", "scheduler", "seed"),
     helps={
-        "num_images": f"Number of images to generate per concept, prompt or composition. Default: {IMAGES}.",
+        "num_images": f"Number of images to generate per concept, prompt or composition. Default: {PICTURES}.",
         "steps": f"Denoising steps. Default: {INVERSION_STEPS} for given images, otherwise the recipe's.",
         "guidance_scale": "Guidance. Default: 1 (none) for given images, otherwise the recipe's.",
     },
@@ -173,7 +171,7 @@ def visualize(
         from concepts_cli.runs.find import find_run
 
         source, given = find_run(run), sampling or {}
-        defaults = {"num_images": IMAGES}
+        defaults = {"num_images": PICTURES}
         if images or training_images:
             defaults["steps"] = INVERSION_STEPS
         settings = override(source.recipe.sample, defaults | given)

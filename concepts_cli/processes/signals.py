@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,13 @@ ONE_KEYSTROKE_SECONDS = 1.0  # a launcher and the terminal may both deliver the 
 
 @contextmanager
 def handled(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
-    """Handle the signals with `handler`, and restore the earlier handlers afterwards."""
+    """Handle the signals with `handler`, and restore the earlier handlers afterwards.
+
+    Python delivers signals to the main thread only: in another thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

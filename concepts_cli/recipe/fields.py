@@ -69,19 +69,25 @@ def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: 
     return cls(**values)
 
 
-def override(settings: T, given: Mapping[str, Any]) -> T:
-    """Replace values of `settings` by a command's options, checked by the same rules.
+def override(settings: T, given: Mapping[str, Any], *, as_options: bool = True) -> T:
+    """Replace values of `settings` by a command's options or a call's keywords, checked by the same rules.
 
-    Raises UcdError with one line per mistake: `--height: got 65, expected a multiple of 8 of at least 8`.
+    Raises UcdError with one line per mistake: `--height: got 65, expected a multiple of 8 of at least 8`, or
+    `height: …` for a keyword.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     hints = get_type_hints(type(settings))
     values, mistakes = {}, []
     for name, value in given.items():
+        label = f"--{name.replace('_', '-')}" if as_options else name
+        if name not in fields:
+            mistakes.append(f"{label}: {_unknown(name, '', list(fields), type(settings))}")
+            continue
+        text = None if value is None else str(value) or None
         try:
-            values[name] = _value(hints[name], Node(str(value) or None, "", Path()), fields[name].metadata)
+            values[name] = _value(hints[name], Node(text, "", Path()), fields[name].metadata)
         except _Wrong as wrong:
-            mistakes.append(f"--{name.replace('_', '-')}: {wrong.problem.replace(' or null', '')}")
+            mistakes.append(f"{label}: {wrong.problem.replace(' or null', '')}")
     if mistakes:
         raise UcdError("\n".join(mistakes))
     return dataclasses.replace(settings, **values)

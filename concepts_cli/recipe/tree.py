@@ -7,7 +7,7 @@ decides later what the text has to be.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ class Node:
     """A value as written, with its location: text, a list, a mapping, or None for YAML's null."""
 
     value: str | list[Node] | dict[str, Node] | None
-    where: str  # "recipes/x.yaml:12" or "--set train.max_steps=x"
-    folder: Path  # base of relative paths: the recipe's folder, or the current one for --set
+    where: str  # "recipes/x.yaml:12", "--set train.max_steps=x", or the key itself for a value given in Python
+    folder: Path  # base of relative paths: the recipe's folder, or the current one for overrides
 
     def describe(self) -> str:
         if isinstance(self.value, dict):
@@ -49,7 +49,7 @@ class Mistakes(list[str]):
 
     def add(self, where: str, key: str, problem: str) -> None:
         self.keys.add(key)
-        named = not key or where.startswith(f"--set {key}=")
+        named = not key or where == key or where.startswith(f"--set {key}=")
         self.append(f"{where}: {problem}" if named else f"{where}: {key}: {problem}")
 
 
@@ -89,6 +89,19 @@ def read_override(text: str, mistakes: Mistakes) -> Node:
     return node
 
 
+def read_setting(key: str, value: Any) -> Node:
+    """Python's `train.max_steps`, 10 as the mapping {train: {max_steps: 10}}; a value may be a mapping itself."""
+    node = _node_of(key, value)
+    for part in reversed(key.split(".")):
+        node = Node({part: node}, key, Path.cwd())
+    return node
+
+
+def read_text(text: str, where: str) -> Node:
+    """The mapping in a YAML text that is known to be one."""
+    return _read(text, Path.cwd(), lambda line: where, where, Mistakes())
+
+
 def merge(base: Node, over: Node) -> Node:
     """Override `base` with `over`, mapping by mapping."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
@@ -97,6 +110,17 @@ def merge(base: Node, over: Node) -> Node:
     for key, node in over.value.items():
         merged[key] = merge(merged[key], node) if key in merged else node
     return dataclasses.replace(base, value=merged)
+
+
+def _node_of(key: str, value: Any) -> Node:
+    if isinstance(value, Mapping):
+        inside = {str(name): _node_of(f"{key}.{name}", item) for name, item in value.items()}
+        return Node(inside, key, Path.cwd())
+    if isinstance(value, (list, tuple)):
+        return Node([_node_of(key, item) for item in value], key, Path.cwd())
+    if value is None:
+        return Node(None, key, Path.cwd())
+    return Node(str(value).lower() if isinstance(value, bool) else str(value), key, Path.cwd())
 
 
 def _read(text: str, folder: Path, at: Callable[[int], str], name: str, mistakes: Mistakes) -> Node:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from concepts_cli import __version__
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
@@ -24,6 +23,7 @@ from concepts_cli.report.inline import Gallery
 from concepts_cli.report.measures import Cell, Measures, describe_name, strength
 from concepts_cli.report.pictures import SAMPLES, SIDE, Pictures, Shown
 from concepts_cli.runs.run import Run, bare_name
+from concepts_cli.version import __version__
 
 TRAINING_IMAGES = 300  # at most, in the run's order
 STRONGEST, HEAT_MAPS = 6, 3

@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concepts_cli import __version__
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.files import unwritable, write_safetensors, write_text
+from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from concepts_cli.data.images import ImageRecord
@@ -123,11 +124,11 @@ class Run:
         have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
         raise UcdError(f"no concept {concept!r}", " ".join(filter(None, [did_you_mean(bare, names), have])))
 
-    def load_model(self, device: str | None = None) -> StableDiffusion:
+    def load_model(self, device: str | None = None, dtype: torch.dtype | None = None) -> StableDiffusion:
         """The run's model with its concepts in the vocabulary."""
         from concepts_cli.models import load_model
 
-        model = load_model(self.recipe.model, device=device)
+        model = load_model(self.recipe.model, device=device, dtype=dtype)
         self.teach(model)
         return model
 
