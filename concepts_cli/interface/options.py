@@ -26,6 +26,8 @@ class SampleOptions(TypedDict, total=False):
     guidance_scale: float
     negative_prompt: str | None
     scheduler: Scheduler
+    corrector_steps: int
+    corrector_step_size: float
     eta: float
     height: int | None
     width: int | None
