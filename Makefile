@@ -1,50 +1,61 @@
-# Each target sets up what it needs, once: a virtual environment in .venv and this package in it.
-#     make demo     five concepts in 25 unlabelled images, from training to scores: some minutes, nothing to download
+# Each target sets up what it needs, once: a virtual environment in .venv with this package in it.
+#     make demo     five concepts in 25 unlabelled images, from training to scores, in minutes and with no download
 #     make test     the tests, offline
-#     make bench    what a step of training costs, and sampling and composition
+#     make bench    what a training step costs, and sampling and composition
+#     make docs     docs/commands.md and docs/recipe.md, from the options and the settings
 #     make lint     ruff, mypy, and the contracts of who may import whom
 
 PYTHON ?= python3
 VENV ?= .venv
-PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+ifeq ($(OS),Windows_NT)
+BIN = $(VENV)/Scripts
+EXE = .exe
+else
+BIN = $(VENV)/bin
+EXE =
+endif
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 # A stamp says that what pyproject.toml asks for is installed.
 PACKAGE = $(VENV)/.ucd-package
 TESTS = $(VENV)/.ucd-tests
 LINT = $(VENV)/.ucd-lint
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench docs lint clean
 
 demo: export UCD_RUN = runs/demo
 demo: $(PACKAGE)
-	$(VENV)/bin/ucd train quickstart --output $(UCD_RUN) --force
-	$(VENV)/bin/ucd sample --concept all --num-images 16 --grid > /dev/null
-	$(VENV)/bin/ucd compose t1 t3 --num-images 4
-	$(VENV)/bin/ucd visualize --concept t1 --num-images 4
-	$(VENV)/bin/ucd evaluate --metric all
-	$(VENV)/bin/ucd report
-	@echo "what was discovered, a concept a row: $(UCD_RUN)/samples/grid.png"
+	$(BIN)/ucd train quickstart --output $(UCD_RUN) --force
+	$(BIN)/ucd sample --concept all --num-images 16 --grid > /dev/null
+	$(BIN)/ucd compose t1 t3 --num-images 4
+	$(BIN)/ucd visualize --concept t1 --num-images 4
+	$(BIN)/ucd evaluate --metric all
+	$(BIN)/ucd report
+	@echo "what was discovered, one concept per row: $(UCD_RUN)/samples/grid.png"
 
 test: $(TESTS)
-	$(VENV)/bin/python -m pytest
+	$(BIN)/python -m pytest
 
 bench: $(TESTS)
-	$(VENV)/bin/python -m tests.bench
+	$(BIN)/python -m tests.bench
+
+docs: $(PACKAGE)
+	PYTHONPATH=. $(BIN)/python docs/generate.py
 
 lint: $(LINT)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	PYTHONPATH=. $(VENV)/bin/lint-imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
 
 clean:
 	rm -rf .venv dist
 
-$(VENV)/bin/python:
+$(BIN)/python$(EXE):
 	$(PYTHON) -m venv $(VENV)
 
-$(PACKAGE): pyproject.toml | $(VENV)/bin/python
-	@echo "installing ucd into $(VENV): some minutes, once"
+$(PACKAGE): pyproject.toml | $(BIN)/python$(EXE)
+	@echo "installing ucd into $(VENV): takes a few minutes, once"
 	$(PIP) --editable .
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""The one exception that means *the user can mend this*, and the words that errors share."""
+"""The one exception for mistakes that the user can fix, and the wording that errors share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class UcdError(Exception):
-    """A mistake of the user's: shown as one line and a hint, never as a traceback.
+    """A mistake that the user can fix: shown as one line and a hint, never as a traceback.
 
-    `message` says what is wrong and where, `hint` how to mend it. `exit_code` is 2 for wrong usage or a wrong recipe
-    and 1 for a run that could not go on. Any other exception is a bug of ours and keeps its traceback.
+    `message` says what is wrong and where, `hint` how to fix it. `exit_code` is 2 for wrong usage or a wrong recipe,
+    and 1 for a run that failed. Any other exception is a bug of ours and keeps its traceback.
     """
 
     def __init__(self, message: str, hint: str | None = None, *, exit_code: int = 2):
@@ -20,7 +20,7 @@ class UcdError(Exception):
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:
-    """The known name nearest to a mistyped one, or None when nothing is near."""
+    """The known name closest to a mistyped one, or None if none is close."""
     from difflib import get_close_matches
 
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
@@ -28,11 +28,11 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "") -> str | None:
-    """`did you mean PREFIXname?` with the known name nearest to a mistyped one, or None when nothing is near."""
+    """`did you mean PREFIXname?` with the known name closest to a mistyped one, or None if none is close."""
     near = closest(name, known)
     return f"did you mean {prefix}{near}?" if near else None
 
 
 def first_line(error: BaseException) -> str:
-    """The beginning of what a library says went wrong."""
+    """The first line of a library's error message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

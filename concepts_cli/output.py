@@ -1,7 +1,7 @@
 """The one place that touches rich, stdout and stderr.
 
-stdout carries results, stderr everything else. Each stream is drawn for what it is: a terminal gets tables, colours and
-a bar, a pipe gets plain lines. `NO_COLOR` and `TERM=dumb` are rich's to honour, `-q` and `--json` are ours.
+stdout carries results, stderr everything else. A terminal gets tables, colours and a progress bar; a pipe gets plain
+lines. rich honours `NO_COLOR` and `TERM=dumb`; `-q` and `--json` are handled here.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Describe = Callable[[T], Mapping[str, str]]
 
 
 class Output:
-    """Where a command's words go.
+    """Everything that a command prints.
 
-    `result`, `table` and `document` are results (stdout); `note`, `warn`, `error` and `track` are for whoever watches
-    (stderr). With `json` only `document` reaches stdout, so that it is one document; with `quiet` only `error` reaches
-    stderr; with `mute`, for all but the first of many processes, nothing but errors is said at all. Call `close` at the
-    end of a command, whatever happened.
+    `result`, `table` and `document` print results to stdout; `note`, `warn`, `error` and `track` report to stderr. With
+    `json`, only `document` prints to stdout, so that it is one document; with `quiet`, only `error` prints to stderr;
+    `mute`, for all but the first of several processes, prints nothing but errors. Call `close` at the end of a command,
+    whatever happened.
     """
 
     def __init__(self, quiet: bool = False, json: bool = False, mute: bool = False):
@@ -44,12 +44,12 @@ class Output:
         self._stdout = Console(highlight=False, color_system=colours)
         self._stderr = Console(highlight=False, color_system=colours, stderr=True)
         self._bar: Progress | None = None
-        self._held: list[str] = []  # result lines that wait for the bar to leave the terminal
+        self._held: list[str] = []  # result lines to print once the bar is gone
 
     # -- results
 
     def result(self, line: object) -> None:
-        """One line of stdout, such as the path of an image."""
+        """Print one line to stdout, such as the path of an image."""
         if self.json or self.mute:
             return
         if self._bar and _is_terminal(sys.stdout):
@@ -58,12 +58,12 @@ class Output:
             _write(sys.stdout, str(line))
 
     def document(self, value: Any) -> None:
-        """The one JSON document of a `--json` run: dataclasses, paths, numpy's numbers and arrays are understood."""
+        """Print the JSON document of a `--json` run. Takes dataclasses, paths, and numpy's numbers and arrays."""
         if self.json and not self.mute:
             _write(sys.stdout, jsonlib.dumps(plain(value), indent=2, allow_nan=False))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table on a terminal; in a pipe a line of column names and a line a row, separated by tabs."""
+        """Print a table; in a pipe as lines of tab-separated cells, column names first."""
         if self.json or self.mute:
             return
         self.close()
@@ -80,20 +80,20 @@ class Output:
             table.add_row(*map(Text, row))
         self._stdout.print(table)
 
-    # -- for whoever watches
+    # -- reports
 
     def note(self, text: str) -> None:
-        """What goes on, on stderr."""
+        """Report progress to stderr."""
         if not self.quiet:
             self._say(Text(text))
 
     def warn(self, text: str) -> None:
-        """What may go wrong, on stderr."""
+        """Warn on stderr."""
         if not self.quiet:
             self._say(Text.assemble(("warning: ", "yellow"), text))
 
     def error(self, error: UcdError) -> None:
-        """What went wrong and how to mend it, on stderr, quiet or not."""
+        """Say on stderr what went wrong and how to fix it, quiet or not."""
         self.close()
         for line in error.message.splitlines() or [""]:
             self._say(Text.assemble(("ucd: ", "bold red"), line))
@@ -103,10 +103,10 @@ class Output:
     def track(
         self, steps: Iterable[T], *, total: int, label: str, describe: Describe[T] | None = None, start: int = 0
     ) -> Iterator[T]:
-        """Pass `steps` through and show how far they are: a bar on a terminal, a line now and then in a pipe.
+        """Pass `steps` through and show progress: a bar on a terminal, an occasional line in a pipe.
 
-        `total` counts from 0, `start` of them were done before (a resumed run). `describe` says what to show beside the
-        count, as {"loss": "0.123"}. A track inside a track is a second line of the same bar.
+        In a resumed run, `start` of the `total` steps were done before. `describe` returns what to show beside the
+        count, such as {"loss": "0.123"}. A track inside a track is a second line of the same bar.
         """
         if self.quiet:
             return iter(steps)
@@ -115,7 +115,7 @@ class Output:
         return self._track_lines(steps, total, label, describe, start)
 
     def close(self) -> None:
-        """Take the bar off the terminal, if one is still there, and print what waited for that."""
+        """Remove the bar, if there still is one, and print the results that waited for it."""
         bar, self._bar = self._bar, None
         if bar:
             bar.stop()
@@ -123,10 +123,12 @@ class Output:
         for line in held:
             _write(sys.stdout, line)
 
-    # -- how
+    # -- internals
 
     def _say(self, text: Text) -> None:
-        self._stderr.print(text, soft_wrap=True)  # a long line is the terminal's to wrap: it stays one when copied
+        self._stderr.print(
+            text, soft_wrap=True
+        )  # left to the terminal to wrap, so that it is still one line when copied
 
     def _track_bar(
         self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
@@ -144,7 +146,7 @@ class Output:
                 console=self._stderr,
                 speed_estimate_period=120,  # a step of a large model takes many seconds
                 refresh_per_second=4,
-                redirect_stdout=False,  # stdout may be a pipe that wants its lines now
+                redirect_stdout=False,  # stdout may be a pipe whose reader waits for each line
             )
             bar.start()
         task = bar.add_task(label, total=total, completed=start, shown="")
@@ -182,7 +184,7 @@ class _RateColumn(ProgressColumn):
 
 
 def silence_libraries() -> None:
-    """Keep other libraries' bars and warnings off our streams; call it before importing them. Not with UCD_DEBUG=1."""
+    """Silence other libraries' bars and warnings, unless UCD_DEBUG=1. Call it before importing them."""
     if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
         return
     import logging
@@ -197,13 +199,13 @@ def silence_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    # What they log as an error they raise as well; open_clip uses the root's logger.
+    # They also raise whatever they log as an error. open_clip uses the root logger.
     for name in (None, "accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def plain(value: Any) -> Any:
-    """A value in JSON's own types. A number that JSON can't hold (nan, inf) is null."""
+    """Convert a value to JSON's types. Numbers that JSON can't hold (nan, inf) become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -222,11 +224,11 @@ def plain(value: Any) -> Any:
         return sorted(map(plain, value), key=str)
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
-    raise TypeError(f"not for JSON: {type(value).__name__}")
+    raise TypeError(f"can't be written as JSON: {type(value).__name__}")
 
 
 def _write(stream: TextIO, line: str) -> None:
-    """A line, at once, so that a pipe's reader has it. A file name that isn't text goes as it is."""
+    """Print a line and flush it. A file name that isn't valid text is written as its raw bytes."""
     try:
         print(line, file=stream, flush=True)
     except UnicodeEncodeError:
@@ -235,7 +237,7 @@ def _write(stream: TextIO, line: str) -> None:
 
 
 def _is_terminal(stream: TextIO) -> bool:
-    """Whether somebody reads along. Not rich's test: it lets FORCE_COLOR make a terminal of a pipe."""
+    """Whether the stream is a terminal. rich's own test lets FORCE_COLOR turn a pipe into one."""
     return stream.isatty()
 
 

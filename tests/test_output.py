@@ -89,7 +89,7 @@ def test_json_understands_what_the_commands_return(capsys):
         "generator": [0, 1],
         "ordered": {"a": []},
     }
-    with pytest.raises(TypeError, match="not for JSON: object"):
+    with pytest.raises(TypeError, match="can't be written as JSON: object"):
         plain(object())
 
 

@@ -1,41 +1,69 @@
-"""The commands of `ucd` under one roof. Nothing heavy is imported before it is needed."""
+"""The commands of `ucd`, and how their mistakes are shown. Imports nothing heavy, so that `ucd --help` is quick."""
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Annotated
 
 import typer
 
-from concepts_cli import __version__
-from concepts_cli.cli.compose import compose
-from concepts_cli.cli.encode import encode
-from concepts_cli.cli.evaluate import evaluate
-from concepts_cli.cli.report import report
-from concepts_cli.cli.sample import sample
-from concepts_cli.cli.train import train
-from concepts_cli.cli.visualize import visualize
+from concepts_cli.cli import compose, encode, evaluate, report, sample, train, visualize
+from concepts_cli.cli.options import examples
+from concepts_cli.cli.sampling import Command
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+from concepts_cli.version import __version__
+
+START = examples("ucd train quickstart", "ucd sample --concept all --grid", "ucd report")
 
 app = typer.Typer(
     name="ucd",
     help="Discover the visual concepts in a folder of unlabelled images, and use them.",
-    epilog="Start with: ucd train quickstart",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog=START,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         print(f"ucd {__version__}")
         raise typer.Exit()
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
-for command in (train, sample, compose, visualize, evaluate, encode, report):
-    app.command()(command)
+def _register(name: str, command: Command, epilog: str) -> None:
+    """Add a command; its docstring is its help, each paragraph wrapped to the terminal's width."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs), epilog=epilog)(command)
+
+
+_register("train", train.train, train.EXAMPLES)
+_register("sample", sample.sample, sample.EXAMPLES)
+_register("compose", compose.compose, compose.EXAMPLES)
+_register("visualize", visualize.visualize, visualize.EXAMPLES)
+_register("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
+_register("encode", encode.encode, encode.EXAMPLES)
+_register("report", report.report, report.EXAMPLES)
 
 
 def main() -> None:
-    """Run `ucd`; what the `ucd` script and `python -m concepts_cli` call."""
-    app(prog_name="ucd")
+    """Run `ucd`: what the `ucd` script and `python -m concepts_cli` call."""
+    try:
+        code = app(prog_name="ucd", standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise  # a bug: its traceback is wanted
+        # Wrong usage, shown as every other mistake is: what is wrong, then how to mend it.
+        where = getattr(getattr(error, "ctx", None), "command_path", "ucd")
+        Output().error(UcdError(error.format_message(), f"options and examples: {where} --help"))
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)

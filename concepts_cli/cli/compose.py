@@ -3,39 +3,69 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from concepts_cli.cli.options import Device, Force, Grid, Json, OutputFolder, Quiet, RunFolder
+from concepts_cli.cli.completion import complete_terms
+from concepts_cli.cli.options import (
+    WHAT,
+    Device,
+    Force,
+    Grid,
+    Help,
+    Json,
+    OutputFolder,
+    Quiet,
+    RunFolder,
+    examples,
+    option,
+)
 from concepts_cli.cli.sampling import takes_sampling
 from concepts_cli.cli.session import command_output, print_paths
+from concepts_cli.commands import PICTURES
+
+EXAMPLES = examples(
+    "ucd compose t1 t3=4.5 'at night=-2'",
+    "ucd compose t1@left=5 mini-styles:t4=2 --grid",
+    "ucd compose t4 --sweep 'at night=0:4:3'",
+)
 
 
-@takes_sampling()
+@takes_sampling(
+    helps={
+        "num_images": "Number of images of the composition. Default: 4, or 1 per weight of a sweep.",
+        "guidance_scale": "Weight of terms that have none of their own.",
+    }
+)
 def compose(
     terms: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TERM...",
-            help="t1, t3=4.5, t1@left=5, OTHER-RUN:t1, 'at night'=-2: a concept or a text, with a place and a weight.",
+            metavar="TERM",
+            help="Concept, RUN:CONCEPT or text, with an optional @PLACE and =WEIGHT.",
+            autocompletion=complete_terms,
         ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--sweep",
+            help="Vary the weight of a term, as in t1=0:10:5 for five weights from 0 to 10. Give it twice for a plane.",
+            panel=WHAT,
             metavar="TERM=FROM:TO:COUNT",
-            help="A row of weights, as t1=0:10:5; given twice, a plane of them.",
         ),
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option(
-            "--like", metavar="IMAGE", help="Begin with this image's own weights; terms change them: t1=0, t3=+2."
+        option(
+            "--like",
+            help="Start from the weights of this image; terms change them, as in t1=0 or t3=+2.",
+            panel=WHAT,
+            metavar="IMAGE",
         ),
     ] = None,
-    sampling: dict | None = None,
+    sampling: dict[str, Any] | None = None,
     grid: Grid = False,
     output: OutputFolder = None,
     force: Force = False,
@@ -43,11 +73,12 @@ def compose(
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
+    help_: Help = False,
 ) -> None:
-    """Make pictures of several concepts and words at once, each with its weight. Prints a path per image.
+    """Generate images that combine weighted concepts and texts.
 
-    A term without a weight has the guidance scale. What no option says is as in the recipe, but for the number of
-    pictures: 4, in a sweep 1.
+    Prints one path per image. A term without a weight uses the guidance scale; a negative weight steers away from it.
+    Other options default to the recipe's values.
     """
     with command_output(quiet, json) as out:
         from concepts_cli.commands.compose import compose as make
@@ -60,7 +91,7 @@ def compose(
             terms or [],
             sweeps=sweep or [],
             like=like,
-            settings=override(source.recipe.sample, {"num_images": 1 if sweep else 4} | (sampling or {})),
+            settings=override(source.recipe.sample, {"num_images": 1 if sweep else PICTURES} | (sampling or {})),
             output=output,
             grid=grid,
             force=force,

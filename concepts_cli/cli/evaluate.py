@@ -5,39 +5,84 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from concepts_cli.cli.options import Device, Json, Quiet, run_option, threshold_option
+from concepts_cli.cli.options import (
+    HOW,
+    MEASURE,
+    Device,
+    Help,
+    Json,
+    Quiet,
+    choices,
+    examples,
+    option,
+    run_option,
+    threshold_option,
+)
 from concepts_cli.cli.session import command_output
+from concepts_cli.recipe import METRICS
+
+EXAMPLES = examples(
+    "ucd evaluate --metric all",
+    "ucd evaluate --metric clip --json | jq .metrics.clip.accuracy",
+    "ucd evaluate --run runs/seed-0 --run runs/seed-1 --metric resnet",
+)
 
 
 def evaluate(
     metric: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--metric",
             "-m",
-            help="clip, resnet, assignment, classification, naming, composition, recomposition or all; repeatable.",
+            help=f"{', '.join(METRICS)} or all. Repeatable. Default: the recipe's.",
+            panel=MEASURE,
+            metavar="NAME",
+            autocompletion=choices(*METRICS, "all"),
         ),
     ] = None,
     class_names: Annotated[
         list[str] | None,
-        typer.Option("--class-names", help="The hidden classes, separated by commas. Default: the recipe's."),
+        option(
+            "--class-names",
+            help="The hidden classes, separated by commas. Default: the recipe's.",
+            panel=HOW,
+            metavar="NAMES",
+        ),
     ] = None,
-    threshold: Annotated[float | None, threshold_option("Score at which an image counts as its class.")] = None,
-    samples: Annotated[Path | None, typer.Option(help="Other samples: a folder with one folder a concept.")] = None,
+    threshold: Annotated[
+        float | None, threshold_option("Score from which a sample counts as its class.", at_least=float("-inf"))
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        option(
+            "--samples",
+            help="Score other samples: a folder with one subfolder per concept.",
+            panel=HOW,
+            metavar="FOLDER",
+        ),
+    ] = None,
     held_out: Annotated[
-        list[Path] | None, typer.Option("--held-out", help="Images to classify, in a folder a class; may be repeated.")
+        list[Path] | None,
+        option(
+            "--held-out",
+            help="Images to classify: a folder with one subfolder per class. Repeatable.",
+            panel=HOW,
+            metavar="FOLDER",
+        ),
     ] = None,
     run: Annotated[
         list[str] | None,
-        run_option("A run folder; several for their spread. Default: $UCD_RUN, then the newest."),
+        run_option("Run folder, or its name in runs/; several show their spread. Default: $UCD_RUN, then the newest."),
     ] = None,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
+    help_: Help = False,
 ) -> None:
-    """Measure what was discovered against the hidden classes. Prints tables."""
+    """Measure what was discovered against the hidden classes.
+
+    Prints tables, and writes evaluation.json to the run folder.
+    """
     with command_output(quiet, json) as out:
         from concepts_cli.commands import evaluate as command
         from concepts_cli.runs.find import find_run

@@ -1,48 +1,137 @@
-"""Every option that commands share, declared once. What differs by command is only what an option is said to mean."""
+"""Every option that commands share, declared once; only its help differs by command. Panels group them in `--help`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
+from concepts_cli.cli.completion import complete_concepts, complete_runs
 from concepts_cli.recipe import MAX_SEED
 
-
-def output_option(help_: str) -> Any:
-    return typer.Option("--output", "-o", help=help_)
-
-
-def run_option(help_: str) -> Any:
-    return typer.Option("--run", help=help_)
+# The panels of `--help`, in this order.
+WHAT, MEASURE, HOW, WHERE, RUN, OUTPUT = "What to make", "What to measure", "How", "Where to write", "Run", "Output"
 
 
-def grid_option(help_: str) -> Any:
-    return typer.Option("--grid", help=help_)
+def option(*flags: str, help: str, panel: str, metavar: str | None = None, **rest: Any) -> Any:
+    """A typer option in a panel. `metavar` stands for its value in the help: N, PATH, NAME."""
+    return typer.Option(*flags, help=escape(help), metavar=metavar, rich_help_panel=panel, **rest)
 
 
-def threshold_option(help_: str, **limits: float) -> Any:
-    return typer.Option("--threshold", help=help_, **limits)
+def flag(*flags: str, help: str, panel: str, **rest: Any) -> Any:
+    """An option that takes no value."""
+    return option(*flags, help=help, panel=panel, metavar="", **rest)
 
 
-def steps_option(help_: str) -> Any:
-    return typer.Option("--steps", min=1, help=help_)
+def number(
+    *flags: str, help: str, panel: str, at_least: float, at_most: float | None = None, metavar: str = "N"
+) -> Any:
+    """An option that takes a number, or several, within limits. Typer's own limits would be drawn as a wide column."""
+    return option(*flags, help=help, panel=panel, metavar=metavar, callback=limits(at_least, at_most))
 
 
-def seed_option(help_: str) -> Any:
-    return typer.Option("--seed", min=0, max=MAX_SEED, help=help_)
+def limits(at_least: float, at_most: float | None = None) -> Callable[[Any], Any]:
+    """A callback that refuses numbers outside the limits."""
+    expected = f"expected at least {at_least}" + (f" and at most {at_most}" if at_most is not None else "")
+
+    def check(value: Any) -> Any:
+        for item in value if isinstance(value, Sequence) else [value]:
+            if item is not None and not at_least <= item <= (item if at_most is None else at_most):
+                raise typer.BadParameter(f"got {item}, {expected}")
+        return value
+
+    return check
 
 
-def batch_size_option(help_: str) -> Any:
-    return typer.Option("--batch-size", min=1, help=help_)
+def choices(*values: str) -> Callable[[str], list[str]]:
+    """Completion for an option that takes one of `values`."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return complete
 
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
-Device = Annotated[str | None, typer.Option("--device", help="cuda, cuda:1, mps or cpu. Default: the best there is.")]
-RunFolder = Annotated[str | None, run_option("A run folder. Default: $UCD_RUN, then the newest in runs/.")]
-OutputFolder = Annotated[Path | None, output_option("Where to write. Default: in the run folder.")]
-Force = Annotated[bool, typer.Option("--force", help="Write over what is there.")]
-Grid = Annotated[bool, grid_option("A contact sheet, too.")]
-Concept = Annotated[list[str] | None, typer.Option("--concept", "-c", help="t3, <t3> or all; may be repeated.")]
+def examples(*commands: str) -> str:
+    """The last lines of a command's help."""
+    return "\n\n".join(["Examples:", "\n".join(f"  {escape(command)}" for command in commands)])
+
+
+def output_option(help: str) -> Any:
+    return option("--output", "-o", help=help, panel=WHERE, metavar="PATH")
+
+
+def run_option(help: str) -> Any:
+    return option("--run", help=help, panel=RUN, metavar="RUN", autocompletion=complete_runs)
+
+
+def grid_option(help: str) -> Any:
+    return flag("--grid", help=help, panel=WHERE)
+
+
+def threshold_option(help: str, at_least: float, at_most: float | None = None) -> Any:
+    return number("--threshold", help=help, panel=HOW, at_least=at_least, at_most=at_most, metavar="X")
+
+
+def steps_option(help: str) -> Any:
+    return number("--steps", help=help, panel=HOW, at_least=1)
+
+
+def seed_option(help: str) -> Any:
+    return number("--seed", help=help, panel=HOW, at_least=0, at_most=MAX_SEED)
+
+
+def batch_size_option(help: str) -> Any:
+    return number("--batch-size", help=help, panel=HOW, at_least=1)
+
+
+def _show_help(ctx: typer.Context, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        typer.echo(ctx.get_help())
+        raise typer.Exit()
+
+
+Json = Annotated[bool, flag("--json", help="Print one JSON document to stdout.", panel=OUTPUT)]
+Quiet = Annotated[bool, flag("--quiet", "-q", help="Print only errors to stderr.", panel=OUTPUT)]
+# Typer's own --help would sit alone in a panel above all others.
+Help = Annotated[
+    bool,
+    flag(
+        "--help",
+        help="Show this message and exit.",
+        panel=OUTPUT,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_help,
+    ),
+]
+Device = Annotated[
+    str | None,
+    option(
+        "--device",
+        help="cuda, cuda:1, mps or cpu. Default: the fastest available.",
+        panel=RUN,
+        metavar="NAME",
+        autocompletion=choices("cpu", "cuda", "mps"),
+    ),
+]
+RunFolder = Annotated[
+    str | None, run_option("Run folder, or its name in runs/. Default: $UCD_RUN, then the newest run.")
+]
+OutputFolder = Annotated[Path | None, output_option("Folder to write to. Default: a subfolder of the run.")]
+Force = Annotated[bool, flag("--force", help="Overwrite existing files.", panel=WHERE)]
+Grid = Annotated[bool, grid_option("Also write a contact sheet, grid.png.")]
+Concept = Annotated[
+    list[str] | None,
+    option(
+        "--concept",
+        "-c",
+        help="Concept such as t3, or all. Repeatable. Default: all, unless a prompt or terms are given.",
+        panel=WHAT,
+        metavar="NAME",
+        autocompletion=complete_concepts,
+    ),
+]

@@ -5,18 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from concepts_cli.cli.options import Force, Json, Quiet, RunFolder, output_option
+from concepts_cli.cli.options import Force, Help, Json, Quiet, RunFolder, examples, output_option
 from concepts_cli.cli.session import command_output
+
+EXAMPLES = examples("ucd report", "ucd report --run quickstart --output quickstart.html")
 
 
 def report(
-    output: Annotated[Path | None, output_option("Where to write. Default: report.html in the run folder.")] = None,
+    output: Annotated[Path | None, output_option("File to write. Default: report.html in the run folder.")] = None,
     force: Force = False,
     run: RunFolder = None,
     json: Json = False,
     quiet: Quiet = False,
+    help_: Help = False,
 ) -> None:
-    """Show a run as one HTML page that needs nothing else. Prints its path."""
+    """Write a run as one self-contained HTML page.
+
+    Prints its path. Missing parts show the command that creates them.
+    """
     with command_output(quiet, json) as out:
         from concepts_cli.commands.report import report as write
         from concepts_cli.runs.find import find_run

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from concepts_cli.cli.options import Concept, Device, Force, Grid, Json, OutputFolder, Quiet, RunFolder
+from concepts_cli.cli.options import (
+    Concept,
+    Device,
+    Force,
+    Grid,
+    Help,
+    Json,
+    OutputFolder,
+    Quiet,
+    RunFolder,
+    examples,
+)
 from concepts_cli.cli.sampling import takes_sampling
 from concepts_cli.cli.session import command_output, print_paths
 
+EXAMPLES = examples(
+    "ucd sample --concept t3 --num-images 16",
+    "ucd sample --concept all --scheduler dpm++ --steps 20 --grid",
+    "ucd sample '<t1> in the snow' --seed 7",
+)
 
-@takes_sampling()
+
+@takes_sampling(helps={"num_images": "Number of images per concept or prompt."})
 def sample(
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Such as '<t1> in the snow'.")
+        list[str] | None, typer.Argument(metavar="PROMPT", help="Text, such as '<t1> in the snow'.")
     ] = None,
     concept: Concept = None,
-    sampling: dict | None = None,
+    sampling: dict[str, Any] | None = None,
     grid: Grid = False,
     output: OutputFolder = None,
     force: Force = False,
@@ -25,10 +42,11 @@ def sample(
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
+    help_: Help = False,
 ) -> None:
-    """Make pictures of concepts, or of any PROMPT that mentions them. Prints a path per image.
+    """Generate images of concepts, or of prompts that mention them.
 
-    What no option says is as in the recipe.
+    Prints one path per image. Options default to the recipe's values.
     """
     with command_output(quiet, json) as out:
         from concepts_cli.commands.sample import sample as make

@@ -1,4 +1,4 @@
-"""Options made of a recipe's `sample` settings: one place says what a setting is called, means and allows."""
+"""Options for a recipe's `sample` settings: the recipe says what each setting is called, means and allows."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import typer
-
+from concepts_cli.cli.options import HOW, WHAT, choices, limits, option
 from concepts_cli.recipe import SampleSettings
 
 SHORT = {"num_images": "-n"}
+METAVARS = {"height": "PX", "width": "PX", "negative_prompt": "TEXT"}
 SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 
 Command = Callable[..., None]
 
 
 def takes_sampling(
-    names: Sequence[str] = SETTINGS, *, meanings: Mapping[str, str] | None = None
+    names: Sequence[str] = SETTINGS, *, helps: Mapping[str, str] | None = None
 ) -> Callable[[Command], Command]:
-    """Give a command an option for each of these `sample` settings, where its parameter `sampling` stands.
+    """Replace a command's parameter `sampling` by one option for each of these `sample` settings.
 
-    `meanings` replaces the help of those that mean something else to this command. It is called with those that were
-    given as `sampling`, a dict; `recipe.fields.override` checks what typer can't.
+    `helps` replaces the help of settings that mean something else to this command. The command receives the options
+    that were given as a dict, `sampling`; `recipe.fields.override` checks their values.
     """
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
-            parameters += _options(names, meanings or {}) if parameter.name == "sampling" else [parameter]
+            parameters += _options(names, helps or {}) if parameter.name == "sampling" else [parameter]
 
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:
@@ -45,20 +45,26 @@ def takes_sampling(
     return decorate
 
 
-def _options(names: Sequence[str], meanings: Mapping[str, str]) -> list[inspect.Parameter]:
+def _options(names: Sequence[str], helps: Mapping[str, str]) -> list[inspect.Parameter]:
     hints = get_type_hints(SampleSettings)
-    fields = {field.name: field for field in dataclasses.fields(SampleSettings)}
+    fields = {field.name: field.metadata for field in dataclasses.fields(SampleSettings)}
     parameters = []
     for name in names:
-        hint, rules = hints[name], fields[name].metadata
+        hint, rules = hints[name], fields[name]
         kind = hint if get_origin(hint) is Literal or not get_args(hint) else get_args(hint)[0]  # not `| None`
         doc = rules["doc"].partition("; null")[0]
-        help_ = meanings.get(name, f"{doc[0].upper()}{doc[1:]}.")
+        help_ = helps.get(name, f"{doc[0].upper()}{doc[1:]}.")
+        metavar = METAVARS.get(name, {int: "N", float: "X"}.get(kind, "NAME"))
+        rest: dict[str, Any] = {}
+        if "at_least" in rules:
+            rest["callback"] = limits(rules["at_least"], rules.get("at_most"))
         if get_origin(kind) is Literal:
             help_ += f" One of {', '.join(get_args(kind))}."
+            rest["autocompletion"] = choices(*get_args(kind))
             kind = str
         flags = ["--" + name.replace("_", "-"), *filter(None, [SHORT.get(name)])]
-        option = typer.Option(*flags, min=rules.get("at_least"), max=rules.get("at_most"), help=help_)
+        panel = WHAT if name == "num_images" else HOW
+        declared = option(*flags, help=help_, panel=panel, metavar=metavar, **rest)
         place = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters.append(inspect.Parameter(name, place, default=None, annotation=Annotated[kind | None, option]))
+        parameters.append(inspect.Parameter(name, place, default=None, annotation=Annotated[kind | None, declared]))
     return parameters

@@ -1,4 +1,4 @@
-"""What surrounds every command: its output, its exit status, and the signals that end it."""
+"""What every command shares: its output, its exit status, and how signals end it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HasPath(Protocol):
 
 @contextmanager
 def command_output(quiet: bool, json: bool) -> Iterator[Output]:
-    """The command's output, and the exit status of whatever goes wrong in it."""
+    """Give the command its output, and turn whatever goes wrong into a message and an exit status."""
     out = Output(quiet=quiet, json=json, mute=not is_main())
     silence_libraries()
     with termination_interrupts():
@@ -36,15 +36,15 @@ def command_output(quiet: bool, json: bool) -> Iterator[Output]:
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except BrokenPipeError:  # `| head` has seen enough
+        except BrokenPipeError:  # the reader has gone, such as `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         finally:
             out.close()
 
 
-def print_paths(made: Sequence[HasPath], out: Output) -> None:
-    """A path per line, or the whole as JSON."""
-    for item in made:
-        out.result(item.path)
-    out.document(made)
+def print_paths(records: Sequence[HasPath], out: Output) -> None:
+    """Print one path per line, or all records as JSON."""
+    for record in records:
+        out.result(record.path)
+    out.document(records)

@@ -9,25 +9,69 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli.cli.options import Device, Force, Json, Quiet, output_option
+from concepts_cli.cli.completion import complete_recipes, complete_settings
+from concepts_cli.cli.options import (
+    HOW,
+    RUN,
+    WHAT,
+    Device,
+    Force,
+    Help,
+    Json,
+    Quiet,
+    examples,
+    flag,
+    number,
+    option,
+    output_option,
+)
 from concepts_cli.cli.session import command_output
+
+EXAMPLES = examples(
+    "ucd train quickstart",
+    "ucd train mine.yaml --set concepts.count=8 --dry-run",
+    "ucd train mine.yaml --resume",
+)
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as quickstart.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a setting.")] = None,
-    output: Annotated[Path | None, output_option("The run folder. Default: runs/NAME.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            show_default=False,
+            help="Recipe file, or the name of a shipped recipe.",
+            autocompletion=complete_recipes,
+        ),
+    ],
+    set_: Annotated[
+        list[str] | None,
+        option(
+            "--set",
+            help="Override a setting of the recipe, as in train.max_steps=500. Repeatable.",
+            panel=WHAT,
+            metavar="KEY=VALUE",
+            autocompletion=complete_settings,
+        ),
+    ] = None,
+    resume: Annotated[bool, flag("--resume", help="Continue from the last checkpoint.", panel=HOW)] = False,
+    dry_run: Annotated[
+        bool, flag("--dry-run", help="Check the recipe and the images; train nothing.", panel=HOW)
+    ] = False,
+    output: Annotated[Path | None, output_option("Run folder to create. Default: runs/NAME.")] = None,
     force: Force = False,
     num_processes: Annotated[
-        int, typer.Option(min=1, help="Train in so many processes of this machine, a GPU each.")
+        int, number("--num-processes", help="Number of training processes, one GPU each.", panel=RUN, at_least=1)
     ] = 1,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
+    help_: Help = False,
 ) -> None:
-    """Discover concepts in the images of a RECIPE. Prints the run folder."""
+    """Discover the concepts in a recipe's images.
+
+    Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
+    """
     with command_output(quiet, json) as out:
         from concepts_cli.processes.environment import is_launched
         from concepts_cli.recipe import load_recipe

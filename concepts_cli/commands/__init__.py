@@ -1,1 +1,5 @@
 """The work of each command, one verb per file; no verb imports another. May import everything but the cli."""
+
+# Defaults that the command line and the Python interface share.
+PICTURES = 4  # of a composition, or under heat maps
+INVERSION_STEPS = 50  # as published

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,45 +56,69 @@ def train(
 ) -> Run:
     """Discover the recipe's concepts and write the run folder; the folder grows from the first step on.
 
-    Raises UcdError for images that can't be read, a folder that is taken, a model that can't be loaded or a loss that
-    diverges; KeyboardInterrupt after a signal, once a checkpoint is written.
+    Raises what `Trainer` and its steps raise; KeyboardInterrupt after a signal, once a checkpoint is written.
     """
-    check_trackers(recipe.train.trackers or ())
-    if recipe.train.push_to_hub:
-        check_hub(recipe.train.push_to_hub)
-    accelerator = choose_accelerator(recipe, device)
-    main = accelerator.is_main_process
-    # What is wrong with the folder or the images is said before the long work, and before anything is written.
-    begun = training_folder(recipe, output, resume=resume, force=force).path if main else None
-    begun, records = broadcast_object_list([begun, read_training_images(recipe) if main else None])
-    state = Run(begun).load_checkpoint() if resume else None
-    if state:
-        records = in_checkpoint_order(state, records, Run(begun))
-    model = load_training_model(recipe, accelerator, out)
-    training = prepare_training(recipe, records, model, accelerator, out)
-    folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
-    run = Run(broadcast_object_list([folder])[0])  # every process works on the main one's
-    if state:
-        training.restore(state)
-        if main:
-            drop_later_metrics(run, training.step)
-        out.note(f"resuming at step {training.step} of {training.total_steps}")
-    if main and not state:
-        run.clear()
-    if main:
-        run.begin(recipe, records)
-    if recipe.train.trackers:
-        start_trackers(accelerator, recipe, run)
-
-    def checkpoint() -> None:
-        if main:
-            whole = training.state() | {"images": image_digests(records)}
-            run.save_checkpoint(training.step, whole, recipe.train.keep_checkpoints)
-
-    settings = recipe.train
+    trainer = Trainer(recipe, output=output, resume=resume, force=force, device=device, out=out)
     with signals_noted() as noted:
-        steps = out.track(
-            training.steps(stop=lambda: bool(noted)),
+        for _ in trainer.steps(stop=lambda: bool(noted)):
+            pass
+    return trainer.run
+
+
+class Trainer:
+    """A training on its way into a run folder. Making one sets everything up, `steps` runs it and writes the folder.
+
+    Raises UcdError for images that can't be read, a folder that is taken, and a model that can't be loaded.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        output: Path | None = None,
+        resume: bool = False,
+        force: bool = False,
+        device: str | None = None,
+        out: Output,
+    ):
+        check_trackers(recipe.train.trackers or ())
+        if recipe.train.push_to_hub:
+            check_hub(recipe.train.push_to_hub)
+        self.recipe, self.out = recipe, out
+        self._accelerator = accelerator = choose_accelerator(recipe, device)
+        self._is_main = main = accelerator.is_main_process
+        # What is wrong with the folder or the images is said before the long work, and before anything is written.
+        begun = training_folder(recipe, output, resume=resume, force=force).path if main else None
+        begun, records = broadcast_object_list([begun, read_training_images(recipe) if main else None])
+        state = Run(begun).load_checkpoint() if resume else None
+        if state:
+            records = in_checkpoint_order(state, records, Run(begun))
+        self._records, model = records, load_training_model(recipe, accelerator, out)
+        self.training = prepare_training(recipe, records, model, accelerator, out)
+        self.tokens = self.training.objective.tokens
+        folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
+        self.run = Run(broadcast_object_list([folder])[0])  # every process works on the main one's
+        if state:
+            self.training.restore(state)
+            if main:
+                drop_later_metrics(self.run, self.training.step)
+            out.note(f"resuming at step {self.training.step} of {self.training.total_steps}")
+        if main and not state:
+            self.run.clear()
+        if main:
+            self.run.begin(recipe, records)
+        if recipe.train.trackers:
+            start_trackers(accelerator, recipe, self.run)
+
+    def steps(self, stop: Callable[[], bool]) -> Iterator[Step]:
+        """The steps that are left; the folder grows with each of them and holds the finished run when they end.
+
+        Raises UcdError for a loss that diverges; KeyboardInterrupt once `stop()` is true, with a checkpoint written.
+        Called again after that, it goes on.
+        """
+        training, settings, run = self.training, self.recipe.train, self.run
+        steps = self.out.track(
+            training.steps(stop),
             total=training.total_steps,
             start=training.step,
             label="discovering",
@@ -101,25 +126,37 @@ def train(
         )
         for step in steps:
             last = step.stopped or step.number == training.total_steps
-            if main and (step.number % settings.log_every == 0 or step.number == 1):
-                _log(run, accelerator, step)
-            if settings.preview_every and step.number % settings.preview_every == 0 and main:
-                _preview(run, recipe, training, accelerator, step.number)
+            if self._is_main and (step.number % settings.log_every == 0 or step.number == 1):
+                _log(run, self._accelerator, step)
+            if settings.preview_every and step.number % settings.preview_every == 0 and self._is_main:
+                _preview(run, self.recipe, training, self._accelerator, step.number)
             if last or step.number % settings.checkpoint_every == 0:
-                checkpoint()
+                self._save_checkpoint()
             if last and step.number < training.total_steps and not training.has_settled:
-                out.note(f"stopped at step {step.number}; go on with --output {run.path} --resume")
+                self.out.note(f"stopped at step {step.number}; go on with --output {run.path} --resume")
                 raise KeyboardInterrupt
-    if training.has_settled:
-        out.note(f"no image changed its strongest concept for {settings.patience} steps: done at step {training.step}")
-    if main:
-        weights = training.concepts.weights().expand(len(records), -1)
-        run.save_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()), weights)
-        if settings.push_to_hub:
-            out.note(f"published: {push_to_hub(run)}")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return run
+            yield step
+        self._finish()
+
+    def _save_checkpoint(self) -> None:
+        if self._is_main:
+            whole = self.training.state() | {"images": image_digests(self._records)}
+            self.run.save_checkpoint(self.training.step, whole, self.recipe.train.keep_checkpoints)
+
+    def _finish(self) -> None:
+        training, settings, out = self.training, self.recipe.train, self.out
+        if training.has_settled:
+            out.note(
+                f"no image changed its strongest concept for {settings.patience} steps: done at step {training.step}"
+            )
+        if self._is_main:
+            weights = training.concepts.weights().expand(len(self._records), -1)
+            embeddings = dict(training.concepts.embeddings.items())
+            self.run.save_concepts(self.tokens, embeddings, weights)
+            if settings.push_to_hub:
+                out.note(f"published: {push_to_hub(self.run)}")
+        self._accelerator.wait_for_everyone()
+        self._accelerator.end_training()
 
 
 def plan(

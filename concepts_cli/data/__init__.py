@@ -1,1 +1,1 @@
-"""Images, and the prompts that name a concept. May import errors and output."""
+"""Training images, and the prompts that name a concept. May import errors and output."""

@@ -1,4 +1,4 @@
-"""A folder of unlabelled images, whatever is in it, as squares of pixels."""
+"""Find unlabelled images, read them, and turn them into squares of pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One training image: where it lies, what is in the file, and its size in px once turned upright."""
+    """One training image: its path, a hash of the file, and its size in px once upright."""
 
     path: str
     sha256: str
@@ -28,10 +28,10 @@ class ImageRecord:
 
 
 def find_images(places: Sequence[str | Path], images_per_folder: int | None = None) -> list[Path]:
-    """Every image file of folders (searched to the bottom, names in order) and of single files.
+    """Every image file in folders (searched recursively, sorted by name), and single files.
 
-    `images_per_folder` keeps that many of each place. Raises UcdError for a place that does not exist and when
-    nothing is found.
+    `images_per_folder` keeps the first few of each folder. Raises UcdError for a path that does not exist, and if there
+    are no images.
     """
     found: list[Path] = []
     for place in map(Path, places):
@@ -52,14 +52,14 @@ def find_images(places: Sequence[str | Path], images_per_folder: int | None = No
 
 
 def open_image(path: Path) -> Image.Image:
-    """An RGB image, upright by its EXIF orientation, transparency laid on white.
+    """Read an RGB image, turned upright by its EXIF orientation, with transparency on white.
 
-    Raises UcdError when the file can't be read as an image.
+    Raises UcdError if the file can't be read as an image.
     """
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I") or image.mode == "F":  # 16 bit and more: the full range becomes 0..255
+            if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: scale the full range to 0..255
                 values = np.asarray(image, dtype=np.float64)
                 top = 255.0 if values.max() <= 255 else 65535.0
                 image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
@@ -70,12 +70,12 @@ def open_image(path: Path) -> Image.Image:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         hint = "remove it from the folder or convert it to PNG or JPEG"
         if isinstance(error, Image.DecompressionBombError):
-            hint = "it is too large: scale it down"
+            hint = "the image is too large; scale it down"
         raise UcdError(f"not a readable image: {path}", hint) from error
 
 
 def read_images(paths: Sequence[Path]) -> list[ImageRecord]:
-    """The record of every image. Raises one UcdError that names all that can't be read."""
+    """The record of every image. Raises one UcdError that names all unreadable files."""
     records, broken = [], []
     for path in paths:
         try:
@@ -87,15 +87,16 @@ def read_images(paths: Sequence[Path]) -> list[ImageRecord]:
     if broken:
         shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
         raise UcdError(
-            f"not readable as an image: {shown}", "remove or convert: PNG, JPEG, WebP, BMP, TIFF and GIF are read"
+            f"not readable as an image: {shown}",
+            "remove or convert them; supported: PNG, JPEG, WebP, BMP, TIFF and GIF",
         )
     return records
 
 
 def to_pixels(image: Image.Image, resolution: int, resize: str = "squash") -> Tensor:
-    """A square of `resolution` px as (3, H, W) in [-1, 1].
+    """The image as a square of `resolution` px: (3, H, W) in [-1, 1].
 
-    `squash` stretches both sides to fit, as published; `crop` scales the short side and cuts the middle out.
+    `squash` stretches both sides to fit, as published; `crop` scales the shorter side and crops the centre.
     """
     size = (resolution, resolution)
     if resize == "crop":
@@ -111,5 +112,5 @@ def as_pixels(image: Image.Image) -> Tensor:
 
 
 def to_image(pixels: Tensor) -> Image.Image:  # (3, H, W) in [0, 1]
-    """The picture of one image's pixels in [0, 1]."""
+    """The image with these pixels in [0, 1]."""
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())

@@ -1,7 +1,7 @@
-"""Sentences to put a concept's word into while it is learned.
+"""Prompt templates for learning a concept's word.
 
-The lists are textual inversion's (Gal et al., 2022, arXiv 2208.01618, appendix), which the paper draws from at
-random, one for every image of a step. Without a property the bare word is the prompt.
+The lists are from textual inversion (Gal et al., 2022, arXiv 2208.01618, appendix). The paper draws one at random for
+every image of a step. Without a property, the bare word is the prompt.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ PROPERTIES = {"object": OBJECT, "style": STYLE, None: BARE}
 
 
 def templates(learnable_property: str | None) -> tuple[str, ...]:
-    """The sentences of a property, each with one `{}` for the word."""
+    """The prompt templates of a property, each with one `{}` for the word."""
     return PROPERTIES[learnable_property]
 
 
 def default_prompt(learnable_property: str | None, token: str) -> str:
-    """The sentence that `token` is sampled with when nobody asks for another: the first of its property."""
+    """The prompt that `token` is sampled with by default: the first template of its property."""
     return templates(learnable_property)[0].format(token)

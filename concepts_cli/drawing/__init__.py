@@ -1,1 +1,1 @@
-"""Contact sheets, overlays and their panels: pictures from pictures. May import errors and output."""
+"""Draw contact sheets and heat-map overlays. May import errors and output."""

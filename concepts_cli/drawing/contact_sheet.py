@@ -1,4 +1,4 @@
-"""Many pictures on one page: a labelled row each, what they were found in on top."""
+"""Contact sheets: labelled rows of pictures on one page."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Rows = Mapping[str, Sequence[Image.Image]]
 
 
 def contact_sheet(rows: Rows, *, title: str = "", detail: str = "", headings: Sequence[str] = ()) -> Image.Image:
-    """A labelled row for each entry, in as many lines as its pictures need; a row without a label has all the width.
+    """Draw one labelled row per entry, on as many lines as its pictures need; an empty label takes no room.
 
-    With `headings`, one a column, all rows are single lines below them. Pictures keep their proportions.
+    With `headings`, one per column, every row is a single line below them. Pictures keep their proportions.
     """
     layout = _Layout.of(rows, columns=len(headings) or None)
     below_title = MARGIN + (HEADING if title else 0)
@@ -35,14 +35,14 @@ def contact_sheet(rows: Rows, *, title: str = "", detail: str = "", headings: Se
 
 
 def overview(images: Sequence[Image.Image], rows: Rows, *, total: int) -> Image.Image:
-    """What went in and what came out: the training images, small, above a labelled row of samples a concept.
+    """Draw the training images, small, above one labelled row of samples per concept.
 
-    `images` are some or all of the `total` training images; the first ten samples a row are drawn.
+    `images` are some or all of the `total` training images; the first ten samples of each row are drawn.
     """
     most = max(len(pictures) for pictures in rows.values())
     rows = {label: pictures[:COLUMNS] for label, pictures in rows.items()}
     layout = _Layout.of(rows, columns=max(6, min(COLUMNS, most)))
-    # About half as wide as the samples, in lines of the same length.
+    # About half as wide as the samples, in lines of equal length.
     across = -(-len(images) // -(-len(images) // (2 * layout.columns)))
     small = min(CELL, (layout.width - 2 * MARGIN - (across - 1) * GAP) // across)
     lines = -(-len(images) // across)
@@ -60,7 +60,7 @@ def overview(images: Sequence[Image.Image], rows: Rows, *, total: int) -> Image.
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the cells of a page lie."""
+    """The positions of a page's cells."""
 
     cell: tuple[int, int]  # width and height, px
     columns: int
@@ -114,7 +114,7 @@ def _paste_rows(page: Image.Image, rows: Rows, layout: _Layout, top: int) -> Non
 
 
 def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:
-    """The text in at most `most` lines of that width."""
+    """The text in at most `most` lines of this width."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
@@ -127,7 +127,7 @@ def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:
 
 
 def _fitted(text: str, font: Font, width: float) -> str:
-    """The text, cut where it is too long."""
+    """The text, cut off if it is too long."""
     if font.getlength(text) <= width:
         return text
     text = text[:200]

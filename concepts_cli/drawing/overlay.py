@@ -1,4 +1,4 @@
-"""Heat maps as people look at them: beside the picture and on it, in colours whose lightness grows evenly."""
+"""Draw heat maps beside and on a picture, in colours of evenly growing lightness."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def overlay(
     subtitle: str = "",
     extra: tuple[Image.Image, str] | None = None,
 ) -> tuple[Image.Image, list[Box]]:
-    """The picture, the same under its heat map, a title above and a legend below; and where on the page these two are.
+    """Draw the picture, and again under its heat map, with a title and a legend; also return the boxes of the two.
 
-    `heat` (H, W) in [0, 1] may be of any size: it is enlarged bicubically to the picture's. `extra` is another picture,
-    drawn as large, and its caption.
+    `heat` (H, W) in [0, 1] may have any size: it is enlarged bicubically to the picture's. `extra` is a second picture
+    of the same size, and its caption.
     """
     scale = min(max(1.0, SIDE / min(picture.size)), LONGEST / max(picture.size))
     size = [max(1, round(side * scale)) for side in picture.size]
@@ -46,7 +46,7 @@ def overlay(
     shown = [picture, *([extra[0].convert("RGB").resize(size, Image.Resampling.LANCZOS)] if extra else [])]
     shown.append(blend(picture, heat))
     head, foot = 46, 30
-    width, height = max(size[0], 180), size[1]  # the legend needs some room
+    width, height = max(size[0], 180), size[1]  # wide enough for the legend
     page = Image.new("RGB", (len(shown) * (width + PAD) + PAD, height + head + foot + PAD), PAPER)
     draw = ImageDraw.Draw(page)
     lefts = [PAD + i * (width + PAD) for i in range(len(shown))]
@@ -61,13 +61,13 @@ def overlay(
 
 
 def panels(page: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """The picture, and the same under its heat map, cut out of an overlay that was saved with its boxes."""
+    """Crop the picture, and the picture under its heat map, from an overlay that was saved with its boxes."""
     picture, hot = (page.crop(box) for box in json.loads(page.info["panels"]))
     return picture, hot
 
 
 def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
-    """Rows of pictures, each with its caption below."""
+    """Draw rows of pictures, each with its caption below."""
     line, columns = CELL + 22, max(map(len, rows))
     page = Image.new("RGB", (columns * (CELL + PAD) + PAD, len(rows) * line + 2 * PAD), PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(11)
@@ -82,8 +82,8 @@ def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
 
 
 def numbers(heat: np.ndarray, shown: np.ndarray, threshold: float) -> MapNumbers:
-    """A map (H, W) in numbers: mean and peak; its centre of mass, from the left and from the top, and what share of it
-    exceeds `threshold` as `shown` in [0, 1], in shares of its width, height and area.
+    """Describe a map (H, W) in numbers: its mean and peak, its centre of mass (from left and top, as shares of width
+    and height), and the share of its area in which `shown`, the map in [0, 1], exceeds `threshold`.
     """
     total = float(heat.sum())
     height, width = heat.shape
@@ -101,18 +101,18 @@ def numbers(heat: np.ndarray, shown: np.ndarray, threshold: float) -> MapNumbers
 
 
 def mask(heat: np.ndarray, size: tuple[int, int], threshold: float) -> Image.Image:
-    """Where a map (H, W) in [0, 1], enlarged to the picture's (width, height), exceeds the threshold: white."""
+    """A mask that is white where a map (H, W) in [0, 1], enlarged to `size` (width, height), exceeds the threshold."""
     return Image.fromarray(((enlarged(heat, size) > threshold) * 255).astype(np.uint8))
 
 
 def enlarged(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map (H, W), bicubically, as large as a picture of `size` (width, height), in [0, 1]."""
+    """Enlarge a map (H, W) bicubically to `size` (width, height), clipped to [0, 1]."""
     small = Image.fromarray(np.asarray(heat, dtype=np.float32))
     return np.asarray(small.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
 
 
 def blend(picture: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The picture in grey with the heat map's colours on it, the more opaque the hotter."""
+    """The picture in grey under the heat map's colours, which are more opaque where it is hotter."""
     hot = enlarged(heat, picture.size)
     grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
     opacity = 0.65 + 0.2 * hot[..., None]
@@ -152,7 +152,7 @@ def _table(steps: int = 256) -> np.ndarray:
 
 
 def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, *, left: int, top: int, width: int) -> None:
-    """A bar of the colours between its two ends in words."""
+    """Draw a colour bar with a word at each end."""
     font = ImageFont.load_default(11)
     low, high = "least", "most"
     start, end = left + draw.textlength(low, font) + 8, left + width - draw.textlength(high, font) - 8
@@ -163,7 +163,7 @@ def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, *, left: int, top: int
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
-    """The text, its middle left out where it is too long."""
+    """The text, shortened in the middle if it is too long."""
     while draw.textlength(text, font) > width and len(text) > 5:
         middle = len(text) // 2
         text = text[: middle - 1].rstrip("…") + "…" + text[middle + 1 :].lstrip("…")

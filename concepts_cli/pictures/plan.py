@@ -13,7 +13,6 @@ import torch
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
-from concepts_cli.models import load_model
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.names import caption, file_name
 from concepts_cli.recipe import SampleSettings
@@ -72,7 +71,7 @@ class PicturePlan:
         for name, run in self.runs.items():
             model = run.recipe.model
             if model not in models:
-                models[model] = load_model(model, device=device, dtype=dtype_of(self.settings.precision))
+                models[model] = run.load_model(device, dtype_of(self.settings.precision))
             run.teach(models[model])
             taught[name] = TaughtModel(models[model], run.teach)
         return taught

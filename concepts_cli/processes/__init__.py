@@ -1,1 +1,1 @@
-"""Working in several processes: who is who, starting them, stopping them. May import errors and output."""
+"""Work in several processes: identify, start and stop them. May import errors and output."""

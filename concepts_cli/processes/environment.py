@@ -1,4 +1,4 @@
-"""Which of a launch's processes this is: the only place that reads what launchers set."""
+"""Which process of a launch this is: the only place that reads launchers' variables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def is_launched() -> bool:
-    """Whether a launcher started this process, be it as the only one."""
+    """Whether a launcher started this process, even as the only one."""
     return "WORLD_SIZE" in os.environ
 
 
@@ -16,5 +16,5 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that speaks; it is when there is only one."""
+    """Whether this is the main process, which prints; true if there is only one."""
     return os.environ.get("RANK", "0") == "0"

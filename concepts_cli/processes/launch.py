@@ -1,6 +1,6 @@
-"""`ucd train --num-processes N`: the same command in N processes of this machine, a GPU each where there are GPUs.
+"""`ucd train --num-processes N`: the same command in N processes on this machine, one GPU each if there are GPUs.
 
-Several machines are accelerate's: `accelerate launch … -m concepts_cli train …` on each of them.
+For several machines, run `accelerate launch … -m concepts_cli train …` on each of them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from types import FrameType
 from concepts_cli.processes.signals import handled
 
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 30  # for the others to end by themselves once one has failed
+GRACE_SECONDS = 30  # for the others to exit by themselves after one has failed
 
 
 def launch(arguments: Sequence[str], count: int) -> int:
-    """Run `ucd ARGUMENTS` in `count` processes that know of each other; returns the first exit status that isn't 0.
+    """Run `ucd ARGUMENTS` in `count` connected processes; return the first nonzero exit status, or 0.
 
-    SIGINT and SIGTERM go on to all, once each. When one process fails, the others are ended.
+    SIGINT and SIGTERM are passed on to all. If one process fails, the others are stopped.
     """
     shared = {
         "WORLD_SIZE": str(count),
@@ -33,7 +33,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or count) // count, 1)),
     }
     command = [sys.executable, "-m", "concepts_cli", *arguments]
-    # A session of their own: Ctrl-C on a terminal reaches this process alone, which hands it on.
+    # In a session of their own: Ctrl-C reaches only this process, which passes it on.
     processes = [
         subprocess.Popen(
             command, env=os.environ | shared | {"RANK": str(n), "LOCAL_RANK": str(n)}, start_new_session=True
@@ -55,7 +55,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], hand_on: Callable[[int], None]) -> int:
-    """Until all have ended, or one has failed and the others had their time."""
+    """Wait until all have exited, or one has failed and the others have had time to exit."""
     while True:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
@@ -64,7 +64,9 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], hand_on: Callable[[int],
             deadline = time.monotonic() + GRACE_SECONDS
             while time.monotonic() < deadline and any(process.poll() is None for process in processes):
                 time.sleep(POLL_SECONDS)
-            own = [code for code in codes if code and code > 0]  # of the one that failed, not of those it took along
+            own = [
+                code for code in codes if code and code > 0
+            ]  # of the process that failed, not of those stopped because of it
             return own[0] if own else 1
         if None not in codes:
             return 0

@@ -1,4 +1,4 @@
-"""The processes that `accelerate launch` starts: the main one decides and speaks, all of them work."""
+"""The processes of `accelerate launch`: the main one decides and prints, all of them work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Team:
-    """This process and those that were started with it, if any. `device` is where this one works."""
+    """This process and those started with it, if any. `device` is the one that this process uses."""
 
     def __init__(self, device: str | None = None):
         self.device = device
@@ -21,14 +21,14 @@ class Team:
         if world_size() > 1:
             from accelerate import PartialState
 
-            # The slowest process may have long to go when the others wait for it.
+            # The others may have to wait long for the slowest process.
             self._state = PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
             self.device = device or str(self._state.device)
 
     def share(self, decide: Callable[[], Sequence[T]]) -> Sequence[T]:
-        """This process's part of a list that the main one makes, since files change while others still start.
+        """This process's share of a list that the main process decides, since files may change while others start.
 
-        Raises what `decide` raises; only the main process says so.
+        Raises what `decide` raises; only the main process reports it.
         """
         if self._state is None:
             return decide()
@@ -47,6 +47,6 @@ class Team:
         return answer[self._state.process_index :: self._state.num_processes]
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait for every process."""
         if self._state is not None:
             self._state.wait_for_everyone()

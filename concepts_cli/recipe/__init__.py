@@ -1,6 +1,6 @@
-"""Settings: every value of a run, typed and checked once, and their YAML. May import errors."""
+"""Recipes: typed settings, validated once, and their YAML. May import errors."""
 
-from concepts_cli.recipe.loading import find_recipe, load_recipe, shipped_recipes
+from concepts_cli.recipe.loading import choose_recipe, find_recipe, load_recipe, shipped_recipes
 from concepts_cli.recipe.schema import (
     MAX_SEED,
     METRICS,
@@ -36,6 +36,7 @@ __all__ = [
     "Tracker",
     "TrainSettings",
     "WeightSettings",
+    "choose_recipe",
     "dump_recipe",
     "find_recipe",
     "load_recipe",

@@ -1,6 +1,6 @@
-"""Typed settings: dataclasses whose fields say what they mean and what they allow, filled from a tree of text.
+"""Typed settings: dataclasses whose fields carry their documentation and limits, filled from a tree of text.
 
-Mistakes are collected, so that one run shows all of them.
+Mistakes are collected, so that all of them are reported at once.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ T = TypeVar("T", bound="DataclassInstance")
 def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
     """A dataclass field with its line of documentation and its rules.
 
-    Rules: `at_least`, `above`, `at_most`, `below` for numbers; `multiple_of` for whole ones; `path`, relative to where
-    it is written, with `~` and `$NAME` filled in; `model`, a path only when it starts like one; `pattern`, a regex and
-    what it stands for.
+    Rules: `at_least`, `above`, `at_most` and `below` for numbers; `multiple_of` for integers; `path` for a path
+    relative to the file it is written in, where `~` and `$NAME` are expanded; `model` for a name that is a path
+    only if it starts like one; `pattern` for a regex and its description.
     """
     return dataclasses.field(default=default, metadata={"doc": doc, **rules})
 
 
 def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: type | None = None) -> T:
-    """`cls` filled from the mapping `node`; a value that is wrong is noted in `mistakes` and left at its default."""
+    """Fill `cls` from the mapping `node`. Wrong values are added to `mistakes` and left at their defaults."""
     root = root or cls
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = get_type_hints(cls)
@@ -69,19 +69,25 @@ def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: 
     return cls(**values)
 
 
-def override(settings: T, given: Mapping[str, Any]) -> T:
-    """`settings` with the values of a command's options instead, checked by the same rules.
+def override(settings: T, given: Mapping[str, Any], *, as_options: bool = True) -> T:
+    """Replace values of `settings` by a command's options or a call's keywords, checked by the same rules.
 
-    Raises UcdError with a line for every mistake: `--height: got 65, expected a multiple of 8 of at least 8`.
+    Raises UcdError with one line per mistake: `--height: got 65, expected a multiple of 8 of at least 8`, or
+    `height: …` for a keyword.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     hints = get_type_hints(type(settings))
     values, mistakes = {}, []
     for name, value in given.items():
+        label = f"--{name.replace('_', '-')}" if as_options else name
+        if name not in fields:
+            mistakes.append(f"{label}: {_unknown(name, '', list(fields), type(settings))}")
+            continue
+        text = None if value is None else str(value) or None
         try:
-            values[name] = _value(hints[name], Node(str(value) or None, "", Path()), fields[name].metadata)
+            values[name] = _value(hints[name], Node(text, "", Path()), fields[name].metadata)
         except _Wrong as wrong:
-            mistakes.append(f"--{name.replace('_', '-')}: {wrong.problem.replace(' or null', '')}")
+            mistakes.append(f"{label}: {wrong.problem.replace(' or null', '')}")
     if mistakes:
         raise UcdError("\n".join(mistakes))
     return dataclasses.replace(settings, **values)
@@ -93,14 +99,14 @@ class _Wrong(Exception):
 
 
 def _value(kind: Any, node: Node, rules: Any) -> Any:
-    """The node as a `kind`, which is a type hint. Raises _Wrong."""
-    expected = _expected(kind, rules)
+    """Convert the node to the type hint `kind`. Raises _Wrong."""
+    expected = expected_words(kind, rules)
     if get_origin(kind) in (Union, types.UnionType):
         if node.value is None:
             return None
         kind = next(option for option in get_args(kind) if option is not types.NoneType)
     if get_origin(kind) is tuple:
-        items = node.value if isinstance(node.value, list) else [node]  # one value stands for a list of one
+        items = node.value if isinstance(node.value, list) else [node]  # a single value is a list of one
         if node.value is None or isinstance(node.value, dict) or not items:
             raise _Wrong(node, f"got {'an empty list' if node.value == [] else node.describe()}, expected {expected}")
         first, *rest = get_args(kind)
@@ -124,7 +130,7 @@ def _value(kind: Any, node: Node, rules: Any) -> Any:
 
 
 def _scalar(kind: Any, text: str) -> Any:
-    """The text as a `kind`, or None."""
+    """Convert the text to `kind`; None if it isn't one."""
     if get_origin(kind) is Literal:
         return text if text in get_args(kind) else None
     if kind is bool:
@@ -150,14 +156,14 @@ def _within(value: Any, rules: Any) -> bool:
     )
 
 
-def _expected(kind: Any, rules: Any) -> str:
-    """What a type hint and its rules ask for, in words: 'a whole number of at least 1 or null'."""
+def expected_words(kind: Any, rules: Any) -> str:
+    """Describe what a type hint and its rules allow: 'a whole number of at least 1 or null'."""
     if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join("null" if k is types.NoneType else _expected(k, rules) for k in get_args(kind))
+        return " or ".join("null" if k is types.NoneType else expected_words(k, rules) for k in get_args(kind))
     if get_origin(kind) is tuple:
         first, *rest = get_args(kind)
         many = "a list, each item" if rest == [...] else f"{1 + len(rest)} values, each"
-        return f"{many} {_expected(first, rules)}"
+        return f"{many} {expected_words(first, rules)}"
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
@@ -176,7 +182,7 @@ def _meant(kind: Any, text: str) -> str:
 
 
 def _path(text: str, node: Node) -> str:
-    """An absolute path; `~` and `$NAME` filled in, `$$` a plain dollar sign."""
+    """The absolute path, with `~` and `$NAME` expanded; `$$` is a plain dollar sign."""
 
     def fill(match: re.Match[str]) -> str:
         name = match[1] or match[2]

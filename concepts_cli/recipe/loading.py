@@ -1,31 +1,97 @@
-"""Find a recipe, read it and check it: all mistakes are reported at once."""
+"""Find, read and validate a recipe; all mistakes are reported at once."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.recipe.fields import build
 from concepts_cli.recipe.schema import Recipe
-from concepts_cli.recipe.tree import Mistakes, Node, merge, read_file, read_override
+from concepts_cli.recipe.tree import Mistakes, Node, merge, read_file, read_override, read_setting, read_text
+from concepts_cli.recipe.writing import dump_recipe
+
+Overrides = Sequence[str] | Mapping[str, Any]  # ["train.max_steps=10"], or {"train.max_steps": 10}
+
+# A bare folder of images gets the settings of one of these, all but those that are about that recipe's own images.
+BUILT_IN = "mini"
+FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
+ABOUT_THE_IMAGES = {
+    "data.images_per_folder": None,
+    "data.resolution": None,
+    "evaluate.metrics": ["naming"],  # the one that needs no classes
+    "evaluate.class_names": None,
+    "evaluate.labels": None,
+    "evaluate.held_out": None,
+    "evaluate.held_out_labels": None,
+}
 
 
-def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, or a shipped recipe by its bare name, and lay `KEY=VALUE` overrides on it.
+def choose_recipe(source: Recipe | str | os.PathLike[str], overrides: Overrides = ()) -> Recipe:
+    """The recipe that `source` means, with overrides: a Recipe, a recipe file, a shipped recipe's name, or a folder.
 
-    Raises UcdError with a line for every mistake: `x.yaml:12: train.learning_rate: got 'fast', expected a number`.
+    A folder of images gets the published settings (`imagenet`), on `model: mini` those of the quickstart. Raises
+    UcdError with a line for every mistake.
     """
-    path = find_recipe(path)
+    if isinstance(source, Recipe):
+        mistakes = Mistakes()
+        return _checked(read_text(dump_recipe(source), "the recipe"), overrides, mistakes)
+    folder = Path(source)
+    named = len(folder.parts) == 1 and folder.name in shipped_recipes()
+    if folder.is_dir() and not named and not (folder / "recipe.yaml").is_file():
+        return _folder_recipe(folder, overrides)
+    return load_recipe(source, overrides)
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Overrides = ()) -> Recipe:
+    """Read a recipe file, or a shipped recipe by its bare name, and apply overrides: `KEY=VALUE`, or a mapping.
+
+    Raises UcdError with one line per mistake: `x.yaml:12: train.learning_rate: got 'fast', expected a number`.
+    """
     mistakes = Mistakes()
+    return _checked(_read_named(find_recipe(path), mistakes), overrides, mistakes)
+
+
+def _folder_recipe(folder: Path, overrides: Overrides) -> Recipe:
+    mistakes = Mistakes()
+    given = _laid_on(Node({}, "", folder), overrides, Mistakes()).value
+    model = given.get("model") if isinstance(given, dict) else None
+    base = FOR_BUILT_IN if model and model.value == BUILT_IN else FOR_OTHERS
+    tree = _read_named(shipped_recipes()[base], mistakes)
+    own = {
+        "name": _plain_name(folder.resolve().name),
+        "data.images": str(folder.absolute()).replace("$", "$$"),
+        **ABOUT_THE_IMAGES,
+    }
+    return _checked(_laid_on(tree, own, mistakes), overrides, mistakes)
+
+
+def _read_named(path: Path, mistakes: Mistakes) -> Node:
+    """The file's tree, named after the file unless it says otherwise."""
     tree = read_file(path, mistakes)
     name = Node(_plain_name(path.stem), tree.where, tree.folder)
-    tree = merge(Node({"name": name}, tree.where, tree.folder), tree)
-    for override in overrides:
-        tree = merge(tree, read_override(override, mistakes))
+    return merge(Node({"name": name}, tree.where, tree.folder), tree)
+
+
+def _nodes(overrides: Overrides, mistakes: Mistakes) -> list[Node]:
+    if isinstance(overrides, Mapping):
+        return [read_setting(key, value) for key, value in overrides.items()]
+    return [read_override(text, mistakes) for text in overrides]
+
+
+def _laid_on(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Node:
+    for node in _nodes(overrides, mistakes):
+        tree = merge(tree, node)
+    return tree
+
+
+def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
+    """The recipe of a tree with overrides laid on it. Raises one UcdError with everything that is wrong."""
+    tree = _laid_on(tree, overrides, mistakes)
     recipe = build(Recipe, tree, mistakes)
     for keys, problem in _conflicts(recipe):
         if mistakes.keys.isdisjoint(keys):
@@ -36,7 +102,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def find_recipe(path: str | os.PathLike[str]) -> Path:
-    """The recipe file that is meant: a file, or the bare name of a shipped recipe. Raises UcdError."""
+    """Find a recipe by its path or, if it is shipped, by its bare name. Raises UcdError."""
     path = Path(path)
     shipped = shipped_recipes()
     if os.path.exists(path) and not os.path.isdir(path):
@@ -60,17 +126,17 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Settings that are well in themselves and make no sense together: (the keys, the problem of the first)."""
+    """Settings that are valid alone but conflict: (their keys, the problem with the first)."""
     initial, count = recipe.concepts.initial, recipe.concepts.count
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
-        yield keys, f"got {len(initial)} words for {count} concepts, expected one for all or one each"
+        yield keys, f"got {len(initial)} words for {count} concepts, expected one for all, or one per concept"
     if recipe.train.warmup_steps and recipe.train.schedule == "constant":
         keys = ("train.warmup_steps", "train.schedule")
         yield keys, "the constant schedule has no warm-up; use schedule: constant_with_warmup"
     if (recipe.train.schedule == "piecewise_constant") != (recipe.train.schedule_rules is not None):
         keys = ("train.schedule_rules", "train.schedule")
-        yield keys, "goes with schedule: piecewise_constant, and that with it"
+        yield keys, "schedule: piecewise_constant needs schedule_rules, and no other schedule takes them"
     if recipe.train.method != "composed":
         used = [name for name, value in dataclasses.asdict(recipe.regularizers).items() if value and value != "log"]
         if used:
@@ -78,11 +144,11 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield keys, f"{recipe.train.method} has no regularizers; use method: composed"
     if recipe.train.revive_every and not recipe.weights.per_image:
         keys = ("train.revive_every", "weights.per_image")
-        yield keys, "goes by each image's weights; use per_image: true"
+        yield keys, "revive_every needs a row of weights per image; use per_image: true"
 
 
 def _where(tree: Node, key: str) -> str:
-    """Where a setting was written; where its section or the recipe begins, for one that was not."""
+    """Where a setting was written, or where its section or the recipe begins."""
     for part in key.split("."):
         if not isinstance(tree.value, dict) or part not in tree.value:
             break
@@ -91,7 +157,7 @@ def _where(tree: Node, key: str) -> str:
 
 
 def _line(mistake: str) -> tuple[int, int]:
-    """Mistakes in the order of the file's lines, then those of --set as they came."""
+    """Sort key: the lines of the file in order, then the --set options as given."""
     line = re.match(r".*?:(\d+): ", mistake)
     return (1, 0) if mistake.startswith("--set ") else (0, int(line[1]) if line else 0)
 

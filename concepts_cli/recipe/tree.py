@@ -1,13 +1,13 @@
 """A recipe's YAML as a tree of text, with the line of every value.
 
-Nothing is guessed from the look of a value: YAML is read as text (`no` stays "no", `5e-3` is no string by accident),
-and each setting's own type decides later what the text has to be.
+YAML's guesses about types are turned off: every value is read as text (`no` stays "no"), and each setting's own type
+decides later what the text has to be.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float
 
 @dataclass(frozen=True)
 class Node:
-    """A value as it was written, and where: text, a list, a mapping, or None for YAML's null."""
+    """A value as written, with its location: text, a list, a mapping, or None for YAML's null."""
 
     value: str | list[Node] | dict[str, Node] | None
-    where: str  # "recipes/x.yaml:12" or "--set train.max_steps=x"
-    folder: Path  # what a relative path starts from: the recipe's folder, or the current one for --set
+    where: str  # "recipes/x.yaml:12", "--set train.max_steps=x", or the key itself for a value given in Python
+    folder: Path  # base of relative paths: the recipe's folder, or the current one for overrides
 
     def describe(self) -> str:
         if isinstance(self.value, dict):
@@ -41,7 +41,7 @@ class Node:
 
 
 class Mistakes(list[str]):
-    """What is wrong with a recipe, a line each; `keys` are the settings that have no usable value."""
+    """The mistakes in a recipe, one line each; `keys` are the settings without a usable value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +49,12 @@ class Mistakes(list[str]):
 
     def add(self, where: str, key: str, problem: str) -> None:
         self.keys.add(key)
-        named = not key or where.startswith(f"--set {key}=")
+        named = not key or where == key or where.startswith(f"--set {key}=")
         self.append(f"{where}: {problem}" if named else f"{where}: {key}: {problem}")
 
 
 def read_file(path: Path, mistakes: Mistakes) -> Node:
-    """The file's mapping. Raises UcdError when there is no reading it at all."""
+    """Read the file's mapping. Raises UcdError if it can't be read at all."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -65,7 +65,7 @@ def read_file(path: Path, mistakes: Mistakes) -> Node:
     if node.value is None:
         node = dataclasses.replace(node, value={}, where=str(path))
     if not isinstance(node.value, dict):
-        raise UcdError(f"{path}: not a recipe: got {node.describe()}, expected settings, a 'key: value' on each line")
+        raise UcdError(f"{path}: not a recipe: got {node.describe()}, expected settings, one 'key: value' per line")
     return dataclasses.replace(node, where=str(path))
 
 
@@ -83,20 +83,44 @@ def read_override(text: str, mistakes: Mistakes) -> Node:
         if value.strip().startswith(("[", "{")):
             mistakes.append(error.message)
             return Node({}, where, Path.cwd())
-        node = Node(value.strip(), where, Path.cwd())  # text that YAML would want in quotes; a shell has eaten them
+        node = Node(value.strip(), where, Path.cwd())  # text that YAML wants in quotes, which the shell has removed
     for part in reversed(parts):
         node = Node({part: node}, where, Path.cwd())
     return node
 
 
+def read_setting(key: str, value: Any) -> Node:
+    """Python's `train.max_steps`, 10 as the mapping {train: {max_steps: 10}}; a value may be a mapping itself."""
+    node = _node_of(key, value)
+    for part in reversed(key.split(".")):
+        node = Node({part: node}, key, Path.cwd())
+    return node
+
+
+def read_text(text: str, where: str) -> Node:
+    """The mapping in a YAML text that is known to be one."""
+    return _read(text, Path.cwd(), lambda line: where, where, Mistakes())
+
+
 def merge(base: Node, over: Node) -> Node:
-    """`over` laid on `base`, mapping by mapping."""
+    """Override `base` with `over`, mapping by mapping."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     merged = dict(base.value)
     for key, node in over.value.items():
         merged[key] = merge(merged[key], node) if key in merged else node
     return dataclasses.replace(base, value=merged)
+
+
+def _node_of(key: str, value: Any) -> Node:
+    if isinstance(value, Mapping):
+        inside = {str(name): _node_of(f"{key}.{name}", item) for name, item in value.items()}
+        return Node(inside, key, Path.cwd())
+    if isinstance(value, (list, tuple)):
+        return Node([_node_of(key, item) for item in value], key, Path.cwd())
+    if value is None:
+        return Node(None, key, Path.cwd())
+    return Node(str(value).lower() if isinstance(value, bool) else str(value), key, Path.cwd())
 
 
 def _read(text: str, folder: Path, at: Callable[[int], str], name: str, mistakes: Mistakes) -> Node:
@@ -108,22 +132,22 @@ def _read(text: str, folder: Path, at: Callable[[int], str], name: str, mistakes
         problem = ", ".join(filter(None, (error.context, error.problem)))
         hint = "YAML is indented with spaces, not tabs" if r"'\t'" in problem else None
         raise UcdError(f"{at(line)}: not valid YAML: {problem}", hint) from None
-    except yaml.YAMLError:  # a control character
-        raise UcdError(f"{name}: not a recipe: it holds binary data") from None
+    except yaml.YAMLError:  # such as a control character
+        raise UcdError(f"{name}: not a recipe: it contains binary data") from None
     except RecursionError:
         raise UcdError(f"{name}: not a recipe: nested too deeply") from None
 
 
 class _Composed:
-    """Turns PyYAML's node graph, with its anchors and merge keys, into our tree."""
+    """Converts PyYAML's node graph, with its anchors and merge keys, to our tree."""
 
     def __init__(self, folder: Path, at: Callable[[int], str], mistakes: Mistakes):
         self.folder, self.at, self.mistakes = folder, at, mistakes
-        self.seen: dict[int, Any] = {}  # an anchored list or mapping is read once, however often it is used
+        self.seen: dict[int, Any] = {}  # anchored lists and mappings are read once
         self.open: set[int] = set()
 
     def node(self, node: yaml.Node, key: yaml.Node) -> Node:
-        """The tree of `node`, located at `key`: a list starts on the line below its key, the mistake is the key's."""
+        """The tree of `node`, located at its `key`: a list begins below its key, but its mistakes name the key."""
         where = self.at(key.start_mark.line + 1)
         if node.tag not in PLAIN_TAGS:
             self.mistakes.add(where, "", f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} has no meaning here")
@@ -147,7 +171,7 @@ class _Composed:
         for key, value in node.value:
             where = self.at(key.start_mark.line + 1)
             if not isinstance(key, yaml.ScalarNode):
-                self.mistakes.add(where, "", "a key has to be a word")
+                self.mistakes.add(where, "", "a key must be a word")
             elif key.value == "<<" and key.style is None:
                 bases = value.value if isinstance(value, yaml.SequenceNode) else [value]
                 for base in (self.node(base, key) for base in bases):

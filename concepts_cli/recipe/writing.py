@@ -13,7 +13,7 @@ from concepts_cli.recipe.schema import Recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The YAML of every value, each with what it means; `load_recipe` reads it back to an equal Recipe."""
+    """The YAML of every value, each with its documentation; `load_recipe` reads it back as an equal Recipe."""
     return "".join(_dump(recipe, ""))
 
 
@@ -29,22 +29,22 @@ def _dump(settings: Any, indent: str) -> Iterator[str]:
             value = _escape(value)
         if isinstance(value, tuple) and isinstance(value[0], str):
             yield f"{indent}{field.name}:{doc}"
-            yield from (f"{indent}  - {_scalar(item)}\n" for item in value)
+            yield from (f"{indent}  - {yaml_scalar(item)}\n" for item in value)
         else:
-            yield f"{indent}{field.name}: {_scalar(value)}{doc}"
+            yield f"{indent}{field.name}: {yaml_scalar(value)}{doc}"
 
 
 def _escape(value: Any) -> Any:
-    """Paths as `load_recipe` wants them written: it fills in `$NAME` and takes `$$` for a dollar sign."""
+    """Escape paths for `load_recipe`, which expands `$NAME` and reads `$$` as a dollar sign."""
     if isinstance(value, tuple):
         return tuple(_escape(item) for item in value)
     return value.replace("$", "$$") if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _scalar(value: Any) -> str:
+def yaml_scalar(value: Any) -> str:
     """One line of YAML."""
     if isinstance(value, tuple):
-        return f"[{', '.join(_scalar(item) for item in value)}]"
+        return f"[{', '.join(yaml_scalar(item) for item in value)}]"
     plain = isinstance(value, str) and value.isprintable()
     style = None if plain or not isinstance(value, str) else '"'
     text = yaml.safe_dump(value, default_style=style, width=float("inf"), allow_unicode=plain)

@@ -20,7 +20,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Paths and ticks in a box of `width` x `height`; `points` are (x, y, what to say of it)."""
+    """Paths and ticks in a box of `width` x `height`; `points` are (x, y, tooltip)."""
 
     width: int
     height: int
@@ -33,7 +33,7 @@ class Chart:
 
 
 def read_losses(path: Path) -> list[tuple[int, float]]:
-    """Step and loss of every line of metrics.jsonl that can be read."""
+    """Step and loss of every readable line of metrics.jsonl."""
     found = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -51,7 +51,7 @@ def read_losses(path: Path) -> list[tuple[int, float]]:
 
 
 def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:
-    """The curve as it is and smoothed; None for fewer than two points."""
+    """The raw and the smoothed curve; None for fewer than two points."""
     if len(losses) < 2:
         return None
     steps, values = [step for step, _ in losses], [loss for _, loss in losses]
@@ -79,7 +79,7 @@ def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """A centred mean over a tenth of the values."""
+    """A centred moving mean over about a fifth of the values."""
     reach = max(1, len(values) // 10)
     parts = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
     return [sum(part) / len(part) for part in parts]
@@ -90,7 +90,7 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _round_numbers(low: float, high: float, count: int = 5) -> list[float]:
-    """Some `count` numbers of 1, 2 or 5 times a power of ten between two."""
+    """About `count` round numbers in the range, in steps of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / count or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

@@ -1,4 +1,4 @@
-"""The commands that made a run, or would make what it lacks."""
+"""The commands that made a run, or would make what is missing from it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def command(run: Run, verb: str, *arguments: str) -> str:
 
 
 def sample_command(run: Run, files: Sequence[Path]) -> str:
-    """The command that makes the samples that are there, as the metadata of one concept's `files` has it."""
+    """The command that made the samples, according to the metadata of one concept's `files`."""
     options = ["--concept", "all"]
     if files:
-        said, asked = png_text(files[0]), run.recipe.sample
+        metadata, asked = png_text(files[0]), run.recipe.sample
         options += ["--num-images", str(len(files))] if len(files) != asked.num_images else []
         for key, flag in (
             ("steps", "--steps"),
             ("guidance_scale", "--guidance-scale"),
             ("scheduler", "--scheduler"),
         ):
-            value = said.get(key)
+            value = metadata.get(key)
             if value and value != (f"{getattr(asked, key):g}" if key != "scheduler" else asked.scheduler):
                 options += [flag, value]
-        if (seed := said.get("seed")) and seed != str(asked.seed):
+        if (seed := metadata.get("seed")) and seed != str(asked.seed):
             options += ["--seed", seed]
     return command(run, "sample", *options)

@@ -1,4 +1,4 @@
-"""Pictures inside of a page: small, each once, as a class of the style sheet that any element can wear."""
+"""Pictures embedded in a page: small, each stored once as a CSS class that any element can use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUALITY = 86
 
 @dataclass(frozen=True)
 class Inline:
-    """A picture of a page: its class, its data URI, and its width over its height."""
+    """An embedded picture: its CSS class, its data URI, and its aspect ratio."""
 
     name: str
     uri: str
@@ -32,7 +32,7 @@ class Gallery:
     pictures: dict[tuple[Path, int], Inline] = field(default_factory=dict)
 
     def add(self, path: Path, side: int) -> str | None:
-        """The class of a picture no larger than `side` px, or None when it can't be read any more."""
+        """Add a picture of at most `side` px and return its class, or None if it can't be read."""
         key = path, side
         if key not in self.pictures:
             try:
@@ -48,7 +48,7 @@ class Gallery:
 
 
 def _data_uri(image: Image.Image, side: int) -> str:
-    """WebP, or PNG for what is so small that every pixel counts."""
+    """WebP, or PNG for images so small that every pixel counts."""
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     form = "PNG" if max(image.size) <= 96 else "WEBP"
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What was measured, as the page shows it: bars, confusion matrices, names of concepts."""
+"""Evaluation results as the page shows them: bars, confusion matrices, names of concepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from concepts_cli.runs.run import Run
 
 @dataclass(frozen=True)
 class Cell:
-    """A number and how strong its colour is, 0 to 100."""
+    """A number, and the strength of its colour from 0 to 100."""
 
     text: str
     strength: int
@@ -25,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Bar:
-    """A measure as text and, for a share, as a bar with its interval, in percent."""
+    """A measure as text and, if it is a share, as a bar with its interval in percent."""
 
     title: str
     text: str
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Named:
-    """A guess at what a concept is, what is wrong with it, and words with their similarities."""
+    """A guess at what a concept shows, its problems, and similar words with their similarities."""
 
     guess: str
     wrong: list[str]
@@ -47,19 +47,19 @@ class Named:
 
 @dataclass
 class Measures:
-    """The figures of a run's evaluation.json. `hues` is the hue of each concept, by its name."""
+    """The figures in a run's evaluation.json. `hues` maps each concept's name to its hue."""
 
     run: Run
     hues: dict[str, int]
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of evaluation.json that the page can show; none for a file that is damaged."""
+        """The metrics in evaluation.json that the page can show; empty if the file is damaged."""
         try:
             document = json.loads((self.run.path / "evaluation.json").read_text(encoding="utf-8"))
             metrics = {str(name): dict(one) for name, one in document["metrics"].items()}
             for name, one in metrics.items():
-                if name == "naming":  # whatever is missing in them is missed here
+                if name == "naming":  # raises here if anything is missing
                     _ = str(one["advice"]), [describe_name(found) for found in one["concepts"].values()]
                 else:
                     _ = self._notes(name, one), self._bars(name, one), self._confusion(one)
@@ -73,7 +73,7 @@ class Measures:
 
     @cached_property
     def figures(self) -> list[dict[str, Any]]:
-        """A panel for each metric: what it is by, its bars, its confusion matrix."""
+        """One panel per metric: its title, notes, bars and confusion matrix."""
         titles = {
             "clip": "Samples by CLIP",
             "resnet": "Samples by ResNet",
@@ -95,11 +95,11 @@ class Measures:
 
     @cached_property
     def missing_metrics(self) -> list[tuple[str, str]]:
-        """Those not computed yet, each with its command."""
+        """Metrics not computed yet, each with its command."""
         return [(name, command(self.run, "evaluate", "--metric", name)) for name in METRICS if name not in self.metrics]
 
     def _notes(self, name: str, one: dict[str, Any]) -> str:
-        """What the figures of a metric are figures of."""
+        """What the figures of a metric are based on."""
         count = f"{one['images']} images"
         if name == "classification":
             said = f"{count}, {one['folds']} folds, beside raw pixels and the features of {one['clip_model']}"
@@ -127,7 +127,7 @@ class Measures:
         ]
 
     def _confusion(self, one: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
-        """Classes, and a row a concept; the classes that concepts are matched to come first, on the diagonal."""
+        """The classes, and one row per concept; matched classes come first, so that matches are on the diagonal."""
         concepts = one["concepts"]
         if "classes" not in one:
             return [], []
@@ -162,5 +162,5 @@ def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float |
 
 
 def strength(value: float, most: float) -> int:
-    """How much colour a cell gets, 0 to 100."""
+    """How strongly to colour a cell, from 0 to 100."""
     return round(100 * min(abs(float(value)) / most, 1.0))

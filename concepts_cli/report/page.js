@@ -1,13 +1,13 @@
 "use strict";
 
-// The theme: the system's until somebody chooses.
+// The theme follows the system until the reader chooses.
 const root = document.documentElement;
 document.querySelector("#theme").addEventListener("click", () => {
   const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
 });
 
-// The weights: a click on a concept sorts by it, a second one the other way.
+// The weights: a click on a concept sorts by it, a second click reverses the order.
 const table = document.querySelector("#weights");
 if (table) {
   const body = table.tBodies[0];
@@ -32,7 +32,7 @@ if (table) {
   });
 }
 
-// A picture, larger.
+// Enlarge a picture.
 const dialog = document.querySelector("dialog");
 document.addEventListener("click", (event) => {
   const picture = event.target.closest("button.pic");
@@ -44,7 +44,7 @@ document.addEventListener("click", (event) => {
 });
 dialog.addEventListener("click", () => dialog.close());
 
-// Commands to take along.
+// Copy a command.
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {
     const text = button.previousElementSibling.textContent;

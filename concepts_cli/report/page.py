@@ -1,4 +1,4 @@
-"""What stands on the page of a run, read from its folder; `body.html` says where."""
+"""The content of a run's page, read from its folder; `body.html` lays it out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from concepts_cli import __version__
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
@@ -24,21 +23,22 @@ from concepts_cli.report.inline import Gallery
 from concepts_cli.report.measures import Cell, Measures, describe_name, strength
 from concepts_cli.report.pictures import SAMPLES, SIDE, Pictures, Shown
 from concepts_cli.runs.run import Run, bare_name
+from concepts_cli.version import __version__
 
-TRAINING_IMAGES = 300  # on the page at most, in the order of the run
+TRAINING_IMAGES = 300  # at most, in the run's order
 STRONGEST, HEAT_MAPS = 6, 3
 THUMBNAIL = 128
 
 
 @dataclass
 class Page:
-    """A run as the template wants it."""
+    """A run, prepared for the template."""
 
     run: Run
     gallery: Gallery = field(default_factory=Gallery)
 
     def render(self) -> str:
-        """The page: one HTML document that needs no other file."""
+        """Render one self-contained HTML document."""
         folder = Path(__file__).parent
         environment = Environment(
             loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -82,7 +82,7 @@ class Page:
 
     @cached_property
     def hues(self) -> list[int]:
-        """A hue a concept: even steps round the circle, for many the golden angle."""
+        """One hue per concept: even steps around the circle, or the golden angle if there are many."""
         count = len(self.names)
         return [round(28 + k * (360 / count if count <= 8 else 137.508)) % 360 for k in range(count)]
 
@@ -100,7 +100,7 @@ class Page:
 
     @cached_property
     def facts(self) -> list[tuple[str, str]]:
-        """The run in figures."""
+        """The run in a few figures."""
         found = [("images", str(len(self.run.images))), ("concepts", str(len(self.names)))]
         if self.losses:
             found.append(("steps", f"{self.losses[-1][0]:,}"))
@@ -115,7 +115,7 @@ class Page:
 
     @cached_property
     def settings(self) -> list[tuple[str, str]]:
-        """What was asked, in short."""
+        """The most important settings."""
         recipe = self.recipe
         weights, train = recipe.weights, recipe.train
         places = ", ".join("/".join(Path(place).parts[-2:]) for place in recipe.data.images[:4])
@@ -124,7 +124,7 @@ class Page:
             ("model", recipe.model),
             ("images", places + (f" and {more} more" if more > 0 else "")),
             ("concepts", f"{recipe.concepts.count}, as {recipe.concepts.property or 'bare words'}"),
-            ("weights", "softmax, of sum one" if weights.constraint == "softmax" else "unconstrained"),
+            ("weights", "softmax (sum to one)" if weights.constraint == "softmax" else "unconstrained"),
             ("batch", f"{train.batch_size} x {train.gradient_accumulation}"),
             ("learning rate", f"{train.learning_rate:g}"),
             ("seed", str(train.seed)),
@@ -132,11 +132,11 @@ class Page:
 
     @cached_property
     def commands(self) -> list[tuple[str, str, bool]]:
-        """Every command of the page: what for, the command, and whether it was run."""
+        """Every command of the page: its purpose, the command, and whether it was run."""
         measured = [part for metric in self.measures.metrics for part in ("--metric", metric)]
         path = str(self.run.path)
         again = shlex.join(["ucd", "train", f"{path}/recipe.yaml", "--output", f"{path}-again"])
-        found = [("discover, from the same settings", again, True)]
+        found = [("discover again with the same settings", again, True)]
         found.append(
             (
                 "sample",
@@ -158,7 +158,7 @@ class Page:
 
     @cached_property
     def images(self) -> list[Shown]:
-        """The training images, with their hidden classes where the recipe has some."""
+        """The training images, with their hidden classes if the recipe has labels."""
         records = self.run.images[:TRAINING_IMAGES]
         labels = self.labels or [""] * len(records)
         return [
@@ -178,7 +178,7 @@ class Page:
 
     @cached_property
     def concepts(self) -> list[dict[str, Any]]:
-        """A card each."""
+        """One card per concept."""
         samples = self.pictures.files("samples")
         owners = self.weights.argmax(axis=1)
         found = []
@@ -212,7 +212,7 @@ class Page:
 
     @cached_property
     def rows(self) -> list[tuple[int, Shown, int, list[Cell]]]:
-        """The weights: for each image its place, what it is, its strongest concept, and a cell a concept."""
+        """The rows of the weights table: index, image, strongest concept, and one cell per concept."""
         most = float(np.abs(self.weights).max()) or 1.0
         return [
             (i, image, int(row.argmax()), [Cell(f"{w:.2f}", strength(w, most), float(w)) for w in row])

@@ -20,7 +20,7 @@ SIDE = 256  # of pictures on the page, px
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on the page: its class (None when the file is gone), and what it is."""
+    """A picture on the page: its CSS class (None if the file is gone), and what it shows."""
 
     picture: str | None
     title: str
@@ -29,7 +29,7 @@ class Shown:
 
 @dataclass
 class Pictures:
-    """The PNGs below a run folder, and the classes that show them."""
+    """The PNGs in a run folder, and the CSS classes that show them."""
 
     run: Run
     gallery: Gallery
@@ -39,7 +39,7 @@ class Pictures:
         return [bare_name(token) for token in self.run.tokens]
 
     def files(self, folder: str) -> dict[str, list[Path]]:
-        """The PNGs below a folder of the run, by the first folder below it that they lie in."""
+        """The PNGs in a folder of the run, by the subfolder that contains them."""
         root, found = self.run.path / folder, defaultdict(list)
         for path in sorted(root.rglob("*.png")):
             place = path.relative_to(root)
@@ -48,13 +48,13 @@ class Pictures:
         return dict(found)
 
     def shown(self, path: Path, side: int = SIDE) -> Shown:
-        said = png_text(path)
-        seed = f"seed {said['seed']}" if "seed" in said else ""
-        return Shown(self.gallery.add(path, side), said.get("prompt", path.name), seed)
+        metadata = png_text(path)
+        seed = f"seed {metadata['seed']}" if "seed" in metadata else ""
+        return Shown(self.gallery.add(path, side), metadata.get("prompt", path.name), seed)
 
     @cached_property
     def heat_maps(self) -> dict[str, list[Path]]:
-        """Heat maps by the concept that their folder is named after (pictures of it), or their file (real images)."""
+        """Heat maps by concept: named by their folder for generated images, by their file for real ones."""
         found: dict[str, list[Path]] = defaultdict(list)
         for folder, paths in self.files("heatmaps").items():
             for path in paths:
@@ -64,13 +64,13 @@ class Pictures:
 
     @cached_property
     def other_heat_maps(self) -> list[Shown]:
-        """Those of no single concept: of prompts and compositions."""
+        """Heat maps of prompts and compositions, which belong to no single concept."""
         others = [path for name, paths in self.heat_maps.items() if name not in self.names for path in paths]
         return [self.shown(path, 2 * SIDE) for path in others[:OTHERS]]
 
     @cached_property
     def compositions(self) -> list[tuple[Shown, list[Shown]]]:
-        """What was composed, with the command for it, and its pictures."""
+        """Each composition with its command, and its pictures."""
         found = []
         for name, paths in self.files("compositions").items():
             prompt = png_text(paths[0]).get("prompt", name)
@@ -81,7 +81,7 @@ class Pictures:
         return found
 
     def _term(self, text: str) -> str:
-        """A term of a composition as it was given: a concept's prompt by the concept's name."""
+        """A term as it was typed: a concept's name instead of its prompt."""
         prompts = {
             default_prompt(self.run.recipe.concepts.property, token): bare_name(token) for token in self.run.tokens
         }

@@ -1,1 +1,1 @@
-"""A run folder: reading it, writing it, finding it, and who follows it. May import models, recipe and data."""
+"""Run folders: reading, writing, finding and publishing them. May import models, recipe and data."""

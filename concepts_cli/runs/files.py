@@ -1,4 +1,4 @@
-"""Atomic writes: a killed process leaves the old file or the new one, never half of one."""
+"""Atomic writes: a killed process leaves the old file or the new one, never half a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes its place when the block ends well. Raises UcdError (1) when it
-    can't be written.
-    """
+    """Yield a temporary path; it replaces `path` if the block succeeds. Raises UcdError (1) if it can't be written."""
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,17 +35,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: OSError) -> UcdError:
-    """What to raise for a place that can't be written."""
+    """The error for a path that can't be written."""
     return UcdError(f"can't write {path}: {error.strerror or error}", "choose another --output", exit_code=1)
 
 
 def check_place(folder: Path) -> None:
-    """Raise UcdError before long work when `folder` could not be made or written to."""
+    """Raise UcdError, before any long work, if `folder` can't be created or written to."""
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise UcdError(f"can't write to {folder}: {there} is no folder", "choose another --output")
+        raise UcdError(f"can't write to {folder}: {there} is not a folder", "choose another --output")
     try:
-        with tempfile.TemporaryFile(dir=there):  # os.access says yes to root wherever it asks
+        with tempfile.TemporaryFile(dir=there):  # os.access always says yes to root
             pass
     except OSError as error:
         raise UcdError(f"can't write to {folder}: {there}: {error.strerror}", "choose another --output") from error
@@ -68,12 +68,22 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
     with replacing(path) as beside:
         try:
             save_file(whole, beside, metadata)
-        except SafetensorError as error:  # its way to say that the disk is full
+        except SafetensorError as error:  # raised when the disk is full, for example
             raise OSError(str(error)) from error
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The metadata in a safetensors file's header, read without torch. Raises OSError or ValueError."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise ValueError(f"{path} is not a safetensors file")
+        header = json.loads(file.read(length))
+    return dict(header.get("__metadata__", {}))
+
+
 def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:
-    """A PNG that carries `metadata` as text chunks."""
+    """Write a PNG with `metadata` as text chunks."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -84,7 +94,7 @@ def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:
 
 
 def png_text(path: Path) -> dict[str, str]:
-    """The text that a PNG carries; nothing for a file that is none."""
+    """The text chunks of a PNG; empty for any other file."""
     from PIL import Image
 
     try:

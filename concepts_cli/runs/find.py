@@ -1,4 +1,4 @@
-"""Which run a command is about."""
+"""Find the run that a command works on."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ RUNS = Path("runs")
 
 
 def find_run(given: str | Path | None = None) -> Run:
-    """The run that is meant: `given`, else $UCD_RUN, else the newest in ./runs. Raises UcdError for none."""
+    """The run `given`, or $UCD_RUN, or the newest in ./runs. Raises UcdError if there is none."""
     given = given or os.environ.get("UCD_RUN")
     if given:
         for path in (Path(given), RUNS / given):
             if Run(path).exists():
                 return Run(path)
         known = [run.path.name for run in all_runs()]
-        hint = did_you_mean(Path(given).name, known, prefix=f"{RUNS}{os.sep}") or "a run folder holds a recipe.yaml"
+        hint = did_you_mean(Path(given).name, known, prefix=f"{RUNS}{os.sep}") or "a run folder contains a recipe.yaml"
         raise UcdError(f"no run at {given}", hint)
     runs = all_runs()
     if not runs:
-        raise UcdError("there is no run here yet", "train one: ucd train quickstart, or name one with --run")
+        raise UcdError("there is no run here yet", "train one with `ucd train quickstart`, or name one with --run")
     return runs[-1]
 
 
 def all_runs() -> list[Run]:
-    """The runs in ./runs that have concepts, the newest last."""
+    """The finished runs in ./runs, newest last."""
     finished = [path for path in RUNS.glob(f"*/{CONCEPTS}") if Run(path.parent).exists()]
     return [Run(path.parent) for path in sorted(finished, key=lambda path: path.stat().st_mtime_ns)]

@@ -1,4 +1,4 @@
-"""Publish a finished run on the Hugging Face hub."""
+"""Publish a finished run on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from concepts_cli.runs.run import Run
 
 
 def check_hub(repository: str) -> None:
-    """Raise UcdError before long work when nobody is logged in to the hub."""
+    """Raise UcdError, before any long work, if nobody is logged in to the Hub."""
     from huggingface_hub import get_token
 
     if not get_token():
-        raise UcdError(f"train.push_to_hub: not logged in, can't publish {repository}", "hf auth login, or $HF_TOKEN")
+        raise UcdError(
+            f"train.push_to_hub: not logged in, can't publish {repository}", "run `hf auth login`, or set $HF_TOKEN"
+        )
 
 
 def push_to_hub(run: Run) -> str:
-    """Publish a finished run, checkpoints left out; returns its address. Raises UcdError (1); the run is kept."""
+    """Publish a finished run without its checkpoints; return its address. Raises UcdError (1); the run is kept."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -33,14 +35,14 @@ def push_to_hub(run: Run) -> str:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UcdError(
             f"could not publish to {repository}: {first_line(error)}",
-            f"the run is whole in {run.path}: hf upload {repository} {run.path}",
+            f"the run is complete in {run.path}; try: hf upload {repository} {run.path}",
             exit_code=1,
         ) from error
     return str(created)
 
 
 def _card(run: Run) -> str:
-    """What the hub shows: how to load the concepts."""
+    """The page that the Hub shows: how to load the concepts."""
     base = f"base_model: {run.recipe.model}\n" if "/" in run.recipe.model and run.recipe.model[0] not in "/.~" else ""
     return (
         f"---\n{base}library_name: diffusers\ntags: [textual_inversion, concept-discovery]\n---\n\n# {run.name}\n\n"

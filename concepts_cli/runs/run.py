@@ -12,14 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concepts_cli import __version__
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import SOLE_ENCODER
 from concepts_cli.models.embeddings import from_file, to_file
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.files import unwritable, write_safetensors, write_text
+from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from concepts_cli.data.images import ImageRecord
@@ -34,7 +35,7 @@ RUN_FILES = (
 
 
 class Run:
-    """A finished or growing run. Everything is read when first asked for."""
+    """A finished or unfinished run, loaded lazily."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -62,8 +63,14 @@ class Run:
                 raise ValueError
             return tokens, embeddings
         except FileNotFoundError as error:
-            hint = f"finish it: ucd train {self.path / RECIPE} --output {self.path} --resume" if self.exists() else None
-            raise UcdError(f"{self.path} has no concepts yet", hint or "train one: ucd train quickstart") from error
+            hint = (
+                f"finish it with `ucd train {self.path / RECIPE} --output {self.path} --resume`"
+                if self.exists()
+                else None
+            )
+            raise UcdError(
+                f"{self.path} has no concepts yet", hint or "train one with `ucd train quickstart`"
+            ) from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UcdError(f"{path} is damaged", "train again, or restore the file") from error
 
@@ -90,7 +97,8 @@ class Run:
             return weights
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise UcdError(
-                f"{self.path / WEIGHTS} is missing, damaged or another run's", "train again, or restore the file"
+                f"{self.path / WEIGHTS} is missing, damaged or belongs to another run",
+                "train again, or restore the file",
             ) from error
 
     @cached_property
@@ -113,7 +121,7 @@ class Run:
         return (self.path / CONCEPTS).is_file()
 
     def token(self, concept: str) -> str:
-        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and what the run has."""
+        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and those the run has."""
         bare = concept.strip().removeprefix("<").removesuffix(">")
         if f"<{bare}>" in self.tokens:
             return f"<{bare}>"
@@ -121,35 +129,36 @@ class Run:
         have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
         raise UcdError(f"no concept {concept!r}", " ".join(filter(None, [did_you_mean(bare, names), have])))
 
-    def load_model(self, device: str | None = None) -> DiffusionModel:
+    def load_model(self, device: str | None = None, dtype: torch.dtype | None = None) -> DiffusionModel:
         """The run's model with its concepts in the vocabulary."""
         from concepts_cli.models import load_model
 
-        model = load_model(self.recipe.model, device=device)
+        model = load_model(self.recipe.model, device=device, dtype=dtype)
         self.teach(model)
         return model
 
     def teach(self, model: DiffusionModel) -> None:
-        """Put the run's concepts into the model's vocabulary. Raises UcdError when they are of another width."""
+        """Add the run's concepts to the model's vocabulary. Raises UcdError if their width differs from the model's."""
         widths = [
             {encoder: table.shape[1] for encoder, table in tables.items()} for tables in (self.embeddings, model.tables)
         ]
         if widths[0] != widths[1]:
             have, need = (" and ".join(map(str, each.values())) for each in widths)
             raise UcdError(
-                f"the concepts of {self.path} are {have} wide, {model.name} needs {need}", "it is another model now"
+                f"the concepts of {self.path} have {have} dimensions, {model.name} has {need}",
+                "the model has changed since",
             )
         model.set_concepts(self.tokens, self.embeddings)
 
     # ---- writing
 
     def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
-        """Lay down what a run is made of, before the first step."""
+        """Write the recipe and the list of images, before the first step."""
         write_text(self.path / RECIPE, dump_recipe(recipe))
         write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
 
     def save_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], weights: Tensor) -> None:
-        """Write the concepts, (K, D) by text encoder, a file for each that other tools load, and the weights (N, K)."""
+        """Write the concepts, (K, D) by text encoder, one file per concept for other tools, and the weights (N, K)."""
         metadata = {"tokens": json.dumps(list(tokens)), "model": self.recipe.model, "ucd": __version__} | _versions()
         write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
         for k, token in enumerate(tokens):
@@ -157,21 +166,21 @@ class Run:
             rows = {encoder: table[k : k + 1] for encoder, table in embeddings.items()}
             named = {token: rows[SOLE_ENCODER]} if set(rows) == {SOLE_ENCODER} else rows
             write_safetensors(path, named, {"model": self.recipe.model})
-        write_safetensors(self.path / CONCEPTS, to_file(embeddings), metadata)  # last: it marks the run as done
+        write_safetensors(self.path / CONCEPTS, to_file(embeddings), metadata)  # last: it marks the run as finished
 
     def clear(self) -> None:
-        """Take away what an earlier run left in this folder; what ucd did not write stays."""
+        """Delete what an earlier run left in this folder; files that ucd did not write stay."""
         if self.exists():
             for path in map(self.path.joinpath, RUN_FILES):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def checkpoints(self) -> list[Path]:
-        """The whole ones, oldest first."""
+        """The complete checkpoints, oldest first."""
         whole = (path.parent for path in (self.path / "checkpoints").glob("step-*/state.safetensors"))
         return sorted((path for path in whole if path.name[5:].isdecimal()), key=lambda path: int(path.name[5:]))
 
     def load_checkpoint(self) -> dict[str, Tensor] | None:
-        """The state in the newest checkpoint, or None when there is none yet. Raises UcdError for a damaged one."""
+        """The state in the newest checkpoint, or None if there is none. Raises UcdError for a damaged one."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -180,11 +189,11 @@ class Run:
         try:
             return load_file(found[-1] / "state.safetensors")
         except (OSError, SafetensorError) as error:
-            hint = "remove it to go on from the one before, or start over with --force"
+            hint = "delete it to continue from an earlier one, or start over with --force"
             raise UcdError(f"the checkpoint {found[-1]} is damaged", hint) from error
 
     def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
-        """Write checkpoints/step-000500/ and drop all but the newest `keep`."""
+        """Write checkpoints/step-000500/ and delete all but the newest `keep`."""
         folder = self.path / "checkpoints" / f"step-{step:06d}"
         write_safetensors(folder / "state.safetensors", state)
         for old in self.checkpoints()[:-keep]:
@@ -192,7 +201,7 @@ class Run:
         return folder
 
     def log(self, record: dict[str, Any]) -> None:
-        """One more line of metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         path = self.path / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:

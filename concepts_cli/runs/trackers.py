@@ -1,4 +1,4 @@
-"""Follow a training from outside with accelerate's trackers."""
+"""Log a training to accelerate's experiment trackers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from concepts_cli.errors import UcdError
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.run import Run
 
-PACKAGES = {"comet_ml": "comet-ml"}  # where pip's name is another than the tracker's
+PACKAGES = {"comet_ml": "comet-ml"}  # where pip's name differs from the tracker's
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise UcdError for a tracker whose package is not installed."""
+    """Raise UcdError for trackers whose packages are not installed."""
     there = {tracker.value for tracker in get_available_trackers()}
     if missing := [name for name in names if name not in there]:
         packages = " ".join(PACKAGES.get(name, name) for name in missing)
@@ -27,14 +27,14 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, run: Run) -> None:
-    """Begin to follow `run`; what trackers write themselves goes to its folder `logs`."""
+    """Start logging `run`; local files of trackers go to its folder `logs`."""
     accelerator.project_configuration.set_directories(str(run.path / "logs"))
     accelerator.log_with = filter_trackers(list(recipe.train.trackers or ()), str(run.path / "logs"))
     accelerator.init_trackers(run.name, config=dict(_flat(recipe, "")))
 
 
 def track_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:
-    """Hand a picture to those trackers that take any."""
+    """Log an image to the trackers that take images."""
     pixels = np.asarray(picture.convert("RGB"))[None]  # (1, H, W, 3)
     for tracker in accelerator.trackers:
         if hasattr(tracker, "log_images"):
@@ -43,7 +43,7 @@ def track_picture(accelerator: Accelerator, name: str, picture: Image.Image, ste
 
 
 def _flat(settings: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted name, as something that all trackers take."""
+    """Every setting by its dotted name, in types that all trackers take."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):

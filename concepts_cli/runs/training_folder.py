@@ -1,4 +1,4 @@
-"""Where a training goes: a new folder, one to go on with, or one to write over."""
+"""Choose the folder of a training: a new one, one to resume, or one to overwrite."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from concepts_cli.runs.run import Run
 
 
 def training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
-    """The run folder, not made yet. Raises UcdError when it can't go there, or there is something to be lost."""
+    """The run folder, not created yet. Raises UcdError if the folder can't be written or holds results."""
     if resume and force:
-        raise UcdError("--resume goes on, --force starts over", "give one of them")
+        raise UcdError("--resume continues a run and --force starts over", "use one of them")
     run = _choose(recipe, output, resume=resume, force=force)
     check_place(run.path)
     if resume and _holds_something(run.path):
         if not run.exists():
-            raise UcdError(f"{run.path} is not empty and no run", "choose another --output")
+            raise UcdError(f"{run.path} is not empty, and not a run", "choose another --output")
         if run.is_finished() and not run.checkpoints():
-            raise UcdError(f"{run.path} is finished and has no checkpoint to go on from", "start over with --force")
+            raise UcdError(f"{run.path} is finished and has no checkpoint to resume from", "start over with --force")
     return run
 
 
 def make_training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
-    """The same, made now. Trainings that start at once and were not told where get a folder each."""
+    """Create the run folder. Trainings that start at the same time without --output get separate folders."""
     may_exist = bool(output or resume or force)
     while True:
         run = training_folder(recipe, output, resume=resume, force=force)
@@ -39,7 +39,7 @@ def make_training_folder(recipe: Recipe, output: Path | None, *, resume: bool, f
 
 
 def _choose(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
-    """`output`, or runs/NAME, or with that taken runs/NAME-2 and so on; to resume, the newest of them."""
+    """`output`, or the first free of runs/NAME, runs/NAME-2, …; to resume, the last that exists."""
     numbered = [RUNS / recipe.name] + [RUNS / f"{recipe.name}-{n}" for n in range(2, 10_000)]
     if output is None:
         free = next(path for path in numbered if not path.exists())
@@ -48,10 +48,10 @@ def _choose(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -
             return Run(numbered[0])
         return Run(taken[-1] if resume and taken else free)
     if _holds_something(output) and not (resume or force):
-        raise UcdError(f"--output {output} is not empty", "--resume goes on with it, --force writes over it")
+        raise UcdError(f"--output {output} is not empty", "--resume continues it, --force overwrites it")
     return Run(output)
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether there is more in it than what a killed process left half-written (see files.replacing)."""
+    """Whether the folder holds more than what a killed process left half-written (see files.replacing)."""
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import patch_environment
 from torch.nn import functional as F
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
@@ -33,9 +34,12 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
     """On the device asked for; else accelerate, and its launcher, choose. Raises UcdError for fp16 on a CPU."""
     if device and device not in ("cpu", "cuda") and world_size() > 1:
         raise UcdError(f"--device {device} is one device, and each process wants its own", "leave it out, or cpu")
-    if device and not is_launched():
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen_device(device))
-    accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
+    if world_size() == 1:
+        # accelerate keeps one device and precision per process; a notebook's next training may want others.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    wanted = {"ACCELERATE_TORCH_DEVICE": str(chosen_device(device))} if device and not is_launched() else {}
+    with patch_environment(**wanted):
+        accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
     if accelerator.device.type == "cpu" and recipe.train.mixed_precision == "fp16":
         raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
     return accelerator

@@ -17,14 +17,6 @@ def ucd(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_help_imports_nothing_heavy():
-    code = "import sys; from concepts_cli.cli import main; sys.argv = ['ucd', '--help']\n"
-    code += "try: main()\nexcept SystemExit: pass\n"
-    code += "print([m for m in ('torch', 'diffusers', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.rstrip().endswith("[]") and "visualize" in printed
-
-
 def test_train_prints_exactly_the_run_folder(workplace, recipe_file):
     result = ucd("train", str(recipe_file), "-q", "--device", "cpu")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "runs/tiny\n", "")
@@ -48,7 +40,7 @@ def test_a_whole_session_in_a_pipe(workplace, recipe_file):
 def test_json_is_one_document(workplace, recipe_file):
     assert json.loads(ucd("train", str(recipe_file), "--json").stdout)["concepts"] == ["<t1>", "<t2>"]
     sampled = json.loads(ucd("sample", "--concept", "t1", "--json").stdout)
-    assert [one["seed"] for one in sampled] == [0, 1]
+    assert [picture["seed"] for picture in sampled] == [0, 1]
     composed = json.loads(ucd("compose", "t1", "t2=2", "-n", "1", "--json").stdout)
     assert len(composed) == 1 and os.path.isfile(composed[0]["path"])
 
@@ -60,7 +52,7 @@ def test_dry_run_touches_nothing(workplace, recipe_file):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["train", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "tiny.yaml", "--set", "train.max_step=3"], "max_steps"),
@@ -80,10 +72,10 @@ def test_dry_run_touches_nothing(workplace, recipe_file):
         (["sample", "--seed", "99999999999999999999"], "seed"),
     ],
 )
-def test_mistakes_are_told_in_a_line_and_exit_2(workplace, recipe_file, arguments, said):
+def test_mistakes_are_told_in_a_line_and_exit_2(workplace, recipe_file, arguments, message):
     result = ucd(*arguments)
     assert result.exit_code == 2 and result.stdout == "", result.output
-    assert said.lower() in result.stderr.lower() and "Traceback" not in result.stderr
+    assert message.lower() in result.stderr.lower() and "Traceback" not in result.stderr
 
 
 def test_mistakes_about_a_finished_run(tiny_run):
@@ -150,6 +142,15 @@ def test_images_that_cannot_be_read_are_named(workplace, recipe_file, image_fold
         path.unlink()
     result = ucd("train", str(recipe_file))
     assert result.exit_code == 2 and "no images" in result.stderr
+
+
+def test_wrong_usage_is_two_lines_as_every_mistake_is(workplace):
+    result = subprocess.run(
+        [sys.executable, "-m", "concepts_cli", "train", "--outptu", "x"], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("ucd: No such option: --outptu") and "ucd train --help" in result.stderr
+    assert len(result.stderr.splitlines()) == 2
 
 
 def test_debug_shows_the_traceback(workplace, monkeypatch):

@@ -105,11 +105,11 @@ def test_composing_one_term_is_sampling_it(tiny_run):
 
 
 def test_other_runs_are_composed_with_one_model_in_memory(tiny_run, other_run, monkeypatch):
-    from concepts_cli.pictures import plan
+    from concepts_cli import models
 
     loaded = []
-    load = plan.load_model
-    monkeypatch.setattr(plan, "load_model", lambda name, **how: loaded.append(name) or load(name, **how))
+    load = models.load_model
+    monkeypatch.setattr(models, "load_model", lambda name, **how: loaded.append(name) or load(name, **how))
     mixed = make(tiny_run, ["t1=4", "other:t1=3"])
     assert loaded == [tiny_run.recipe.model]
     with Image.open(mixed[0].path) as picture:

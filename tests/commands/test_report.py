@@ -175,7 +175,7 @@ def test_training_images_that_are_gone_leave_a_gap(tiny_run, image_folder):
     (image_folder / "0.png").unlink()
     elements = Elements(page_of(tiny_run))
     assert sum("gone" in one.get("class", "") for one in elements.of("span")) >= 2
-    assert any("0.png is not where it was" in one.get("title", "") for one in elements.of("span"))
+    assert any("0.png is no longer there" in one.get("title", "") for one in elements.of("span"))
 
 
 def test_where_it_is_written(tiny_run, tmp_path):
@@ -187,7 +187,7 @@ def test_where_it_is_written(tiny_run, tmp_path):
     report(tiny_run, output=elsewhere, force=True)
     (tmp_path / "folder").mkdir()
     assert report(tiny_run, output=tmp_path / "folder") == tmp_path / "folder" / "report.html"
-    with pytest.raises(UcdError, match="is no folder"):
+    with pytest.raises(UcdError, match="is not a folder"):
         report(tiny_run, output=elsewhere / "report.html")
     with pytest.raises(UcdError, match="no concepts yet"):
         unfinished = Run(tmp_path / "unfinished")

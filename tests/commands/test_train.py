@@ -130,7 +130,7 @@ def test_a_folder_that_holds_something_is_not_written_to(workplace, recipe_file)
     (workplace / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(UcdError, match="not empty"):
         run_recipe(recipe_file, output=workplace / "mine")
-    with pytest.raises(UcdError, match="is no folder"):
+    with pytest.raises(UcdError, match="is not a folder"):
         run_recipe(recipe_file, output=workplace / "mine" / "thesis.txt")
 
 
@@ -274,7 +274,7 @@ def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, 
 def test_a_resume_refuses_what_it_would_destroy(workplace, recipe_file, image_folder):
     import shutil
 
-    with pytest.raises(UcdError, match="no run"):
+    with pytest.raises(UcdError, match="not a run"):
         run_recipe(recipe_file, output=image_folder, resume=True)
     run = run_recipe(recipe_file)
     with pytest.raises(UcdError, match="--force starts over"):

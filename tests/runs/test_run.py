@@ -96,7 +96,7 @@ def test_files_that_do_not_belong_together_are_said_so(tiny_run):
     images = tiny_run.path / "images.jsonl"
     lines = images.read_text().splitlines(keepends=True)
     images.write_text("".join(lines[1:]))
-    with pytest.raises(UcdError, match="another run's"):
+    with pytest.raises(UcdError, match="belongs to another run"):
         _ = Run(tiny_run.path).weights
     images.write_text("")
     with pytest.raises(UcdError, match="damaged"):
@@ -110,7 +110,7 @@ def test_a_place_is_checked_before_long_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     check_place(tmp_path / "new" / "folder")
     for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
-        with pytest.raises(UcdError, match="no folder"):
+        with pytest.raises(UcdError, match="is not a folder"):
             check_place(place)
 
     def read_only(**where):

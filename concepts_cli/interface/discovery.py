@@ -1,0 +1,105 @@
+"""Discover concepts step by step: the caller watches, plots, and decides when to stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from concepts_cli.commands.train import Trainer
+from concepts_cli.core.discovery import Step
+from concepts_cli.interface.run import Run
+from concepts_cli.interface.silence import CallerOutput
+from concepts_cli.processes.signals import signals_noted
+from concepts_cli.recipe import Recipe, choose_recipe
+
+
+class Discovery(Iterator[Step]):
+    """A training under way: an iterator of its steps. `finish` takes those that are left and returns the run.
+
+    Leaving the loop pauses it, a second loop goes on. Interrupting it (Ctrl-C, a kernel's stop button) lets the step
+    end, writes a checkpoint and raises KeyboardInterrupt; after that, too, a loop goes on, and so does
+    `discover(..., output=discovery.path, resume=True)` in another session.
+    """
+
+    def __init__(self, trainer: Trainer, device: str | None = None):
+        self._trainer, self._device = trainer, device
+        self._steps: Iterator[Step] | None = None
+        self._signals: list[float] = []  # during the step in progress
+        self._pending = False  # whether one came too late to end the step before
+
+    @property
+    def path(self) -> Path:
+        """The run folder, which grows from step to step."""
+        return self._trainer.run.path
+
+    @property
+    def total_steps(self) -> int:
+        """How many steps there are in all, unless patience ends them early."""
+        return self._trainer.training.total_steps
+
+    def __next__(self) -> Step:
+        """Take one step. Raises UcdError when the loss is no longer finite or an image doesn't fit into memory."""
+        with signals_noted() as self._signals:
+            if self._steps is None:
+                self._steps = self._trainer.steps(stop=lambda: self._pending or bool(self._signals))
+            try:
+                step = next(self._steps)
+            except KeyboardInterrupt:
+                self._steps, self._pending = None, False  # the training is whole: the next call goes on with it
+                raise
+            self._pending = bool(self._signals)
+            return step
+
+    def finish(self) -> Run:
+        """Take the steps that are left, and return the run. Raises what a step raises.
+
+        run = ucd.discover("quickstart").finish()
+        """
+        for _ in self:
+            pass
+        return Run(self.path, device=self._device)
+
+    def __repr__(self) -> str:
+        return f"<Discovery in {self.path}, step {self._trainer.training.step} of {self.total_steps}>"
+
+
+def discover(
+    source: Recipe | str | os.PathLike[str],
+    *,
+    count: int | None = None,
+    model: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str | None = None,
+    progress: bool = False,
+) -> Discovery:
+    """Set up a discovery of concepts: `ucd train`, one step at a time.
+
+    `source` is a folder of images, a recipe file, the name of a shipped recipe, or a Recipe. A folder gets the
+    published settings and model, or with `model="mini"` those of the quickstart. `count` is the number of concepts;
+    `overrides` are other settings by their dotted names. `output`, `resume`, `force` and `device` are those of the
+    command: the run folder is `runs/NAME` unless `output` says otherwise. With `progress` a bar is drawn on stderr.
+
+    Raises UcdError for a mistake in the recipe, images that can't be read, a folder that is taken, and a model that
+    can't be loaded.
+
+        discovery = ucd.discover("photos/", count=5, model="mini", overrides={"train.max_steps": 100})
+        losses = [step.loss for step in discovery]
+        run = discovery.finish()
+    """
+    named = {"concepts.count": count, "model": model}
+    given = {key: value for key, value in named.items() if value is not None}
+    recipe = choose_recipe(source, given | dict(overrides or {}))
+    trainer = Trainer(
+        recipe,
+        output=Path(output) if output is not None else None,
+        resume=resume,
+        force=force,
+        device=device,
+        out=CallerOutput(progress),
+    )
+    return Discovery(trainer, device)

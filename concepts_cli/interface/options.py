@@ -1,0 +1,69 @@
+"""How callers say what to make: options, terms and places as Python has them, turned into those of the commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from concepts_cli.pictures.terms import CONCEPT
+from concepts_cli.recipe import SampleSettings, Scheduler
+from concepts_cli.recipe.fields import override
+from concepts_cli.runs.run import Run as RunFolder
+
+AnyPath = str | os.PathLike[str]
+Terms = Mapping[str, float] | Sequence[str]
+
+
+class SampleOptions(TypedDict, total=False):
+    """How pictures are made. Options default to the recipe's `sample` settings, which say what they mean."""
+
+    steps: int
+    guidance_scale: float
+    negative_prompt: str | None
+    scheduler: Scheduler
+    corrector_steps: int
+    corrector_step_size: float
+    eta: float
+    height: int | None
+    width: int | None
+    precision: Literal["fp32", "fp16", "bf16"] | None
+    batch_size: int
+    seed: int
+
+
+def sample_settings(run: RunFolder, n: int, options: Mapping[str, Any]) -> SampleSettings:
+    """The recipe's settings with `n` pictures and these options. Raises UcdError for what is unknown or wrong."""
+    return override(run.recipe.sample, {"num_images": n, **options}, as_options=False)
+
+
+def typed_terms(terms: Terms) -> list[str]:
+    """{"t1": 5} as the command line has it: t1=5."""
+    if isinstance(terms, str):
+        return [terms]
+    if isinstance(terms, Mapping):
+        return [f"{name}={weight}" for name, weight in terms.items()]
+    return list(terms)
+
+
+def is_concept(run: RunFolder, text: str) -> bool:
+    """Whether a concept is meant rather than a prompt; `t9` is, whether the run has it or not."""
+    return text == "all" or f"<{text}>" in run.tokens or re.fullmatch(CONCEPT, text.strip()) is not None
+
+
+def several(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+@contextmanager
+def output_folder(output: AnyPath | None) -> Iterator[Path]:
+    """`output`, or a folder that goes away again."""
+    if output is not None:
+        yield Path(output)
+        return
+    with tempfile.TemporaryDirectory(prefix="ucd-") as folder:
+        yield Path(folder)

@@ -1,0 +1,143 @@
+"""What calls return: pictures, heat maps and figures that a notebook also knows how to show."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from concepts_cli.drawing.contact_sheet import contact_sheet
+from concepts_cli.metrics.tables import tables
+from concepts_cli.pictures.overlays import HeatMap as DrawnMap
+
+
+class Pictures(list[Image.Image]):
+    """RGB pictures. Each says in `.info` what made it: prompt, seed, guidance_scale, scheduler, model and so on.
+
+    pictures = run.sample("t1", n=4)
+    pictures[0].save("first.png")
+    pictures.sheet().save("all.png")
+    """
+
+    def sheet(self) -> Image.Image:
+        """All of them on one page, one labelled row per prompt."""
+        rows: dict[str, list[Image.Image]] = {}
+        for picture in self:
+            rows.setdefault(str(picture.info.get("prompt", "")), []).append(picture)
+        if len(rows) == 1:
+            ((title, pictures),) = rows.items()
+            return contact_sheet({"": pictures}, title=title)
+        return contact_sheet(rows)
+
+    def _repr_png_(self) -> bytes | None:
+        return png(self.sheet()) if self else None
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where in a picture a concept or a word is; places are shares of the picture's width and height.
+
+    `map` is (H, W) at the latents' size, in [0, 1] for a contrast; `overlay` is the page that the command writes: the
+    picture, and the same under its map.
+    """
+
+    concept: str
+    prompt: str
+    map: Tensor = field(repr=False)
+    overlay: Image.Image = field(repr=False)
+    image: Path | None  # the file of a real image; None for generated pictures and for images in memory
+    seed: int | None  # of a generated picture
+    weight: float | None  # of the concept, in a training image
+    mean: float
+    peak: float
+    center: tuple[float, float]  # of mass: from the left, from the top
+    coverage: float  # the share of the picture where the map exceeds the threshold
+    reconstruction_error: float | None  # of a real image: root mean squared, of pixels in [0, 1]
+
+    @classmethod
+    def read(cls, drawn: DrawnMap, image: Path | None) -> HeatMap:
+        """What `visualize` has drawn, read from its files."""
+        return cls(
+            concept=drawn.concept,
+            prompt=drawn.prompt,
+            map=torch.from_numpy(np.load(str(drawn.map))),
+            overlay=read_picture(Path(drawn.path)),
+            image=image,
+            seed=drawn.seed,
+            weight=drawn.weight,
+            mean=drawn.mean,
+            peak=drawn.peak,
+            center=(drawn.center[0], drawn.center[1]),
+            coverage=drawn.coverage,
+            reconstruction_error=drawn.reconstruction_error,
+        )
+
+    def _repr_png_(self) -> bytes:
+        return png(self.overlay)
+
+
+class HeatMaps(list[HeatMap]):
+    """Heat maps, and `sheet`, a page with a row per picture.
+
+    maps = run.heat_maps("photo.jpg")
+    strongest = max(maps, key=lambda heat_map: heat_map.mean)
+    """
+
+    sheet: Image.Image
+
+    def _repr_png_(self) -> bytes:
+        return png(self.sheet)
+
+
+@dataclass(frozen=True)
+class Evaluation(Mapping[str, Mapping[str, Any]]):
+    """What was measured, by metric: the figures of evaluation.json, None where one is infinite or does not exist.
+
+    evaluation = run.evaluate("clip")
+    evaluation["clip"]["accuracy"]
+    """
+
+    metrics: dict[str, dict[str, Any]]
+
+    def __getitem__(self, metric: str) -> dict[str, Any]:
+        return self.metrics[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def _repr_html_(self) -> str:
+        return "".join(_table(*table) for table in tables(self.metrics))
+
+
+def read_picture(path: Path) -> Image.Image:
+    """An RGB picture that no longer needs its file, with the text that the file carries in `.info`."""
+    with Image.open(path) as file:
+        file.load()
+        return file.convert("RGB")
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> str:
+    lines = [_cells("th", columns), *(_cells("td", row) for row in rows)]
+    caption = f"<caption>{html.escape(title)}</caption>" if title else ""
+    return f"<table>{caption}{''.join(lines)}</table>"
+
+
+def _cells(tag: str, texts: Sequence[str | None]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(text or str())}</{tag}>' for text in texts)}</tr>"

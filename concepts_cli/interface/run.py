@@ -1,0 +1,303 @@
+"""A finished run in a notebook: what the commands do with it, as calls that return what they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import torch
+from torch import Tensor
+
+from concepts_cli.commands import INVERSION_STEPS, PICTURES
+from concepts_cli.commands.compose import compose
+from concepts_cli.commands.encode import encode
+from concepts_cli.commands.evaluate import evaluate
+from concepts_cli.commands.report import report
+from concepts_cli.commands.sample import sample
+from concepts_cli.commands.visualize import visualize
+from concepts_cli.core.encoding import ROWS, STEPS
+from concepts_cli.data.images import ImageRecord, open_image
+from concepts_cli.drawing.contact_sheet import contact_sheet
+from concepts_cli.errors import UcdError
+from concepts_cli.interface.images import Images, as_files, is_one
+from concepts_cli.interface.loaded_run import LoadedRun
+from concepts_cli.interface.options import (
+    AnyPath,
+    SampleOptions,
+    Terms,
+    is_concept,
+    output_folder,
+    sample_settings,
+    several,
+    typed_terms,
+)
+from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, png, read_picture
+from concepts_cli.interface.silence import CallerOutput
+from concepts_cli.pictures.overlays import MapSettings
+from concepts_cli.pictures.terms import parse_term
+from concepts_cli.recipe import Recipe
+from concepts_cli.runs.find import find_run
+from concepts_cli.runs.run import bare_name
+
+if TYPE_CHECKING:
+    from concepts_cli.models.interface import DiffusionModel
+
+SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images in each, where a notebook shows a run
+
+
+def open_run(path: AnyPath | None = None, *, device: str | None = None) -> Run:
+    """Open a run: a folder, or its name in `runs/`; without one $UCD_RUN, or the newest run.
+
+    Its model works on `device`, by default the best there is. Raises UcdError when there is no such run.
+
+        run = ucd.open_run("runs/demo")
+    """
+    return Run(find_run(None if path is None else Path(path)).path, device=device)
+
+
+class Run:
+    """A run folder. Shapes: N training images, K concepts, H W latents.
+
+    Its model is loaded by the first call that needs it and kept. Calls that make pictures leave nothing behind unless
+    `output` names a folder. There they write what the command would, and don't make again what is there already;
+    `output=run.path / "samples"` is where `ucd sample` writes. Every call that takes a while has `progress`, which
+    draws a bar on stderr.
+    """
+
+    def __init__(self, path: AnyPath, *, device: str | None = None):
+        self._folder, self._device = LoadedRun(Path(path)), device
+
+    @property
+    def path(self) -> Path:
+        return self._folder.path
+
+    @property
+    def name(self) -> str:
+        return self._folder.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """Every setting that was used. Raises UcdError when it is missing or damaged."""
+        return self._folder.recipe
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The names of the K concepts: t1, t2 and so on. Raises UcdError for a run that is not finished."""
+        return tuple(map(bare_name, self._folder.tokens))
+
+    @property
+    def embeddings(self) -> dict[str, Tensor]:
+        """The learned words by text encoder, (K, D) each. Raises UcdError for a run that is not finished."""
+        return self._folder.embeddings
+
+    @property
+    def weights(self) -> Tensor:
+        """(N, K): how much of concept k is in training image i. Raises UcdError when they are missing or damaged.
+
+        strongest = [run.concepts[k] for k in run.weights.argmax(dim=1)]
+        """
+        return self._folder.weights
+
+    @property
+    def images(self) -> list[ImageRecord]:
+        """The N training images, in the order of the weights' rows: path, sha256, width, height."""
+        return self._folder.images
+
+    @property
+    def model(self) -> DiffusionModel:
+        """The frozen model, with the concepts in its vocabulary. Raises UcdError when it can't be loaded."""
+        return self._folder.load_model(self._device)
+
+    def sample(
+        self,
+        what: str | Sequence[str] = "all",
+        *,
+        n: int = PICTURES,
+        output: AnyPath | None = None,
+        force: bool = False,
+        progress: bool = False,
+        **options: Unpack[SampleOptions],
+    ) -> Pictures:
+        """`n` pictures each of concepts (`t3`, or `all`) and of prompts that mention them: `ucd sample`.
+
+        Concepts come first, then prompts. Picture i of a seed is always the same picture. Raises UcdError for a concept
+        the run doesn't have, an option that is wrong, and files in `output` that show something else.
+
+            run.sample("t1")
+            run.sample("<t1> in the snow", n=8, seed=7, steps=20)
+        """
+        asked = several(what)
+        if not asked:
+            return Pictures()
+        concepts = [text for text in asked if is_concept(self._folder, text)]
+        with output_folder(output) as folder:
+            made = sample(
+                self._folder,
+                concepts=concepts,
+                prompts=[text for text in asked if text not in concepts],
+                settings=sample_settings(self._folder, n, options),
+                output=folder,
+                force=force,
+                device=self._device,
+                out=CallerOutput(progress),
+            )
+            return Pictures(read_picture(Path(picture.path)) for picture in made)
+
+    def compose(
+        self,
+        terms: Terms,
+        *,
+        n: int = PICTURES,
+        output: AnyPath | None = None,
+        force: bool = False,
+        progress: bool = False,
+        **options: Unpack[SampleOptions],
+    ) -> Pictures:
+        """`n` pictures of several concepts and texts at once, each with its weight: `ucd compose`.
+
+        A term is a concept, a concept of another run (`other:t1`), or free text. Weights may be negative; those of a
+        list, which may be written `"t1=5"`, default to the guidance scale. Raises UcdError for an unknown run or
+        concept, a weight that is not a number, and runs whose models can't be composed.
+
+            run.compose({"t1": 5, "at night": 2})
+        """
+        with output_folder(output) as folder:
+            made = compose(
+                self._folder,
+                typed_terms(terms),
+                settings=sample_settings(self._folder, n, options),
+                output=folder,
+                force=force,
+                device=self._device,
+                out=CallerOutput(progress),
+            )
+            return Pictures(read_picture(Path(picture.path)) for picture in made)
+
+    def encode(
+        self, images: Images, *, steps: int = STEPS, seed: int = 0, batch_size: int = ROWS, progress: bool = False
+    ) -> Tensor:
+        """How much of each concept is in images the run was not trained on, concepts frozen: `ucd encode`.
+
+        One image gives (K,), a list of M images or a folder (M, K), float32. `steps` is the number of draws of noise
+        and timestep per image, `batch_size` that of rows per model call. Raises UcdError for what can't be read as an
+        image.
+
+            weights = run.encode("photo.jpg")
+            run.concepts[weights.argmax()]
+        """
+        with output_folder(None) as folder:
+            files = as_files(images, folder)
+            document = encode(
+                self._folder,
+                files,
+                steps=steps,
+                seed=seed,
+                rows=batch_size,
+                device=self._device,
+                out=CallerOutput(progress),
+            )
+        weights = torch.tensor([list(image["weights"].values()) for image in document["images"]])
+        return weights[0] if is_one(images) and not files[0].is_dir() else weights
+
+    def heat_maps(
+        self,
+        images: Images | None = None,
+        *,
+        concepts: str | Sequence[str] = (),
+        prompt: str | None = None,
+        words: str | Sequence[str] = (),
+        terms: Terms = (),
+        n: int = PICTURES,
+        maps: MapSettings | None = None,
+        output: AnyPath | None = None,
+        force: bool = False,
+        progress: bool = False,
+        **options: Unpack[SampleOptions],
+    ) -> HeatMaps:
+        """Where concepts are in `images`, or, without any, in `n` generated pictures per concept: `ucd visualize`.
+
+        One map per picture and concept (`concepts`, by default all), word (`words` of `prompt`, by default the concepts
+        it mentions), or term of a composition. Real images are inverted with 50 steps unless `steps` says otherwise.
+        `maps` says how maps are made. Raises UcdError for an unknown concept, a word that is not in the prompt, and
+        what can't be read as an image.
+
+            for heat_map in run.heat_maps("photo.jpg", concepts=["t1", "t2"]):
+                print(heat_map.concept, heat_map.coverage, heat_map.map.shape)
+        """
+        defaults = {"steps": INVERSION_STEPS} if images is not None else {}
+        settings = sample_settings(self._folder, n, {**defaults, **options})
+        chosen = replace(maps or MapSettings(), save_maps=True)
+        if images is not None and "guidance_scale" in options:
+            chosen = replace(chosen, guidance_scale=settings.guidance_scale)
+        with output_folder(output) as folder, output_folder(None) as memory:
+            drawn, _ = visualize(
+                self._folder,
+                images=as_files(images, memory) if images is not None else (),
+                concepts=several(concepts),
+                prompt=prompt,
+                words=several(words),
+                terms=[parse_term(self._folder, term, settings.guidance_scale) for term in typed_terms(terms)],
+                settings=settings,
+                maps=chosen,
+                output=folder,
+                grid=True,
+                force=force,
+                device=self._device,
+                out=CallerOutput(progress),
+            )
+            files = [Path(one.image) if one.image else None for one in drawn]
+            kept = [file if file and memory not in file.parents else None for file in files]
+            found = HeatMaps(map(HeatMap.read, drawn, kept))
+            found.sheet = read_picture(folder / "sheet.png")
+            return found
+
+    def evaluate(
+        self,
+        *metrics: str,
+        class_names: Sequence[str] = (),
+        threshold: float | None = None,
+        samples: AnyPath | None = None,
+        held_out: Sequence[AnyPath] = (),
+        progress: bool = False,
+    ) -> Evaluation:
+        """Measure the run, by default with the recipe's metrics: `ucd evaluate`.
+
+        As the command does, it makes the samples that are missing and writes evaluation.json, both in the run folder.
+        Raises UcdError for an unknown metric, and for class names, labels or images that are missing.
+
+            run.evaluate("clip", "assignment")["clip"]["accuracy"]
+        """
+        result = evaluate(
+            self._folder,
+            metrics=metrics,
+            class_names=class_names,
+            threshold=threshold,
+            samples=None if samples is None else Path(samples),
+            held_out=list(map(Path, held_out)),
+            device=self._device,
+            out=CallerOutput(progress),
+        )
+        return Evaluation(result["metrics"])
+
+    def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
+        """Write the page of the run, report.html in its folder by default, and return where it is: `ucd report`."""
+        return report(self._folder, output=None if output is None else Path(output), force=force)
+
+    def __repr__(self) -> str:
+        if not self._folder.is_finished():
+            return f"<Run {self.path}, not finished>"
+        return f"<Run {self.path}: {len(self.concepts)} concepts in {len(self.images)} images, {self.recipe.model}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """The training images that hold most of each concept, strongest first, where they still are."""
+        try:
+            order = self.weights.argsort(dim=0, descending=True)[:SHOWN_IMAGES, :SHOWN_CONCEPTS].T.tolist()
+            rows = {
+                self.concepts[k]: [open_image(Path(self.images[i].path)) for i in strongest]
+                for k, strongest in enumerate(order)
+            }
+        except UcdError:
+            return None
+        return png(contact_sheet(rows, title=self.name, detail="the images with most of each concept"))

@@ -1,0 +1,84 @@
+"""Completion: what Tab offers in bash, zsh and fish, without torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_help import imported
+
+ROOT = Path(__file__).parents[2]
+
+
+def complete(line: str, shell: str = "fish") -> list[str]:
+    """The words that `shell` would be given for the line; nothing heavy may be imported for them."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "_UCD_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": line.replace(" ", "\n"),
+        "COMP_CWORD": str(line.count(" ")),
+    }
+    printed, heavy = imported("sys.argv = ['ucd']; from concepts_cli.cli import main; main()", environment)
+    assert heavy == []
+    return printed.split()
+
+
+def test_recipes(workplace):
+    (workplace / "mine.yaml").touch()
+    (workplace / "mining").mkdir()
+    assert complete("ucd train quick") == ["quickstart"]
+    assert complete("ucd train min") == [
+        "mini-s2",
+        "mini-s3",
+        "mini-s4",
+        "mini-scenes",
+        "mini-styles",
+        "mine.yaml",
+        "mining/",
+    ]
+
+
+def test_runs_and_concepts(tiny_run):
+    assert complete("ucd sample --run t") == ["tiny"]
+    assert complete("ucd sample --concept ") == ["t1", "t2", "all"]
+    assert complete("ucd visualize --run tiny --term t") == ["t1", "t2", "tiny:"]
+    assert complete("ucd compose tiny:t") == ["tiny:t1", "tiny:t2"]
+    assert complete("ucd sample --run nowhere --concept ") == ["all"]
+    assert complete("ucd sample --run runs/") == ["runs/tiny/"]
+
+
+def test_settings_and_choices(workplace):
+    assert complete("ucd train quickstart --set concepts.c") == ["concepts.count="]
+    assert complete("ucd evaluate --metric c") == ["clip", "classification", "composition"]
+    assert complete("ucd sample --precision ") == ["fp32", "fp16", "bf16"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell(workplace, shell):
+    assert "quickstart" in " ".join(complete("ucd train q", shell))
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_in_a_real_bash(workplace):
+    """The script that --show-completion prints, as bash runs it."""
+    command = workplace / "ucd"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m concepts_cli "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{workplace}:{os.environ['PATH']}"}
+    script = """
+        eval "$(ucd --show-completion bash)"
+        COMP_WORDS=(ucd train van) COMP_CWORD=2
+        _ucd_completion ucd
+        echo "${COMPREPLY[@]}"
+    """
+    # Told by name: typer otherwise asks which shell its parent process is.
+    environment["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment)
+    assert result.stdout.split() == ["van-gogh"], result.stderr
