@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from concepts_cli.models.conditioning import Conditioning, Rows, Tokens
+from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.noise import Noise
 
 
@@ -202,16 +202,3 @@ class DiffusionModel(ABC):
         if self.fingerprint != other.fingerprint:
             return "they have different latent spaces"
         return None
-
-
-__all__ = [
-    "EVERYTHING",
-    "AttentionProbe",
-    "AttentionRecord",
-    "Conditioning",
-    "DiffusionModel",
-    "Rows",
-    "Sampler",
-    "Selection",
-    "Tokens",
-]
