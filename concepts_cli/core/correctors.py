@@ -1,4 +1,4 @@
-"""Corrector steps: they bring a picture nearer to the product of its terms at the noise level that it has.
+"""Corrector steps: Langevin steps at a noise level, towards the product of a picture's terms there.
 
 The sum of scores (eq. 11) is the score of the product of the terms' distributions where there is no noise. Where there
 is some, the noisy product is another, so going from level to level along the sum doesn't sample the product (Du et al.,

@@ -151,9 +151,7 @@ class SampleSettings:
     guidance_scale: float = setting(7.5, "strength of guidance; 1 means none", at_least=0, at_most=1000)
     negative_prompt: str | None = setting(None, "text to steer away from; null: none")
     scheduler: Scheduler = setting("ddim", "sampler; dpm++ needs about 20 steps")
-    corrector_steps: int = setting(
-        0, "Langevin steps at each noise level, which hold several terms together", at_least=0
-    )
+    corrector_steps: int = setting(0, "Langevin steps at each noise level, for compositions", at_least=0)
     corrector_step_size: float = setting(
         0.05, "size of those steps, relative to the noise's variance", above=0, at_most=1
     )
