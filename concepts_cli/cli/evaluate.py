@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from concepts_cli.cli.options import (
     HOW,
@@ -87,7 +87,7 @@ def evaluate(
         from concepts_cli.commands import evaluate as command
         from concepts_cli.runs.find import find_run
 
-        options = {
+        options: dict[str, Any] = {
             "metrics": metric or [],
             "class_names": [name.strip() for given in class_names or [] for name in given.split(",") if name.strip()],
             "threshold": threshold,
@@ -96,7 +96,7 @@ def evaluate(
             "device": device,
             "out": out,
         }
-        runs = [find_run(path) for path in run or [None]]
+        runs = [find_run(path) for path in run] if run else [find_run(None)]
         if len(runs) > 1:
             out.document(command.evaluate_runs(runs, **options))
         else:

@@ -36,7 +36,7 @@ def encode(
 ) -> dict[str, Any]:
     """The concept weights of `images`, files or folders of them, with the run's concepts frozen.
 
-    Prints a row an image, and writes them to `output`, by its suffix as CSV, JSON or safetensors (`weights`, N x K).
+    Prints one row per image, and writes them to `output`, by its suffix as CSV, JSON or safetensors (`weights`, N x K).
     The result, in JSON's types, is {"run": …, "concepts": […], "images": [{"path": …, "weights": {"t1": …}, …}]}.
     Raises UcdError for images that can't be read and an output that can't be written or is there already.
     """
@@ -88,7 +88,7 @@ def _entry(one: Encoded, names: Sequence[str]) -> dict[str, Any]:
     return {
         "path": one.path,
         "sha256": one.sha256,
-        "strongest": max(weights, key=weights.get),
+        "strongest": max(weights, key=lambda name: weights[name]),
         "weights": weights,
         "loss": one.loss,
         "loss_without": one.loss_without,
@@ -105,8 +105,8 @@ def _write(output: Path, document: dict[str, Any], found: Sequence[Encoded]) -> 
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without"])
         for one in document["images"]:
-            weights = [one["weights"][name] for name in names]
-            table.writerow([one["path"], one["sha256"], one["strongest"], *weights, one["loss"], one["loss_without"]])
+            cells = [one["weights"][name] for name in names]
+            table.writerow([one["path"], one["sha256"], one["strongest"], *cells, one["loss"], one["loss_without"]])
         write_text(output, text.getvalue())
     else:
         weights = torch.tensor([one.weights for one in found])
@@ -115,7 +115,7 @@ def _write(output: Path, document: dict[str, Any], found: Sequence[Encoded]) -> 
 
 
 def _print(found: Sequence[Encoded], names: Sequence[str], out: Output) -> None:
-    """A column a concept, or with many of them the three strongest."""
+    """One column per concept, or with many of them the three strongest."""
     if len(names) <= COLUMNS:
         columns = ["image", *names]
         rows = [(one.path, *(f"{weight:.3f}" for weight in one.weights)) for one in found]

@@ -28,8 +28,8 @@ def sample(
 ) -> list[Picture]:
     """Pictures of the concepts and prompts; those that are there already are not made again unless `force`.
 
-    With `grid` a contact sheet, a row a prompt, comes last. Raises UcdError for an unknown concept, and for a file of
-    another prompt or setting that is in the way.
+    With `grid` a contact sheet with one row per prompt comes last. Raises UcdError for an unknown concept, and for a
+    file of another prompt or setting that is in the way.
     """
     plan = concept_plan(run, settings, prompts=prompts, concepts=concepts, output=output)
     make_missing(plan, force=force, device=device, out=out)

@@ -72,7 +72,14 @@ def visualize(
     return [described(target) for target in targets], failed
 
 
-def _refuse_contradictions(real, concepts, prompt, words, terms, maps: MapSettings) -> None:
+def _refuse_contradictions(
+    real: bool,
+    concepts: Sequence[str],
+    prompt: str | None,
+    words: Sequence[str],
+    terms: Sequence[Term],
+    maps: MapSettings,
+) -> None:
     if sum(map(bool, (concepts, prompt, terms))) > 1:
         raise UcdError("concepts, a prompt and terms are three ways to say one thing", "give one of them")
     if words and not prompt:

@@ -123,7 +123,7 @@ class CachedLatents:
             raise UcdError(f"the cached latents {path} can't be read", hint, exit_code=1) from error
 
     def _write(self, row: int, tensors: dict[str, Tensor]) -> None:
-        """Beside its place, then renamed; a cache that can't be written is no reason to stop."""
+        """Beside its place, then renamed; a cache that can't be written doesn't stop the training."""
         path = self._path(row)
         beside = path.with_suffix(f".{os.getpid()}.tmp")
         try:

@@ -36,7 +36,7 @@ HINT = f"a place is one of {', '.join(NAMED)}; four shares LEFT,TOP,RIGHT,BOTTOM
 
 @dataclass(frozen=True)
 class Place:
-    """A box, or the bright part of a mask image, by the name that it was given."""
+    """A box, or the bright and opaque part of a mask image, by the name that it was given."""
 
     name: str
     box: Box | None = None
@@ -65,7 +65,7 @@ class Place:
     @cached_property
     def _pixels(self) -> Tensor:  # of the mask, (height, width), from 0 to 1
         assert self.mask is not None
-        return torch.from_numpy(np.asarray(open_image(self.mask).convert("L"), dtype=np.float32) / 255)
+        return torch.from_numpy(np.asarray(open_image(self.mask, under="black").convert("L"), dtype=np.float32) / 255)
 
 
 def _covered(start: float, end: float, count: int) -> Tensor:

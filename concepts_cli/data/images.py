@@ -51,8 +51,8 @@ def find_images(places: Sequence[str | Path], images_per_folder: int | None = No
     return found
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read an RGB image, turned upright by its EXIF orientation, with transparency on white.
+def open_image(path: Path, *, under: str = "white") -> Image.Image:
+    """Read an RGB image, turned upright by its EXIF orientation, with transparency laid on the colour `under`.
 
     Raises UcdError if the file can't be read as an image.
     """
@@ -65,7 +65,7 @@ def open_image(path: Path) -> Image.Image:
                 image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                image = Image.alpha_composite(Image.new("RGBA", image.size, under), image)
             return image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         hint = "remove it from the folder or convert it to PNG or JPEG"

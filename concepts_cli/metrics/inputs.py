@@ -69,7 +69,7 @@ class MetricInputs:
         if self.settings.labels:
             return read_labels(self.settings.labels, self._paths)
         if not (labels := folder_labels(self._paths)):
-            hint = 'a folder a class, or evaluate.labels in the recipe: a JSON file {"file name": ["class", …], …}'
+            hint = 'one folder per class, or evaluate.labels in the recipe: a JSON file {"file name": ["class", …], …}'
             raise UcdError("no labels of the training images to compare with", hint)
         return labels
 
@@ -92,7 +92,7 @@ class MetricInputs:
         given = None if self._held_out else self.settings.held_out_labels
         labels = read_labels(given, paths) if given else folder_labels(paths)
         if not labels:
-            hint = "put them into a folder a class, or name their JSON in evaluate.held_out_labels"
+            hint = "put them into one folder per class, or name their JSON in evaluate.held_out_labels"
             raise UcdError("the held-out images have no labels", hint)
         return records, one_label(labels, self._class_names or self.settings.class_names or ())
 

@@ -51,7 +51,7 @@ def one_label(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> list[s
         fitting = list(own) if len(own) == 1 else [label for label in own if label in classes]
         if len(fitting) != 1:
             raise UcdError(
-                f"classification needs one class an image, one has {', '.join(own)}",
+                f"classification needs one class per image, one has {', '.join(own)}",
                 "evaluate.class_names (--class-names) says which of an image's labels count",
             )
         found += fitting

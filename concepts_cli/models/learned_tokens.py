@@ -18,7 +18,7 @@ class LearnedTokens(nn.Module):
     def __init__(self, table: nn.Embedding):
         super().__init__()
         self.table = table
-        self._learned: list[Tensor] = []  # (K, D), in a list so that it is no parameter of the text encoder
+        self._learned: list[Tensor] = []  # (K, D), in a list, so that it is not a parameter of the text encoder
         self.register_buffer(
             "rows", torch.empty(0, dtype=torch.long), persistent=False
         )  # of a token id; -1: the table's

@@ -15,6 +15,7 @@ from concepts_cli.core.sampling import TaughtModel, generate
 from concepts_cli.data.images import as_pixels, to_image, to_pixels
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.models.daam import daam_map
+from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.overlays import MapSettings, Target, write_overlay
 from concepts_cli.pictures.plan import PicturePlan
 from concepts_cli.pictures.targets import open_large_enough
@@ -54,7 +55,8 @@ def draw_generated(
         ]
         if maps.kind == "contrast":
             pixels = torch.stack([as_pixels(picture) for picture in pictures])
-            heats = _contrast(model, plan.run, pixels, inside, [batch.index(t.request) for t in inside], heats)
+            latents, _ = model.encode_images(pixels)
+            heats = _contrast(model, plan.run, latents, inside, [batch.index(t.request) for t in inside], heats)
         for target, heat in zip(inside, heats, strict=True):
             write_overlay(target, pictures[batch.index(target.request)], heat, plan, maps)
             yield target.path
@@ -67,16 +69,16 @@ def draw_images(
     model = taught[""].model
     data, settings = plan.run.recipe.data, plan.settings
     resolution = data.resolution or model.resolution
-    files = list(dict.fromkeys(target.image for target in targets))
+    files = list(dict.fromkeys(target.image for target in targets if target.image))
     for start in range(0, len(files), settings.batch_size):
-        batch = files[start : start + settings.batch_size]
+        batch: list[Path] = files[start : start + settings.batch_size]
         pictures = [open_large_enough(path) for path in batch]
         if data.resize == "crop":
-            pictures = [ImageOps.fit(picture, [min(picture.size)] * 2) for picture in pictures]
+            pictures = [ImageOps.fit(picture, (min(picture.size), min(picture.size))) for picture in pictures]
         pixels = torch.stack([to_pixels(picture, resolution) for picture in pictures])
         latents, _ = model.encode_images(pixels)
         inside = [target for target in targets if target.image in batch]
-        rows = [batch.index(target.image) for target in inside]
+        rows = [batch.index(target.image) for target in inside if target.image]
         recorded, clean = reconstruct(
             model,
             latents[rows],
@@ -90,17 +92,23 @@ def draw_images(
         errors = (again - (pixels[rows] / 2 + 0.5)).square().mean(dim=(1, 2, 3)).sqrt().tolist()
         heats = [token_map(r, tokens_of(model, t.prompt, t.subject)) for r, t in zip(recorded, inside, strict=True)]
         if maps.kind == "contrast":
-            heats = _contrast(model, plan.run, pixels, inside, rows, heats)
+            heats = _contrast(model, plan.run, latents, inside, rows, heats)
         for i, target in enumerate(inside):
             write_overlay(target, pictures[rows[i]], heats[i], plan, maps, to_image(again[i]), errors[i])
             yield target.path
 
 
-def _contrast(model, run: Run, pixels: Tensor, targets: Sequence[Target], rows: Sequence[int], heats) -> list[Tensor]:
+def _contrast(
+    model: DiffusionModel,
+    run: Run,
+    latents: Tensor,
+    targets: Sequence[Target],
+    rows: Sequence[int],
+    heats: Sequence[Tensor],
+) -> list[Tensor]:
     """Attention where the subject's score explains the picture better than those of the others and of the run's
     concepts do.
     """
-    latents, _ = model.encode_images(pixels)
     concepts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
     prompts = list(dict.fromkeys([*(target.subject.prompt for target in targets), *concepts]))
     share = shares(score_gains(model, latents, prompts))

@@ -36,7 +36,7 @@ class MapSettings:
     save_maps: bool = False
     save_masks: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
         for option, (value, known) in given.items():
             if value not in known:
@@ -126,7 +126,7 @@ def described(target: Target) -> HeatMap:
 
 
 def drawn_sheet(targets: Sequence[Target]) -> Image.Image:
-    """A row a picture: itself, and under each of its maps."""
+    """One row per picture: itself, and under each of its maps."""
     rows: dict[str, list[tuple[Image.Image, str]]] = {}
     for target in targets:
         label = target.image.name if target.image else f"seed {target.request.seed}"
@@ -139,7 +139,13 @@ def drawn_sheet(targets: Sequence[Target]) -> Image.Image:
 
 
 def write_overlay(
-    target: Target, picture: Image.Image, heat: Tensor, plan: PicturePlan, maps: MapSettings, again=None, error=None
+    target: Target,
+    picture: Image.Image,
+    heat: Tensor,
+    plan: PicturePlan,
+    maps: MapSettings,
+    again: Image.Image | None = None,
+    error: float | None = None,
 ) -> None:
     """The overlay, and the map and the mask where they are asked for."""
     raw = heat.float().cpu().numpy()

@@ -41,7 +41,7 @@ class PicturePlan:
     planned: tuple[tuple[Path, Request], ...]
     others: Mapping[str, Run] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_words(self.run, self.settings.negative_prompt or "")
 
     @property
@@ -160,10 +160,10 @@ def concept_plan(
 
 def check_words(run: Run, prompt: str) -> None:
     """Raise UcdError for a word like `<t9>` that the run did not learn, one of another run (`<other:t1>`), and for
-    what is no text.
+    what is not text.
     """
     if any("\ud800" <= character <= "\udfff" for character in prompt):
-        raise UcdError(f"{prompt!r} is no UTF-8 text", "write the prompt in UTF-8")
+        raise UcdError(f"{prompt!r} is not UTF-8 text", "write the prompt in UTF-8")
     for other, name in re.findall(r"<(?:([^<>]+):)?([tT]\d+)>", prompt):
         if other:
             raise UcdError(

@@ -17,7 +17,7 @@ from concepts_cli.runs.run import bare_name
 
 
 def write_sheet(plan: PicturePlan, path: Path, title: str | None = None) -> Picture:
-    """A contact sheet of what was made, a row a prompt, the training images on top when it shows every concept.
+    """A contact sheet of what was made, one row per prompt, under the training images when it shows every concept.
 
     One row alone has a title instead of a label, by default its prompt.
     """
@@ -50,7 +50,7 @@ def write_like_sheet(plan: PicturePlan, path: Path, image: Path, changes: str) -
 
 
 def write_sweep_sheets(plan: PicturePlan, folder: Path, title: str, sweeps: Sequence[Sweep]) -> list[Picture]:
-    """One sweep: a row of pictures a seed on one sheet. Two: a sheet a seed, the second sweep downwards."""
+    """One sweep: one sheet with a row of pictures per seed. Two: one sheet per seed, the second sweep downwards."""
     settings = plan.settings
     pictures = [open_image(path) for path, _ in plan.planned]
     seeds = range(settings.num_images)
@@ -58,18 +58,19 @@ def write_sweep_sheets(plan: PicturePlan, folder: Path, title: str, sweeps: Sequ
     across, weights = sweeps[0].name, [f"{weight:g}" for weight in sweeps[0].weights]
     if len(sweeps) == 1:
         rows = {f"seed {settings.seed + n}": by_seed[n] for n in seeds}
-        heading = {"title": f"{title} + {across}" if title else across, "headings": weights}
-        return [save_sheet(plan, folder / "sweep.png", contact_sheet(rows, **heading))]
+        heading = f"{title} + {across}" if title else across
+        return [save_sheet(plan, folder / "sweep.png", contact_sheet(rows, title=heading, headings=weights))]
     down = sweeps[1].labels
-    heading = {"title": " + ".join(filter(None, [title, sweeps[1].name, across])), "headings": weights}
+    heading = " + ".join(filter(None, [title, sweeps[1].name, across]))
     return [
         save_sheet(
             plan,
             folder / f"sweep-{n:05d}.png",
             contact_sheet(
                 {label: by_seed[n][row :: len(down)] for row, label in enumerate(down)},
+                title=heading,
                 detail=f"seed {settings.seed + n}",
-                **heading,
+                headings=weights,
             ),
         )
         for n in seeds

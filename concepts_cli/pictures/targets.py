@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -57,7 +57,12 @@ def _name(word: str) -> str:
 
 
 def generated_targets(
-    subjects, prompt, term_subjects, terms, settings: SampleSettings, folder: Path
+    subjects: Mapping[str, Subject],
+    prompt: str | None,
+    term_subjects: Mapping[str, Subject],
+    terms: Sequence[Term],
+    settings: SampleSettings,
+    folder: Path,
 ) -> Iterator[Target]:
     """The maps of pictures that are yet to be made."""
     seeds = range(settings.seed, settings.seed + settings.num_images)
@@ -81,7 +86,13 @@ def generated_targets(
 
 
 def image_targets(
-    run: Run, places: Sequence[Path], subjects, prompt, maps: MapSettings, folder: Path, out: Output
+    run: Run,
+    places: Sequence[Path],
+    subjects: Mapping[str, Subject],
+    prompt: str | None,
+    maps: MapSettings,
+    folder: Path,
+    out: Output,
 ) -> tuple[list[Target], int]:
     """The maps of real images, and how many of them can't be read."""
     weights = _weights(run)

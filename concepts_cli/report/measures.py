@@ -79,6 +79,8 @@ class Measures:
             "resnet": "Samples by ResNet",
             "assignment": "Training images by their strongest concept",
             "classification": "Held-out images classified by their weights",
+            "composition": "Pairs of concepts composed",
+            "recomposition": "Training images made anew from their weights",
         }
         return [
             {
@@ -88,6 +90,9 @@ class Measures:
                 "bars": self._bars(name, one),
                 "classes": self._confusion(one)[0],
                 "confusion": self._confusion(one)[1],
+                "caption": "How often both concepts of a pair are seen"
+                if name == "composition"
+                else "Images of each concept by class; matched pairs on the diagonal",
             }
             for name, one in self.metrics.items()
             if name in titles
@@ -105,6 +110,8 @@ class Measures:
             said = f"{count}, {one['folds']} folds, beside raw pixels and the features of {one['clip_model']}"
         elif name == "assignment":
             said = f"{count}, by their weights, against their classes"
+        elif name in ("composition", "recomposition"):
+            said = f"{count}, {one['scorer']}"
         else:
             said = f"{count}, {one['scorer']}, threshold {one['threshold']:.3g}"
         caveat = f" Note: {one['caveat']}." if one.get("caveat") else ""
@@ -129,6 +136,11 @@ class Measures:
     def _confusion(self, one: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
         """The classes, and one row per concept; matched classes come first, so that matches are on the diagonal."""
         concepts = one["concepts"]
+        if "matrix" in one:
+            return list(concepts), [
+                (name, self.hues.get(name), [_share_cell(share) for share in row])
+                for name, row in zip(concepts, one["matrix"], strict=True)
+            ]
         if "classes" not in one:
             return [], []
         matched = [found["matched_class"] for found in concepts.values() if found["matched_class"]]
@@ -140,6 +152,11 @@ class Measures:
             hue = self.hues.get(name)
             rows.append((name, hue, [Cell(str(count), strength(count, most)) for count in counts]))
         return classes, rows
+
+
+def _share_cell(share: float | None) -> Cell:
+    """A share in percent; empty for none."""
+    return Cell("", 0) if share is None else Cell(f"{100 * share:.0f}%", strength(share, 1))
 
 
 def describe_name(one: dict[str, Any]) -> Named:

@@ -142,6 +142,20 @@ def test_metrics_are_shown_with_their_intervals(tiny_run):
     assert "ucd evaluate --metric resnet" in text and "50.0% 25.0–75.0" in text
 
 
+def test_pairs_are_a_matrix(tiny_run):
+    found = {"scorer": "CLIP", "both_seen": 0.25, "images": 4, "intervals": {}, "concepts": {"t1": None, "t2": "dog"}}
+    composed = found | {"matrix": [[None, 0.25], [0.25, None]]}
+    anew = {"scorer": "CLIP", "agreement": 0.5, "overlap": 0.75, "images": 6, "intervals": {}, "concepts": {}}
+    metrics = {"metrics": {"composition": composed, "recomposition": anew}}
+    (tiny_run.path / "evaluation.json").write_text(json.dumps(metrics))
+    pairs, again = Page(tiny_run).measures.figures
+    assert pairs["classes"] == ["t1", "t2"]
+    assert [[cell.text for cell in cells] for _, _, cells in pairs["confusion"]] == [["", "25%"], ["25%", ""]]
+    assert [bar.text for bar in again["bars"]] == ["50.0%", "75.0%"]
+    text = Elements(page_of(tiny_run)).text
+    assert "How often both concepts of a pair are seen" in text and "both concepts seen" in text
+
+
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", '{"metrics": {"clip": {}}}', json.dumps(measured(accuracy="<script>")), '{"metrics": {"clip": 3}}'],

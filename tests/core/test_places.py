@@ -40,6 +40,13 @@ def test_a_mask_is_averaged_over_each_cell(tmp_path):
     assert str(tmp_path) not in place.fingerprint
 
 
+def test_what_is_transparent_in_a_mask_is_outside(tmp_path):
+    mask = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    mask.paste((255, 255, 255, 255), (0, 0, 4, 8))
+    mask.save(tmp_path / "mask.png")
+    assert parse_place(str(tmp_path / "mask.png")).shares(1, 2).tolist() == [[1, 0]]
+
+
 def test_what_covers_everything(tmp_path):
     assert parse_place("0,0,1,1").covers_everything and not parse_place("left").covers_everything
     Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
