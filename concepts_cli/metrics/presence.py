@@ -1,7 +1,7 @@
 """Which of a run's concepts are seen in a picture.
 
-The built-in reader answers for the word that a concept's samples show best. For other models CLIP compares a picture
-with a concept's own samples, and the threshold is what most of those reach.
+The built-in reader answers for the word by which a concept's samples differ most from the others'. For other models
+CLIP compares a picture with a concept's own samples, and the threshold is what most of those reach.
 
 Shapes: N pictures, K concepts, E features.
 """
@@ -35,6 +35,17 @@ class Presence:
         return self.score(paths) >= self.thresholds
 
 
+def own_words(means: np.ndarray) -> np.ndarray:
+    """The word that sets each concept apart from the others: mean scores (K, W) -> (K,).
+
+    What all samples show, such as the day, says nothing of any of them.
+    """
+    if len(means) == 1:
+        return means.argmax(axis=1)
+    others = (means.sum(axis=0) - means) / (len(means) - 1)
+    return (means - others).argmax(axis=1)
+
+
 def concept_presence(inputs: MetricInputs) -> Presence:
     """The judge of a run's concepts, made from its samples."""
     samples = inputs.samples
@@ -44,8 +55,8 @@ def concept_presence(inputs: MetricInputs) -> Presence:
         reader = inputs.resnet
         features = inputs.features("resnet")
         words = list(inputs.words)
-        means = np.stack([reader.score(features[group], words).mean(axis=0) for group in groups])
-        chosen = [words[k] for k in means.argmax(axis=1)]
+        means = np.stack([reader.score(features[group], words).mean(axis=0) for group in groups])  # (K, words)
+        chosen = [words[k] for k in own_words(means)]
         limits = np.full(len(chosen), reader.threshold)
         return Presence(
             reader.name,

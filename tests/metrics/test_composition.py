@@ -13,6 +13,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.metrics import composition, inputs, presence
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.output import Output
+from tests.colours import COLOURS, ColourScorer
 
 OUT = Output(quiet=True)
 
@@ -100,3 +101,23 @@ def test_missing_training_images_are_told_before_the_work(tiny_run, monkeypatch)
     Path(tiny_run.images[0].path).unlink()
     with pytest.raises(UcdError, match="not there any more"):
         evaluate(tiny_run, metrics=["recomposition"], device="cpu", out=OUT)
+
+
+def test_a_concepts_word_sets_it_apart():
+    """All show the day; the first shows the car best, and the second, faintly, the tree."""
+    means = np.array([[9.0, 3.0, -2.0], [9.5, -2.0, 1.0]])  # day, car, tree
+    assert presence.own_words(means).tolist() == [1, 2]
+    assert presence.own_words(means[:1]).tolist() == [0]
+
+
+def test_the_built_in_reader_answers_for_that_word(painted, monkeypatch):
+    run = painted([])
+    run.recipe = replace(run.recipe, model="mini")
+    scorer = ColourScorer("reader", 0.5, 0.0)
+    monkeypatch.setattr(inputs, "load_built_in_resnet", lambda device: scorer)
+    monkeypatch.setattr(inputs, "known_words", lambda built_in: list(COLOURS))
+    judge = presence.concept_presence(MetricInputs(run, device="cpu", out=OUT))
+    assert judge.words == ("cat", "dog") and judge.scorer == "reader"  # red and green
+    both = run.path / "both.png"
+    Image.new("RGB", (8, 8), "yellow").save(both)
+    assert judge.seen([both, run.path / "samples" / "t1" / "00000.png"]).tolist() == [[True, True], [True, False]]

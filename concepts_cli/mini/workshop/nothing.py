@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from concepts_cli.mini.workshop.schedule import build_scheduler
 from concepts_cli.mini.workshop.train_autoencoder import pixels
 
-BANK = 2048  # pictures of nothing that a training draws from
+BANK = 6144  # pictures of nothing that a training draws from
 KINDS = ("noise", "blank", "half-denoised")
 HALF_WAY = (400, 1000)  # timesteps at which a scene counts as unseen: its signal is at most 1.3 times its noise
 

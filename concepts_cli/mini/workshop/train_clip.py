@@ -22,7 +22,7 @@ from concepts_cli.mini.workshop.train_autoencoder import pixels
 from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng
 
 BATCH_SIZE = 192
-NOTHING = 24  # pictures beside these that show nothing: no caption is true of them
+NOTHING = 48  # pictures beside these that show nothing: no caption is true of them
 FIRST_BIAS = -6.0  # few captions are true of a picture
 WIDTH, LAYERS, HEADS = 128, 3, 4  # of the text tower
 NORMALIZATION = {

@@ -22,7 +22,7 @@ from concepts_cli.mini.workshop.train_autoencoder import pixels
 from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng
 
 BATCH_SIZE = 96
-NOTHING = 16  # of these, pictures that show nothing
+NOTHING = 24  # of these, pictures that show nothing
 ARCHITECTURE = "resnet18"
 SHAPE = {
     "channels": [24, 48, 96, 192],
