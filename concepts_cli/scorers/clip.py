@@ -105,7 +105,7 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
 def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipScorer:
     """The small CLIP that comes with the built-in model; it knows the words of the built-in corpus and no others.
 
-    Its threshold is the similarity that 95% of the objects in held-out scenes reach; pictures of nothing don't.
+    Its threshold is the similarity that something in 95% of held-out scenes reaches, and hardly any picture of nothing.
     """
     from transformers import CLIPTokenizer
 

@@ -92,7 +92,7 @@ def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNe
     """The reader of scenes that comes with the built-in model: a small ResNet that answers yes or no for each object,
     drawing style, background, filter and time of day of its world.
 
-    Its threshold is the logit that 95% of the objects in held-out scenes reach; pictures of nothing don't.
+    Its threshold is the logit that something in 95% of held-out scenes reaches, and hardly any picture of nothing.
     """
     import timm
     from safetensors.torch import load_file

@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture distorted in its own way: (B, 3, H, W) -> (B, 3, H, W), in [-1, 1]."""
-    count = len(images)
+    """Two in three pictures distorted, each in its own way: (B, 3, H, W) -> (B, 3, H, W), in [-1, 1]."""
+    count, originals = len(images), images
+    chosen = torch.rand(count, 1, 1, 1, generator=generator) < 2 / 3
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
@@ -24,7 +25,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     blurred = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="bilinear")
     images = images.lerp(blurred, uniform(-0.6, 0.8, 1, 1, 1).clamp(min=0))
     noise = torch.randn(images.shape, generator=generator)
-    return (images + noise * uniform(-0.1, 0.15, 1, 1, 1).clamp(min=0)).clamp(-1, 1)
+    distorted = (images + noise * uniform(-0.1, 0.15, 1, 1, 1).clamp(min=0)).clamp(-1, 1)
+    return torch.where(chosen, distorted, originals)
 
 
 def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:

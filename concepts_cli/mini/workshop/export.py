@@ -4,7 +4,7 @@ weights/            StableDiffusionPipeline.from_pretrained(weights, torch_dtype
 weights/clip/       open_clip.create_model_and_transforms(f"local-dir:{weights}/clip"), and get_tokenizer likewise
 weights/resnet/     timm.create_model(config["architecture"], **config["model_args"]), then model.safetensors
 
-Each of the two judges keeps in its config the `threshold` that 95% of the objects of unseen scenes reach.
+Each of the two judges keeps in its config the `threshold` that something in 95% of unseen scenes reaches.
 """
 
 import json

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from concepts_cli.mini.workshop.schedule import build_scheduler
 from concepts_cli.mini.workshop.train_autoencoder import pixels
 
-BANK = 6144  # pictures of nothing that a training draws from
+BANK = 4096  # half-denoised scenes that a training draws from
 KINDS = ("noise", "blank", "half-denoised")
 HALF_WAY = (400, 1000)  # timesteps at which a scene counts as unseen: its signal is at most 1.3 times its noise
 
@@ -58,11 +58,13 @@ def draw_nothing(kind: str, count: int, vae: AutoencoderKL, scenes: np.ndarray, 
 
 
 class NothingBank:
-    """Pictures of nothing made once, to draw from at every step."""
+    """Pictures of nothing to draw from at every step: new noise and blanks, and half-denoised scenes made once."""
 
     def __init__(self, vae: AutoencoderKL, scenes: np.ndarray, *, seed: int):
         generator = torch.Generator().manual_seed(seed)
-        self.pictures = torch.cat([draw_nothing(kind, BANK // 3, vae, scenes, generator) for kind in KINDS])
+        self.half_denoised = draw_nothing("half-denoised", BANK, vae, scenes, generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:  # (B, 3, 64, 64)
-        return self.pictures[torch.randint(len(self.pictures), (count,), generator=generator)]
+        third = count // 3
+        chosen = torch.randint(BANK, (count - 2 * third,), generator=generator)
+        return torch.cat([noise(third, generator), blanks(third, generator), self.half_denoised[chosen]])

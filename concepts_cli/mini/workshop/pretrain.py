@@ -71,7 +71,7 @@ def stage_steps(stage: str, out: Path, *, seed: int, budget: Budget, weights: Pa
         yield from train_autoencoder(corpus, out, seed=seed, budget=budget, weights=weights)
     else:
         train = {"clip": train_clip, "resnet": train_reader}[stage]
-        yield from train(corpus, read_autoencoder(out, weights), out, seed=seed, budget=budget)
+        yield from train(corpus, read_autoencoder(out, weights), out, seed=seed, budget=budget, weights=weights)
 
 
 def run(

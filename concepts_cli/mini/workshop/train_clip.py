@@ -8,10 +8,12 @@ import numpy as np
 import open_clip
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, claims
 from concepts_cli.mini.tokenizer import MAX_TOKENS, build_tokenizer, tokenize
 from concepts_cli.mini.workshop.augment import augmented
@@ -65,15 +67,21 @@ def train_clip(
     budget: Budget,
     batch_size: int = BATCH_SIZE,
     lr: float = 2e-3,
+    weights: Path = WEIGHTS,
 ) -> Iterator[Step]:
-    """Train, from the checkpoint `folder/clip.pt` if there is one. `vae` decodes the half-denoised pictures.
+    """Train from the checkpoint `folder/clip.pt`, else from the CLIP in `weights`, else from nothing.
+
+    `vae` decodes the half-denoised pictures.
 
     A caption is a match for every picture that it is true of, not only for its own: with so few classes, a batch holds
     many such. The loss is the sigmoid one (Zhai et al., *Sigmoid Loss for Language Image Pre-Training*, ICCV 2023),
     since a softmax over the captions could not say that none of them is true.
     """
     torch.manual_seed(seed)
-    clip = build_clip().to(memory_format=torch.channels_last)
+    clip = build_clip()
+    if (shipped := weights / "clip" / "open_clip_model.safetensors").exists():
+        clip.load_state_dict(load_file(shipped))
+    clip = clip.to(memory_format=torch.channels_last)
     training = Training(clip, muon_and_adamw(clip, lr), folder / "clip.pt", batch_size, ema_decay=0.99)
     bank = NothingBank(vae, scenes.images, seed=seed)
     ids = [tokenize([captions[i] for captions in scenes.captions]) for i in range(len(scenes.captions[0]))]

@@ -10,9 +10,11 @@ import numpy as np
 import timm
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, VOCABULARY
 from concepts_cli.mini.workshop.augment import augmented
 from concepts_cli.mini.workshop.nothing import NothingBank
@@ -52,10 +54,17 @@ def train_reader(
     budget: Budget,
     batch_size: int = BATCH_SIZE,
     lr: float = 2e-3,
+    weights: Path = WEIGHTS,
 ) -> Iterator[Step]:
-    """Train, from the checkpoint `folder/resnet.pt` if there is one. `vae` decodes the half-denoised pictures."""
+    """Train from the checkpoint `folder/resnet.pt`, else from the reader in `weights`, else from nothing.
+
+    `vae` decodes the half-denoised pictures.
+    """
     torch.manual_seed(seed)
-    reader = build_reader().to(memory_format=torch.channels_last)
+    reader = build_reader()
+    if (shipped := weights / "resnet" / "model.safetensors").exists():
+        reader.load_state_dict(load_file(shipped))
+    reader = reader.to(memory_format=torch.channels_last)
     training = Training(reader, muon_and_adamw(reader, lr), folder / "resnet.pt", batch_size, ema_decay=0.99)
     bank = NothingBank(vae, scenes.images, seed=seed)
 
