@@ -5,7 +5,8 @@
     python -m concepts_cli.mini.workshop.measure pictures --weights FOLDER    what another denoiser draws
 
 Everything is measured on scenes that training never draws, and half of them with backgrounds that it never has. A
-picture shows an object if the reader's logit for it reaches the threshold, which something in 95% of real scenes reaches.
+picture shows an object if the reader's logit for it reaches the threshold, as that of the clearest object in 95% of
+real scenes does.
 """
 
 import argparse
