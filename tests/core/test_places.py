@@ -72,7 +72,7 @@ def test_mistakes_are_told(text, said):
 
 def test_a_black_mask_is_refused(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
-    with pytest.raises(UcdError, match="black all over"):
+    with pytest.raises(UcdError, match="entirely black"):
         parse_place(str(tmp_path / "black.png"))
 
 
