@@ -127,9 +127,8 @@ class FlowNoise(Noise):
         return 1 - share, share
 
     def undo_step(self, prediction: Tensor, noisy: Tensor, time: Tensor, lower: Tensor, below: Tensor) -> Tensor:
-        return (
-            lower + (time - below) / self.end * prediction
-        )  # at `end` there is no signal, and `split` gives `noisy` itself as the noise
+        # Not by `split`: at `end` there is no signal, and the noise it gives is `noisy`, whatever the prediction.
+        return lower + (time - below) / self.end * prediction
 
     def same_schedule(self, other: Noise) -> bool:
         return isinstance(other, FlowNoise) and self.end == other.end

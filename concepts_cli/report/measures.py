@@ -80,7 +80,7 @@ class Measures:
             "assignment": "Training images by their strongest concept",
             "classification": "Held-out images classified by their weights",
             "composition": "Pairs of concepts composed",
-            "recomposition": "Training images made anew from their weights",
+            "recomposition": "Training images generated again from their weights",
         }
         return [
             {

@@ -56,13 +56,13 @@ def test_what_covers_everything(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("lefft", "no place"),
+        ("lefft", "no such place"),
         ("0,0,2,1", "not a box"),
         ("0.5,0,0.5,1", "not a box"),
         ("0,0,x,1", "not a number"),
         ("nan,0,1,1", "not a box"),
         ("nowhere.png", "nowhere.png"),
-        ("", "no place"),
+        ("", "no such place"),
     ],
 )
 def test_mistakes_are_told(text, said):
