@@ -130,7 +130,7 @@ def test_overlays_are_made_once(tiny_run, monkeypatch):
         patch.setattr(PicturePlan, "load_models", None)  # not called again
         assert draw(tiny_run, concepts=["<t1>"], settings=settings) == first
         for other in ({"settings": settings | {"steps": 1}}, {"settings": settings, "maps": ATTENTION}):
-            with pytest.raises(UcdError, match="was made otherwise"):
+            with pytest.raises(UcdError, match="was made differently"):
                 draw(tiny_run, concepts=["t1"], **other)
     (again,) = draw(tiny_run, concepts=["t1"], settings=settings, maps=MapSettings(save_maps=True, save_masks=True))
     assert np.load(again.map).shape == (16, 16)
