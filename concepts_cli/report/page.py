@@ -181,12 +181,12 @@ class Page:
         """One card per concept."""
         samples = self.pictures.files("samples")
         owners = self.weights.argmax(axis=1)
-        found = []
+        cards = []
         for k, (token, name) in enumerate(zip(self.run.tokens, self.names, strict=True)):
             strongest = (-self.weights[:, k]).argsort(kind="stable")[:STRONGEST]
             naming = self.measures.metrics.get("naming", {}).get("concepts", {}).get(name)
             prompt = default_prompt(self.recipe.concepts.property, token)
-            found.append(
+            cards.append(
                 {
                     "name": name,
                     "hue": self.hues[k],
@@ -203,7 +203,7 @@ class Page:
                     "heat_command": self.command("visualize", "--concept", name),
                 }
             )
-        return found
+        return cards
 
     def _strong(self, image: int, concept: int) -> Shown:
         record = self.run.images[image]

@@ -55,12 +55,12 @@ class Pictures:
     @cached_property
     def heat_maps(self) -> dict[str, list[Path]]:
         """Heat maps by concept: named by their folder for generated images, by their file for real ones."""
-        found: dict[str, list[Path]] = defaultdict(list)
+        by_concept: dict[str, list[Path]] = defaultdict(list)
         for folder, paths in self.files("heatmaps").items():
             for path in paths:
                 if not path.stem.endswith("-mask"):
-                    found[path.stem if path.stem in self.names else folder].append(path)
-        return dict(found)
+                    by_concept[path.stem if path.stem in self.names else folder].append(path)
+        return dict(by_concept)
 
     @cached_property
     def other_heat_maps(self) -> list[Shown]:
