@@ -171,8 +171,8 @@ class Training:
         self._rows_that_fit, self._term_names = batch_size, tuple(totals)
         for table in self.concepts.embeddings.values():
             table.grad = self.accelerator.reduce(table.grad, "mean")
-        seen = self._accumulate(torch.cat(rows), torch.cat(gradients))
-        return torch.stack(list(totals.values())), seen
+        updated_rows = self._accumulate(torch.cat(rows), torch.cat(gradients))
+        return torch.stack(list(totals.values())), updated_rows
 
     def _my_draws(self) -> Iterator[range]:
         """This process's draws of the current step, one batch at a time."""

@@ -42,7 +42,7 @@ class Draws:
 
     def batch(self, draws: Sequence[int]) -> Batch:
         """These draws as a batch on the CPU."""
-        return Batch(*(torch.stack(parts) for parts in zip(*map(self._draw, draws), strict=True)))
+        return Batch(*(torch.stack(tensors) for tensors in zip(*map(self._draw, draws), strict=True)))
 
     def _draw(self, draw: int) -> tuple[Tensor, ...]:
         row = self.row(draw)

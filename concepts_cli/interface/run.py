@@ -44,7 +44,7 @@ from concepts_cli.runs.run import bare_name
 if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
 
-SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images in each, where a notebook shows a run
+SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images per row, when a notebook shows a run
 
 
 def open_run(path: AnyPath | None = None, *, device: str | None = None) -> Run:
@@ -281,7 +281,7 @@ class Run:
         return Evaluation(result["metrics"])
 
     def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
-        """Write the page of the run, report.html in its folder by default, and return where it is: `ucd report`."""
+        """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`."""
         return report(self._folder, output=None if output is None else Path(output), force=force)
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
-        """What evaluation.json says of the metric."""
+        """The metric's entry in evaluation.json."""
 
 
 def describe_concepts(

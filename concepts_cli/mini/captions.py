@@ -48,12 +48,12 @@ class Facts:
     @property
     def names(self) -> frozenset[str]:
         """The words of `VOCABULARY` that are visibly true of the scene."""
-        seen = [*self.labels, self.drawing, "night" if self.night else "day"]
+        visible = [*self.labels, self.drawing, "night" if self.night else "day"]
         if self.style:
-            seen.append(self.style)
+            visible.append(self.style)
         if self.style in (None, *KEEP_COLOURS):
-            seen.append(self.background)
-        return frozenset(seen)
+            visible.append(self.background)
+        return frozenset(visible)
 
 
 def draw_caption(rng: np.random.Generator, facts: Facts) -> str:

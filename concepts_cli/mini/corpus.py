@@ -90,7 +90,7 @@ def draw_scene(
     drawing: str | None = None,
     held_out: bool = False,
 ) -> Scene:
-    """Draw a scene; what is not given is chosen by `rng`, as in the training corpus.
+    """Draw a scene; `rng` chooses what is not given, as in the training corpus.
 
     `labels` are one to three of `CLASSES`; `style=""` means no filter. With `held_out` the background is one that
     training never uses. Raises ValueError for a name that does not exist.

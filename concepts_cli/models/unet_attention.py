@@ -34,12 +34,12 @@ class AttentionRecorder:
     timestep: float = 0.0  # of the UNet's last call
     sums: dict[str, Tensor] = field(default_factory=dict)  # layer -> (B, heads, T, h, w)
     steps: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, tuple[tuple[int, int], int]] = field(default_factory=dict)  # layer -> (h, w), heads; taken or not
+    layers: dict[str, tuple[tuple[int, int], int]] = field(default_factory=dict)  # all that ran -> (h, w), heads
 
     def takes(self, layer: str, places: int, heads: int) -> bool:
         """Whether the selection includes this layer of the current UNet call."""
         size = layer_size(self.size, places)
-        self.seen[layer] = size, heads
+        self.layers[layer] = size, heads
         some = not self.selection.heads or any(head < heads for head in self.selection.heads)
         return some and self.selection.takes(layer, size, self.timestep)
 
@@ -47,7 +47,7 @@ class AttentionRecorder:
         if self.selection.heads:
             chosen = [head for head in self.selection.heads if head < probabilities.shape[1]]
             probabilities = probabilities[:, chosen]
-        maps = probabilities.float().transpose(2, 3).unflatten(3, self.seen[layer][0])
+        maps = probabilities.float().transpose(2, 3).unflatten(3, self.layers[layer][0])
         if layer in self.sums:
             self.sums[layer] += maps
         else:
@@ -61,7 +61,7 @@ class AttentionRecorder:
         against overshoot; then all heads of all layers count equally. Raises RuntimeError if the UNet never ran, and
         UcdError if it ran at no selected timestep.
         """
-        if not self.seen:
+        if not self.layers:
             raise RuntimeError("no attention was recorded: the UNet did not run inside `record_attention`")
         if not self.sums:
             first, last = self.selection.timesteps or (0, 0)
@@ -82,12 +82,12 @@ class AttentionRecorder:
 
     def after_call(self) -> None:
         """Raise UcdError after the first call, not after a whole picture, if the selection matches no layer."""
-        if self.sums or not self.seen or not self.selection.takes_step(self.timestep):
+        if self.sums or not self.layers or not self.selection.takes_step(self.timestep):
             return
         have = dict.fromkeys(
-            f"{name.split('.transformer')[0]} ({max(places)})" for name, (places, _) in self.seen.items()
+            f"{name.split('.transformer')[0]} ({max(places)})" for name, (places, _) in self.layers.items()
         )
-        heads = max(heads for _, heads in self.seen.values())
+        heads = max(heads for _, heads in self.layers.values())
         raise UcdError(
             "no layer of the model matches these layers, resolutions and heads",
             f"it has {', '.join(have)}, each with its resolution, and up to {heads} heads",

@@ -70,14 +70,14 @@ def parse_term(run: Run, text: str, default_weight: float, others: dict[str, Run
 def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sweep:
     """Read `t1=0:10:5` as a term and five weights from 0 to 10."""
     name, _, numbers = text.rpartition("=")
-    parts = numbers.split(":")
+    fields = numbers.split(":")
     hint = "TERM=FROM:TO:COUNT, such as t1=0:10:5 for five weights from 0 to 10"
-    if not name or len(parts) != 3:
+    if not name or len(fields) != 3:
         raise UcdError(f"--sweep {text!r} is not a term with a range of weights", hint)
-    first, last = (_number(text, part, hint) for part in parts[:2])
-    if not re.fullmatch(r"\s*\d{1,4}\s*", parts[2]) or not 2 <= int(parts[2]) <= MOST_WEIGHTS:
-        raise UcdError(f"--sweep {text!r}: {parts[2]!r} is not a count from 2 to {MOST_WEIGHTS}", hint)
-    weights = tuple(round(float(weight), 6) for weight in np.linspace(first, last, int(parts[2])))
+    first, last = (_number(text, part, hint) for part in fields[:2])
+    if not re.fullmatch(r"\s*\d{1,4}\s*", fields[2]) or not 2 <= int(fields[2]) <= MOST_WEIGHTS:
+        raise UcdError(f"--sweep {text!r}: {fields[2]!r} is not a count from 2 to {MOST_WEIGHTS}", hint)
+    weights = tuple(round(float(weight), 6) for weight in np.linspace(first, last, int(fields[2])))
     sweep = Sweep(parse_term(run, f"{name}=0", 0, others), name.strip(), weights)
     if len(set(sweep.labels)) < len(weights):
         raise UcdError(f"--sweep {text!r}: its weights are too close together", hint)

@@ -176,7 +176,7 @@ def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float |
         return Bar(title, text, span)
     if not span or not bounds:
         return Bar(title, text, span, 100 * value)
-    low, high = (100 * bound for bound in bounds if bound is not None)  # ValueError where a damaged file has one end
+    low, high = (100 * bound for bound in bounds if bound is not None)  # ValueError if a damaged file has only one end
     return Bar(title, text, span, 100 * value, low, high)
 
 

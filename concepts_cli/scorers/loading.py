@@ -24,12 +24,12 @@ def batches(paths: Sequence[Path], transform: Transform, batch_size: int = BATCH
 
     Raises UcdError for an image that can't be read.
     """
-    parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    chunks = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     pool = ThreadPoolExecutor(READERS)
     try:
         ahead = None
-        for part in [*parts, ()]:
-            waiting, ahead = ahead, [pool.submit(lambda path: transform(open_image(path)), path) for path in part]
+        for chunk in [*chunks, ()]:
+            waiting, ahead = ahead, [pool.submit(lambda path: transform(open_image(path)), path) for path in chunk]
             if waiting:
                 yield torch.stack([image.result() for image in waiting])
     finally:

@@ -132,7 +132,7 @@ def imagenet_labels(class_names: Sequence[str]) -> list[int]:
         fitting = sorted(names.get(class_name.casefold(), ()))
         if not fitting:
             inside = f" {class_name.casefold()} "
-            fitting = sorted({index for name, found in names.items() if inside in f" {name} " for index in found})
+            fitting = sorted({index for name, indexed in names.items() if inside in f" {name} " for index in indexed})
         indices.append(fitting[0] if fitting else -1)
         if len(fitting) > 1:
             shown = ", ".join(_describe(index) for index in fitting[:4]) + (", ..." if len(fitting) > 4 else "")
@@ -161,7 +161,7 @@ def _imagenet_names() -> dict[str, frozenset[int]]:
     for index in range(info.num_classes()):
         for name in (info.index_to_label_name(index), *info.index_to_description(index).split(", ")):
             names[name.casefold()].add(index)
-    return {name: frozenset(found) for name, found in names.items()}
+    return {name: frozenset(labels) for name, labels in names.items()}
 
 
 def _describe(index: int) -> str:

@@ -45,5 +45,5 @@ def _clip_features(recipe: Recipe, paths: Sequence[Path], device: torch.device) 
         clip = load_built_in_clip(device)
     else:
         clip = load_clip(settings.clip_model, settings.clip_pretrained, device)
-    parts = [clip.model.encode_image(pixels.to(device)).float().cpu() for pixels in batches(paths, clip.transform)]
-    return torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
+    embeddings = [clip.model.encode_image(pixels.to(device)).float().cpu() for pixels in batches(paths, clip.transform)]
+    return torch.nn.functional.normalize(torch.cat(embeddings), dim=1).numpy()

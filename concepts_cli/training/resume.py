@@ -30,13 +30,13 @@ def in_checkpoint_order(state: dict[str, Tensor], records: Sequence[ImageRecord]
     changed = [record.path for left in by_digest.values() for record in left]
     if len(run.images) == len(before):
         changed += [was.path for was, now in zip(run.images, ordered, strict=True) if now is None]
-    found = [record for record in ordered if record is not None]
-    if changed or len(found) < len(ordered):
+    kept = [record for record in ordered if record is not None]
+    if changed or len(kept) < len(ordered):
         what = ", ".join(dict.fromkeys(changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise UcdError(
             f"the images are not those that {run.path} began with: {what}", "restore them, or train a new run"
         )
-    return found
+    return kept
 
 
 def image_digests(records: Sequence[ImageRecord]) -> Tensor:

@@ -31,7 +31,7 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
-    """An accelerator on `device`, else on what accelerate or its launcher chooses. Raises UcdError for fp16 on a CPU."""
+    """An accelerator on `device`, or where accelerate or its launcher puts it. Raises UcdError for fp16 on a CPU."""
     if device and device not in ("cpu", "cuda") and world_size() > 1:
         raise UcdError(f"--device {device} is one device, but each process needs its own", "omit it, or use cpu")
     if world_size() == 1:

@@ -69,10 +69,10 @@ def measure_pictures(
 ) -> dict[str, Any]:
     """Measure the generator. A `share` below 1 draws fewer pictures."""
     generator = Generator(load_pipeline(weights), steps, guidance_scale, seed)
-    found: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale}
+    results: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale}
 
     def see(name: str, prompts: Sequence[str]) -> Tensor:  # (B, words)
-        pictures = generator.draw(prompts, salt=len(found))
+        pictures = generator.draw(prompts, salt=len(results))
         if grids:
             grids.mkdir(parents=True, exist_ok=True)
             save_grid(pictures, grids / f"{name}.png")
@@ -86,7 +86,7 @@ def measure_pictures(
     classes = torch.arange(objects).repeat_interleave(each)
     seen = see("objects", [f"a photo of a {CLASSES[i]}" for i in classes])[:, :objects] >= limit
     own = seen.gather(1, classes[:, None])[:, 0]
-    found["one object"] = {
+    results["one object"] = {
         "pictures": len(classes),
         "seen": _share(own),
         "nothing else": _share(seen.sum(dim=1) == own),
@@ -99,7 +99,7 @@ def measure_pictures(
     both = torch.tensor(pairs).repeat_interleave(PER_PAIR, dim=0)
     seen = see("pairs", prompts)[:, :objects] >= limit
     hits = seen.gather(1, both)
-    found["two objects"] = {
+    results["two objects"] = {
         "pictures": len(both),
         "both seen": _share(hits.all(dim=1)),
         "one seen": _share(hits.any(dim=1) & ~hits.all(dim=1)),
@@ -116,7 +116,7 @@ def measure_pictures(
         prompts = [sentence.format(thing=thing, name=name) for thing, name in zip(things, named, strict=True)]
         columns = [VOCABULARY.index(name) for name in names]
         best = see(kind, prompts)[:, columns].argmax(dim=1)
-        found[kind] = {
+        results[kind] = {
             "pictures": len(best),
             "followed": _share(best == torch.tensor([names.index(name) for name in named])),
             "reader's own error": round(1 - _right(reader, held_out, names), 4),
@@ -124,11 +124,11 @@ def measure_pictures(
     captions = [scene.caption for scene in held_out]
     drawn = generator.draw(captions, salt=99)
     real = np.stack([scene.image for scene in held_out])
-    found["frechet"] = {
+    results["frechet"] = {
         "pictures": len(drawn),
         "distance": round(frechet_distance(features(reader, drawn), features(reader, real)), 3),
     }
-    return found
+    return results
 
 
 def draw_pairs(count: int, seed: int) -> list[tuple[int, int]]:
