@@ -27,7 +27,7 @@ class Discovery(Iterator[Step]):
         self._trainer, self._device = trainer, device
         self._steps: Iterator[Step] | None = None
         self._signals: list[float] = []  # during the step in progress
-        self._pending = False  # whether one came too late for the previous step
+        self._pending = False  # whether a signal came too late for the previous step
 
     @property
     def path(self) -> Path:
