@@ -34,7 +34,7 @@ CLEARLY_APART = 14  # pixels between the middles of two objects, for a caption t
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a caption could say about a scene. `middles` are the objects' (x, y) in px, in the order of `labels`."""
+    """What a caption could say about a scene. `middles` are the objects' (x, y) in px, in the order of `labels`."""
 
     labels: tuple[str, ...]
     middles: tuple[tuple[float, float], ...]
