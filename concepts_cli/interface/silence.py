@@ -1,4 +1,4 @@
-"""The output of a command that a program calls: nothing is printed, and what goes wrong is raised."""
+"""The output of a command that a program calls: it prints nothing, and raises errors."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class CallerOutput(Output):
         warnings.warn(text, stacklevel=2)
 
     def error(self, error: UcdError) -> NoReturn:
-        """A command says what it leaves out and goes on; a caller is told, and decides."""
+        """Raise what a command would report before it goes on: the caller decides."""
         raise error
