@@ -58,7 +58,7 @@ def test_mistakes_are_told_before_the_work(tiny_run, image_folder, tmp_path, mon
     (image_folder / "broken.png").write_text("no image")
     for images, output, problem in [
         (["0.png"], "w.txt", "unknown format"),
-        (["0.png"], "there.csv", "there already"),
+        (["0.png"], "there.csv", "exists already"),
         (["0.png"], "there.csv/w.csv", "is not a folder"),
         (["gone.png"], None, "no such folder or image"),
         (["broken.png"], None, "not readable as an image: .*broken"),

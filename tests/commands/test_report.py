@@ -196,7 +196,7 @@ def test_where_it_is_written(tiny_run, tmp_path):
     assert report(tiny_run) == report(tiny_run) == tiny_run.path / "report.html"
     elsewhere = tmp_path / "mine.html"
     assert report(tiny_run, output=elsewhere) == elsewhere
-    with pytest.raises(UcdError, match="there already"):
+    with pytest.raises(UcdError, match="exists already"):
         report(tiny_run, output=elsewhere)
     report(tiny_run, output=elsewhere, force=True)
     (tmp_path / "folder").mkdir()

@@ -156,7 +156,7 @@ def test_a_selection_that_leaves_nothing_is_said_before_a_picture_is_finished(ti
         ({"prompt": "a <t1>", "words": ["snow"]}, "'snow' is not in the prompt 'a <t1>'"),
         ({"prompt": "a <t7> here"}, "no concept '(<t7>|t7)'"),
         ({"prompt": "a cat"}, "names no concept"),
-        ({"words": ["cat"]}, "of which prompt"),
+        ({"words": ["cat"]}, "words need a prompt"),
         ({"prompt": "a <t1>", "concepts": ["t1"]}, "exclude each other"),
         ({"training_images": True, "terms": [Term("a cat", 1.0)]}, "a composition is generated"),
         ({"maps": MapSettings(kind="attention", engine="daam")}, "daam needs pictures of 512"),
