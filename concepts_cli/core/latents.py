@@ -36,20 +36,6 @@ class Latents(Protocol):
     def moments(self, row: int, *, mirrored: bool = False) -> Moments: ...
 
 
-class HeldLatents:
-    """Latents in memory: means and deviations, each (O, N, C, h, w); O is 2 when mirrored ones are there, else 1."""
-
-    def __init__(self, mean: Tensor, std: Tensor):
-        self.mean, self.std = mean, std
-
-    def __len__(self) -> int:
-        return self.mean.shape[1]
-
-    def moments(self, row: int, *, mirrored: bool = False) -> Moments:
-        side = int(mirrored and len(self.mean) == 2)
-        return self.mean[side, row], self.std[side, row]
-
-
 class Preparation(TypedDict):
     """What is done to an image before the image encoder sees it."""
 
@@ -87,7 +73,7 @@ class CachedLatents:
         """Those of `rows` that have not been encoded."""
         return [row for row in rows if not self._is_there(row)]
 
-    def fill(self, rows: Sequence[int], *, batch_size: int = 8) -> Iterator[int]:
+    def encode_missing(self, rows: Sequence[int], *, batch_size: int = 8) -> Iterator[int]:
         """Encode and keep `rows`, a batch at a time; yields each when it is done."""
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]

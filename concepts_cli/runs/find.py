@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.runs.run import CONCEPTS, Run
-
-if TYPE_CHECKING:
-    pass
-
 
 RUNS = Path("runs")
 

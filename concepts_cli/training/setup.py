@@ -128,7 +128,7 @@ def _latents(
     mine = everything[accelerator.process_index :: accelerator.num_processes]
     for rows in (mine, everything if accelerator.is_local_main_process else ()):
         if missing := latents.missing(rows):
-            for _ in out.track(latents.fill(missing), total=len(missing), label="encoding images"):
+            for _ in out.track(latents.encode_missing(missing), total=len(missing), label="encoding images"):
                 pass
         accelerator.wait_for_everyone()
     return latents
