@@ -79,7 +79,7 @@ def _known(metrics: Sequence[str], threshold: float | None) -> tuple[str, ...]:
     for metric in metrics:
         if metric not in (*METRICS, ALL):
             known = (*METRICS, ALL)
-            raise UcdError(f"no metric {metric!r}", did_you_mean(metric, known) or f"known: {', '.join(known)}")
+            raise UcdError(f"no metric {metric!r}", did_you_mean(metric, known))
     scored = [metric for metric in dict.fromkeys(metrics) if metric in SCORED]
     if threshold is not None and len(scored) != 1:
         which = " and ".join(scored) or "none of them"

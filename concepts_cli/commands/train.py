@@ -14,9 +14,9 @@ from concepts_cli.core.sampling import generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.models import load_model
+from concepts_cli.models.device import dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
-from concepts_cli.pictures.plan import dtype_of
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.files import write_png

@@ -33,7 +33,7 @@ class CompositionMetric(Metric):
     def check(self, inputs: MetricInputs) -> None:
         if len(inputs.concepts) < 2:
             raise UcdError("one concept can't be composed with another", "train with more: --set concepts.count=5")
-        _check_samples(inputs)
+        inputs.check_samples(self.name)
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         run, settings, concepts = inputs.run, inputs.run.recipe.sample, inputs.concepts
@@ -78,7 +78,7 @@ class RecompositionMetric(Metric):
     name = "recomposition"
 
     def check(self, inputs: MetricInputs) -> None:
-        _check_samples(inputs)
+        inputs.check_samples(self.name)
         if gone := [record.path for record in _spread(inputs.run.images) if not Path(record.path).is_file()]:
             raise UcdError(f"the training image {gone[0]} is not there any more", "restore the images")
 
@@ -109,11 +109,6 @@ class RecompositionMetric(Metric):
             "images": len(records),
             "concepts": dict(zip(inputs.concepts, presence.words, strict=True)),
         }
-
-
-def _check_samples(inputs: MetricInputs) -> None:
-    if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
-        raise UcdError("compositions are judged by samples of every concept of the run", "leave --samples out")
 
 
 def _spread(records: list[ImageRecord]) -> list[ImageRecord]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from concepts_cli.errors import UcdError
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
 
@@ -122,8 +121,7 @@ class NamingMetric(Metric):
 
     def check(self, inputs: MetricInputs) -> None:
         inputs.clip.check(inputs.words)
-        if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
-            raise UcdError("naming needs samples of every concept of the run", "leave --samples out")
+        inputs.check_samples(self.name)
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         samples, features = inputs.samples, inputs.features("clip")

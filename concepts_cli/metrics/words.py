@@ -24,11 +24,11 @@ def known_words(*, built_in: bool) -> list[str]:
 
 
 def read_words(path: str | Path) -> list[str]:
-    """The words of a file, one a line; `#` begins a comment. Raises UcdError for a file that has none."""
+    """The words of a file, one per line; `#` begins a comment. Raises UcdError for a file that has none."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UcdError(f"words can't be read: {path}: {error}", "evaluate.words names a text file") from error
     if words := [word for line in lines if (word := line.partition("#")[0].strip())]:
         return list(dict.fromkeys(words))
-    raise UcdError(f"no words in {path}", "one a line")
+    raise UcdError(f"no words in {path}", "write one per line")

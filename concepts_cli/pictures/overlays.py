@@ -41,7 +41,7 @@ class MapSettings:
         given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
         for option, (value, known) in given.items():
             if value not in known:
-                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known) or " or ".join(known))
+                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known))
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
                 "daam has attention maps, of all layers, heads and timesteps", "use --engine native for others"

@@ -48,11 +48,11 @@ def own_samples(run: Run, device: str | None, out: Output) -> Samples:
 def find_samples(folder: Path) -> Samples:
     """The samples of some other folder: each sub-folder with images in it is a concept."""
     if not folder.is_dir():
-        raise UcdError(f"no such folder: {folder}", "--samples names a folder with a sub-folder of images a concept")
+        raise UcdError(f"no such folder: {folder}", "--samples names a folder with one subfolder of images per concept")
     inside = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     groups = {name: paths for name, paths in inside.items() if paths}
     if not groups:
-        raise UcdError(f"no samples in {folder}", "expected a sub-folder of images a concept, such as t1/00000.png")
+        raise UcdError(f"no samples in {folder}", "expected one subfolder of images per concept, such as t1/00000.png")
     return _grouped(folder, groups)
 
 

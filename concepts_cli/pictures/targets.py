@@ -124,7 +124,7 @@ def open_large_enough(path: Path) -> Image.Image:
     image = open_image(path)
     if min(image.size) < SMALLEST:
         raise UcdError(
-            f"too small: {path} has {image.width} x {image.height} px", f"{SMALLEST} px a side are the least"
+            f"too small: {path} has {image.width} x {image.height} px", f"each side needs at least {SMALLEST} px"
         )
     return image
 

@@ -19,15 +19,13 @@ from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
 from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
-from concepts_cli.models import BUILT_IN, load_model
-from concepts_cli.models.device import chosen_device
+from concepts_cli.models import load_model
+from concepts_cli.models.device import chosen_device, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.environment import is_launched, world_size
-from concepts_cli.recipe import Recipe
+from concepts_cli.recipe import BUILT_IN, Recipe
 from concepts_cli.training.clustering import cluster
-
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
@@ -55,7 +53,7 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
         torch.set_float32_matmul_precision("high")
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
         out.note(f"loading {recipe.model}, which is downloaded when it is used for the first time")
-    model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[settings.mixed_precision])
+    model = load_model(recipe.model, device=accelerator.device, dtype=dtype_of(settings.mixed_precision))
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
     if settings.compile:
