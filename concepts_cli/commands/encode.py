@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from concepts_cli.core.encoding import ROWS, STEPS, Encoded, encode_records
+from concepts_cli.core import ROWS, STEPS
+from concepts_cli.core.encoding import Encoded, encode_records
 from concepts_cli.data.images import find_images, read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output, plain

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from concepts_cli.core.encoding import STEPS, encode_records
+from concepts_cli.core import STEPS
+from concepts_cli.core.encoding import encode_records
 from concepts_cli.data.images import open_image, to_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics import scores as arithmetic

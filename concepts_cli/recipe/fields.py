@@ -10,7 +10,7 @@ import math
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -196,13 +196,13 @@ def _path(text: str, node: Node) -> str:
     return os.path.abspath(os.path.join(node.folder, text))
 
 
-def leaves(cls: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all settings of a dataclass."""
+def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
+    """The dotted names of all settings of a dataclass, and their types."""
+    found: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from leaves(hint, f"{prefix}{name}.")
-        else:
-            yield prefix + name
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        found |= leaves(hint, f"{prefix}{name}.") if nested else {prefix + name: hint}
+    return found
 
 
 def _unknown(name: str, prefix: str, siblings: list[str], root: type) -> str:

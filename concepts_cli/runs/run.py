@@ -121,13 +121,13 @@ class Run:
         return (self.path / CONCEPTS).is_file()
 
     def token(self, concept: str) -> str:
-        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name, or those the run has."""
+        """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and those the run has."""
         bare = concept.strip().removeprefix("<").removesuffix(">")
         if f"<{bare}>" in self.tokens:
             return f"<{bare}>"
         names = tuple(bare_name(token) for token in self.tokens)
         have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
-        raise UcdError(f"no concept {concept!r}", did_you_mean(bare, names, otherwise=have))
+        raise UcdError(f"no concept {concept!r}", f"{did_you_mean(bare, names, otherwise='')} {have}".strip())
 
     def load_model(self, device: str | None = None, dtype: torch.dtype | None = None) -> DiffusionModel:
         """The run's model with its concepts in the vocabulary."""

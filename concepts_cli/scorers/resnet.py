@@ -75,9 +75,8 @@ def load_resnet(name: str, device: torch.device) -> ResNetScorer:
 
     known = timm.list_pretrained()
     if name not in known:
-        raise UcdError(
-            f"timm has no pretrained model {name!r}", did_you_mean(name, known, otherwise="use one of timm's")
-        )
+        hint = did_you_mean(name, known, otherwise="evaluate.resnet_model is a name of timm's")
+        raise UcdError(f"timm has no pretrained model {name!r}", hint)
     config = timm.get_pretrained_cfg(name)
     if config.num_classes != 1000:
         raise UcdError(f"{name} has {config.num_classes} classes", "use one of ImageNet-1k, such as resnet50.tv_in1k")

@@ -58,6 +58,17 @@ def test_settings_and_choices(workplace):
     assert complete("ucd train quickstart --set concepts.c") == ["concepts.count="]
     assert complete("ucd evaluate --metric c") == ["clip", "classification", "composition"]
     assert complete("ucd sample --precision ") == ["fp32", "fp16", "bf16"]
+    assert complete("ucd train quickstart --set train.mixed_precision=") == [
+        f"train.mixed_precision={value}" for value in ("no", "fp16", "bf16")
+    ]
+    assert complete("ucd train quickstart --set train.tf32=t") == ["train.tf32=true"]
+    assert complete("ucd train quickstart --set train.seed=") == []
+
+
+def test_image_files(workplace):
+    (workplace / "cat.png").touch()
+    (workplace / "cats").mkdir()
+    assert complete("ucd encode ca") == ["cat.png", "cats/"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

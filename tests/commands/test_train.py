@@ -161,9 +161,7 @@ def test_a_baseline_makes_a_run_like_any_other(workplace, recipe_file, image_fol
     """Three pictures are red and three blue, which any clustering tells apart."""
     from concepts_cli.scorers.clip import load_built_in_clip
 
-    monkeypatch.setattr(
-        "concepts_cli.scorers.clip.load_clip", lambda name, pretrained, device: load_built_in_clip(device)
-    )
+    monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda *given: load_built_in_clip(given[-1]))
     for n in range(6):
         Image.new("RGB", (40, 40), (200 + n, 0, 0) if n % 2 else (0, 0, 200 + n)).save(image_folder / f"{n}.png")
     run = run_recipe(recipe_file, f"train.method={method}", "train.max_steps=2")
