@@ -28,8 +28,14 @@ from concepts_cli.recipe import BUILT_IN, Recipe
 from concepts_cli.training.clustering import cluster
 
 
+def check_precision(recipe: Recipe, device: str | None) -> None:
+    """Raise UcdError for a device that isn't there, and for fp16 on a CPU."""
+    if chosen_device(device).type == "cpu" and recipe.train.mixed_precision == "fp16":
+        raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
+
+
 def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
-    """On the device asked for; else accelerate, and its launcher, choose. Raises UcdError for fp16 on a CPU."""
+    """On the device asked for; else accelerate, and its launcher, choose."""
     if device and device not in ("cpu", "cuda") and world_size() > 1:
         raise UcdError(f"--device {device} is one device, and each process wants its own", "leave it out, or cpu")
     if world_size() == 1:
@@ -37,10 +43,7 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     wanted = {"ACCELERATE_TORCH_DEVICE": str(chosen_device(device))} if device and not is_launched() else {}
     with patch_environment(**wanted):
-        accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
-    if accelerator.device.type == "cpu" and recipe.train.mixed_precision == "fp16":
-        raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
-    return accelerator
+        return Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
 
 
 def read_training_images(recipe: Recipe) -> list[ImageRecord]:

@@ -144,6 +144,14 @@ def test_plan_counts_steps_as_images_times_iterations(workplace, recipe_file):
     assert not (workplace / "runs").exists()
 
 
+def test_fp16_on_a_cpu_is_refused_and_so_is_its_dry_run(workplace, recipe_file):
+    recipe = load_recipe(recipe_file, ["train.mixed_precision=fp16"])
+    for refuse in (lambda: plan(recipe, device="cpu"), lambda: train(recipe, device="cpu", out=QUIET)):
+        with pytest.raises(UcdError, match="fp16 needs a GPU"):
+            refuse()
+    assert not (workplace / "runs").exists()
+
+
 def test_weights_that_are_not_trained_stay_and_softmax_weights_sum_to_one(workplace, recipe_file):
     frozen = run_recipe(recipe_file, "weights.trained=false", "weights.initial=0.2")
     torch.testing.assert_close(frozen.weights, torch.full((6, 2), 0.2))

@@ -81,8 +81,9 @@ def test_a_finished_run_is_published_without_its_checkpoints(workplace, recipe_f
 def test_without_a_login_nothing_is_begun_and_a_refusal_keeps_the_run(workplace, recipe_file, monkeypatch):
     recipe = load_recipe(recipe_file, ["train.push_to_hub=me/mine"])
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(UcdError, match="not logged in"):
-        train(recipe, device="cpu", out=QUIET)
+    for refuse in (plan, lambda recipe: train(recipe, device="cpu", out=QUIET)):
+        with pytest.raises(UcdError, match="not logged in"):
+            refuse(recipe)
     assert not (workplace / "runs").exists()
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_stand_in")
     monkeypatch.setattr("huggingface_hub.HfApi", Hub(OSError("no network\nat all")))
