@@ -26,7 +26,7 @@ def run_recipe(recipe_file, *overrides, **options):
 
 def test_the_run_folder_holds_what_the_later_commands_need(tiny_run, recipe_file):
     path = tiny_run.path
-    names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    names = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
     assert names == {
         "recipe.yaml",
         "concepts.safetensors",

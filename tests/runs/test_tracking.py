@@ -59,7 +59,7 @@ class Hub:
     def upload_folder(self, repo_id, folder_path, commit_message, ignore_patterns):
         from huggingface_hub.utils import filter_repo_objects
 
-        names = [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()]
+        names = [path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file()]
         self.uploads[repo_id] = set(filter_repo_objects(names, ignore_patterns=ignore_patterns))
 
     def upload_file(self, path_or_fileobj, path_in_repo, repo_id):
