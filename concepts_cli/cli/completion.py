@@ -27,9 +27,9 @@ def complete_settings(incomplete: str) -> list[str]:
     from concepts_cli.recipe.fields import leaves
 
     settings = leaves(Recipe)
-    key = incomplete.partition("=")[0]
-    choices = [f"{key}={value}" for value in _values(settings.get(key))] if "=" in incomplete else []
-    return [word for word in choices or [f"{key}=" for key in settings] if word.startswith(incomplete)]
+    key, given, _ = incomplete.partition("=")
+    words = [f"{key}={value}" for value in _values(settings.get(key))] if given else [f"{key}=" for key in settings]
+    return [word for word in words if word.startswith(incomplete)]
 
 
 def complete_files(incomplete: str) -> list[str]:

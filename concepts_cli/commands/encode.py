@@ -49,7 +49,7 @@ def encode(
     encoded = encode_records(
         model, records, recipe=run.recipe, tokens=run.tokens, steps=steps, seed=seed, rows=max(rows, 1)
     )
-    found = list(out.track(encoded, total=len(records), label="encoding"))
+    weighted = list(out.track(encoded, total=len(records), label="encoding"))
     document = plain(
         {
             "run": run.path,
@@ -58,12 +58,12 @@ def encode(
             "steps": steps,
             "seed": seed,
             "concepts": names,
-            "images": [_entry(one, names) for one in found],
+            "images": [_entry(image, names) for image in weighted],
         }
     )
     if output:
-        _write(output, document, found)
-    _print(found, names, out)
+        _write(output, document, weighted)
+    _print(weighted, names, out)
     return document
 
 
@@ -82,19 +82,19 @@ def _check_output(output: Path, force: bool) -> None:
     check_file(output, force=force)
 
 
-def _entry(one: Encoded, names: Sequence[str]) -> dict[str, Any]:
-    weights = dict(zip(names, one.weights, strict=True))
+def _entry(image: Encoded, names: Sequence[str]) -> dict[str, Any]:
+    weights = dict(zip(names, image.weights, strict=True))
     return {
-        "path": one.path,
-        "sha256": one.sha256,
+        "path": image.path,
+        "sha256": image.sha256,
         "strongest": max(weights, key=lambda name: weights[name]),
         "weights": weights,
-        "loss": one.loss,
-        "loss_without": one.loss_without,
+        "loss": image.loss,
+        "loss_without": image.loss_without,
     }
 
 
-def _write(output: Path, document: dict[str, Any], found: Sequence[Encoded]) -> None:
+def _write(output: Path, document: dict[str, Any], images: Sequence[Encoded]) -> None:
     """The file, in the format that its suffix names."""
     names, suffix = document["concepts"], output.suffix.lower()
     if suffix == ".json":
@@ -103,27 +103,29 @@ def _write(output: Path, document: dict[str, Any], found: Sequence[Encoded]) -> 
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without"])
-        for one in document["images"]:
-            cells = [one["weights"][name] for name in names]
-            table.writerow([one["path"], one["sha256"], one["strongest"], *cells, one["loss"], one["loss_without"]])
+        for image in document["images"]:
+            cells = [image["weights"][name] for name in names]
+            table.writerow(
+                [image["path"], image["sha256"], image["strongest"], *cells, image["loss"], image["loss_without"]]
+            )
         write_text(output, text.getvalue())
     else:
-        weights = torch.tensor([one.weights for one in found])
-        said = {"paths": [one.path for one in found], "concepts": names, "run": document["run"]}
-        write_safetensors(output, {"weights": weights}, {key: json.dumps(value) for key, value in said.items()})
+        weights = torch.tensor([image.weights for image in images])
+        metadata = {"paths": [image.path for image in images], "concepts": names, "run": document["run"]}
+        write_safetensors(output, {"weights": weights}, {key: json.dumps(value) for key, value in metadata.items()})
 
 
-def _print(found: Sequence[Encoded], names: Sequence[str], out: Output) -> None:
+def _print(images: Sequence[Encoded], names: Sequence[str], out: Output) -> None:
     """One column per concept, or with many of them the three strongest."""
     if len(names) <= COLUMNS:
         columns = ["image", *names]
-        rows = [(one.path, *(f"{weight:.3f}" for weight in one.weights)) for one in found]
+        rows = [(image.path, *(f"{weight:.3f}" for weight in image.weights)) for image in images]
     else:
         columns = ["image", "strongest concepts"]
-        rows = [(one.path, _strongest(one, names)) for one in found]
+        rows = [(image.path, _strongest(image, names)) for image in images]
     out.table("Weights", columns, rows)
 
 
-def _strongest(one: Encoded, names: Sequence[str], count: int = 3) -> str:
-    ranked = sorted(zip(one.weights, names, strict=True), reverse=True)[:count]
+def _strongest(image: Encoded, names: Sequence[str], count: int = 3) -> str:
+    ranked = sorted(zip(image.weights, names, strict=True), reverse=True)[:count]
     return ", ".join(f"{name} {weight:.3f}" for weight, name in ranked)

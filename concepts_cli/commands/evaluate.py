@@ -54,7 +54,7 @@ def evaluate(
     write_json(run.path / "evaluation.json", result | {"metrics": _earlier(run) | result["metrics"]})
     for table in tables(result["metrics"]):
         out.table(*table)
-    for caveat in dict.fromkeys(one["caveat"] for one in result["metrics"].values() if one.get("caveat")):
+    for caveat in dict.fromkeys(filter(None, (metric.get("caveat") for metric in result["metrics"].values()))):
         out.note(caveat)
     return result
 

@@ -59,17 +59,22 @@ class AssignmentMetric(Metric):
     """How the strongest concepts of the training images agree with their labels."""
 
     name = "assignment"
+    title = "Training images by their strongest concept"
+    compared = "samples"
 
     def check(self, inputs: MetricInputs) -> None:
         _ = inputs.labels
+
+    def note(self, found: dict[str, Any]) -> str:
+        return f"{found['images']} images, by their weights, against their classes"
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         weights, labels = inputs.run.weights.float().numpy(), inputs.labels
         result = assign(weights, labels)
 
         def agreement(drawn: np.ndarray) -> dict[str, float]:
-            one = assign(weights[drawn], [labels[i] for i in drawn])
-            found = {"matched_accuracy": one.matched_accuracy, "ari": one.ari, "nmi": one.nmi}
+            part = assign(weights[drawn], [labels[i] for i in drawn])
+            found = {"matched_accuracy": part.matched_accuracy, "ari": part.ari, "nmi": part.nmi}
             return {
                 name: value for name, value in found.items() if value is not None and getattr(result, name) is not None
             }

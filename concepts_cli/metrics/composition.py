@@ -14,6 +14,7 @@ from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics import scores as arithmetic
+from concepts_cli.metrics.figures import Table, figure
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
 from concepts_cli.metrics.presence import concept_presence
@@ -29,6 +30,9 @@ class CompositionMetric(Metric):
     """How often both concepts of a pair are seen in their composition, sampled as the recipe says."""
 
     name = "composition"
+    title = "Pairs of concepts composed"
+    compared = "compositions"
+    caption = "How often both concepts of a pair are seen"
 
     def check(self, inputs: MetricInputs) -> None:
         if len(inputs.concepts) < 2:
@@ -67,6 +71,15 @@ class CompositionMetric(Metric):
             "matrix": matrix,
         }
 
+    def tables(self, found: dict[str, Any]) -> list[Table]:
+        names = list(found["concepts"])
+        labels = [name if word is None else f"{name} {word}" for name, word in found["concepts"].items()]
+        rows = [
+            [label, *(figure("both_seen", share) for share in row)]
+            for label, row in zip(labels, found["matrix"], strict=True)
+        ]
+        return [("Both seen, of each pair", ["", *names], rows)]
+
 
 class RecompositionMetric(Metric):
     """Do concepts add up to the image again? Each training image made anew from its own weights.
@@ -76,6 +89,8 @@ class RecompositionMetric(Metric):
     """
 
     name = "recomposition"
+    title = "Training images made anew from their weights"
+    compared = "compositions"
 
     def check(self, inputs: MetricInputs) -> None:
         inputs.check_samples(self.name)

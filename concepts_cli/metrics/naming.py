@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from concepts_cli.metrics.figures import Table
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
 
@@ -156,3 +157,16 @@ class NamingMetric(Metric):
             ],
             "advice": advice(inputs.concepts, dead, doubled, mixed),
         }
+
+    def tables(self, found: dict[str, Any]) -> list[Table]:
+        rows = []
+        for name, concept in found["concepts"].items():
+            seen = ", ".join(f"{word['word']} {word['similarity']:.2f}" for word in concept["seen"])
+            near = ", ".join(f"{word['word']} {word['similarity']:.2f}" for word in concept["neighbours"][:3])
+            problems = ["dead"] * concept["dead"] + ["mixed"] * concept["mixed"]
+            problems += [f"same as {other}" for other in concept["same_as"]]
+            rows.append([name, seen, near, ", ".join(problems) or "in use"])
+        return [
+            ("Names", ["concept", "samples look like", "word's neighbours", "state"], rows),
+            ("", ["advice"], [[found["advice"]]]),
+        ]

@@ -15,9 +15,14 @@ class SampleScores(Metric):
     """The scores of a run's samples by one scorer, `clip` or `resnet`."""
 
     is_scored = True
+    compared = "samples"
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, title: str, *, is_captioned: bool = False):
+        """`is_captioned` is for a scorer that compares an image with a caption."""
+        self.name, self.title, self.is_captioned = name, title, is_captioned
+
+    def note(self, found: dict[str, Any]) -> str:
+        return f"{super().note(found)}, threshold {found['threshold']:.3g}"
 
     def check(self, inputs: MetricInputs) -> None:
         inputs.scorer(self.name).check(inputs.names)
@@ -48,13 +53,13 @@ class SampleScores(Metric):
         counted = counts(whole)
         concepts = describe_concepts(samples.concepts, names, counted, counted.sum(axis=1))
         spreads = [arithmetic.diversity(features[owners == k]) for k in range(len(concepts))]
-        for one, spread in zip(concepts.values(), spreads, strict=True):
-            one["diversity"] = spread
-        if self.name == "clip":  # against the caption of the class that each concept stands for
-            shown = [one["matched_class"] or one["best_class"] for one in concepts.values()]
+        for concept, spread in zip(concepts.values(), spreads, strict=True):
+            concept["diversity"] = spread
+        if self.is_captioned:  # against the caption of the class that each concept stands for
+            shown = [concept["matched_class"] or concept["best_class"] for concept in concepts.values()]
             own = scores[np.arange(len(scores)), [names.index(shown[k]) for k in owners]]
-            for k, one in enumerate(concepts.values()):
-                one["clip_score"] = arithmetic.clip_score(own[owners == k])
+            for k, concept in enumerate(concepts.values()):
+                concept["clip_score"] = arithmetic.clip_score(own[owners == k])
         known = [spread for spread in spreads if spread is not None]
         return {
             "scorer": scorer.name,

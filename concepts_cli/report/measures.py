@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from concepts_cli.metrics.tables import MEASURES, SHARES, figure, interval
-from concepts_cli.recipe import METRICS
+from concepts_cli.metrics.figures import SHARES, figure, interval
+from concepts_cli.metrics.registry import METRICS
 from concepts_cli.report.commands import command
 from concepts_cli.runs.run import Run
 
@@ -57,12 +57,11 @@ class Measures:
         """The metrics in evaluation.json that the page can show; empty if the file is damaged."""
         try:
             document = json.loads((self.run.path / "evaluation.json").read_text(encoding="utf-8"))
-            metrics = {str(name): dict(one) for name, one in document["metrics"].items()}
-            for name, one in metrics.items():
-                if name == "naming":  # raises here if anything is missing
-                    _ = str(one["advice"]), [describe_name(found) for found in one["concepts"].values()]
-                else:
-                    _ = self._notes(name, one), self._bars(name, one), self._confusion(one)
+            metrics = {str(name): dict(found) for name, found in document["metrics"].items()}
+            # Raises here if anything is missing.
+            _ = self._panels(metrics)
+            if naming := metrics.get("naming"):
+                _ = str(naming["advice"]), [describe_name(concept) for concept in naming["concepts"].values()]
             return metrics
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
@@ -74,80 +73,47 @@ class Measures:
     @cached_property
     def figures(self) -> list[dict[str, Any]]:
         """One panel per metric: its title, notes, bars and confusion matrix."""
-        titles = {
-            "clip": "Samples by CLIP",
-            "resnet": "Samples by ResNet",
-            "assignment": "Training images by their strongest concept",
-            "classification": "Held-out images classified by their weights",
-            "composition": "Pairs of concepts composed",
-            "recomposition": "Training images made anew from their weights",
-        }
-        return [
-            {
-                "name": name,
-                "title": titles[name],
-                "notes": self._notes(name, one),
-                "bars": self._bars(name, one),
-                "classes": self._confusion(one)[0],
-                "confusion": self._confusion(one)[1],
-                "caption": "How often both concepts of a pair are seen"
-                if name == "composition"
-                else "Images of each concept by class; matched pairs on the diagonal",
-            }
-            for name, one in self.metrics.items()
-            if name in titles
-        ]
+        return self._panels(self.metrics)
+
+    def _panels(self, metrics: dict[str, Any]) -> list[dict[str, Any]]:
+        panels = []
+        for name, found in metrics.items():
+            if (metric := METRICS.get(name)) and metric.title:
+                classes, confusion = self._confusion(found)
+                caveat = f" Note: {found['caveat']}." if found.get("caveat") else ""
+                panels.append(
+                    {
+                        "name": name,
+                        "title": metric.title,
+                        "notes": f"{metric.note(found)}. Whiskers are 95% intervals.{caveat}",
+                        "bars": [_bar(*figure) for figure in metric.figures(found)],
+                        "classes": classes,
+                        "confusion": confusion,
+                        "caption": metric.caption,
+                    }
+                )
+        return panels
 
     @cached_property
     def missing_metrics(self) -> list[tuple[str, str]]:
         """Metrics not computed yet, each with its command."""
         return [(name, command(self.run, "evaluate", "--metric", name)) for name in METRICS if name not in self.metrics]
 
-    def _notes(self, name: str, one: dict[str, Any]) -> str:
-        """What the figures of a metric are based on."""
-        count = f"{one['images']} images"
-        if name == "classification":
-            said = f"{count}, {one['folds']} folds, beside raw pixels and the features of {one['clip_model']}"
-        elif name == "assignment":
-            said = f"{count}, by their weights, against their classes"
-        elif name in ("composition", "recomposition"):
-            said = f"{count}, {one['scorer']}"
-        else:
-            said = f"{count}, {one['scorer']}, threshold {one['threshold']:.3g}"
-        caveat = f" Note: {one['caveat']}." if one.get("caveat") else ""
-        return f"{said}. Whiskers are 95% intervals.{caveat}"
-
-    def _bars(self, name: str, one: dict[str, Any]) -> list[Bar]:
-        if name == "classification":
-            titles = {"weights": "concept weights", "pixels": "raw pixels", "clip": "CLIP features"}
-            ways = {"kmeans": "k-means", "logistic": "logistic regression"}
-            return [
-                _bar(f"{titles.get(features, features)}, {way}", by, found[by], found["intervals"].get(by))
-                for by, way in ways.items()
-                for features, found in one["features"].items()
-            ]
-        spans = one.get("intervals", {})
-        return [
-            _bar(title, measure, one[measure], spans.get(measure))
-            for measure, title in MEASURES.items()
-            if measure in one and (one[measure] is not None or measure.startswith("kl"))
-        ]
-
-    def _confusion(self, one: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
+    def _confusion(self, found: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
         """The classes, and one row per concept; matched classes come first, so that matches are on the diagonal."""
-        concepts = one["concepts"]
-        if "matrix" in one:
+        concepts = found["concepts"]
+        if "matrix" in found:
             return list(concepts), [
                 (name, self.hues.get(name), [_share_cell(share) for share in row])
-                for name, row in zip(concepts, one["matrix"], strict=True)
+                for name, row in zip(concepts, found["matrix"], strict=True)
             ]
-        if "classes" not in one:
+        if "classes" not in found:
             return [], []
-        matched = [found["matched_class"] for found in concepts.values() if found["matched_class"]]
-        classes = [*matched, *(name for name in one["classes"] if name not in matched)]
+        matched = [concept["matched_class"] for concept in concepts.values() if concept["matched_class"]]
+        classes = [*matched, *(name for name in found["classes"] if name not in matched)]
         rows = []
-        for name, found in concepts.items():
-            counts = [found["counts"][label] for label in classes]
+        for name, concept in concepts.items():
+            counts = [concept["counts"][label] for label in classes]
             most = max(sum(counts), 1)
             hue = self.hues.get(name)
             rows.append((name, hue, [Cell(str(count), strength(count, most)) for count in counts]))
@@ -159,13 +125,13 @@ def _share_cell(share: float | None) -> Cell:
     return Cell("", 0) if share is None else Cell(f"{100 * share:.0f}%", strength(share, 1))
 
 
-def describe_name(one: dict[str, Any]) -> Named:
-    wrong = ["dead"] * bool(one["dead"]) + ["mixed"] * bool(one["mixed"])
+def describe_name(concept: dict[str, Any]) -> Named:
+    wrong = ["dead"] * bool(concept["dead"]) + ["mixed"] * bool(concept["mixed"])
     seen, neighbours = (
         [(str(word["word"]), f"{word['similarity']:.2f}") for word in words[:3]]
-        for words in (one["seen"], one["neighbours"])
+        for words in (concept["seen"], concept["neighbours"])
     )
-    return Named(str(one["name"]), wrong + [f"same as {other}" for other in one["same_as"]], seen, neighbours)
+    return Named(str(concept["name"]), wrong + [f"same as {other}" for other in concept["same_as"]], seen, neighbours)
 
 
 def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float | None] | None) -> Bar:
