@@ -85,12 +85,12 @@ def advice(
     """What these say of the number of concepts, in a sentence."""
     alike = _groups([(first, second) for first, second, _ in duplicates])
     spare = set(dead).union(*(sorted(group)[1:] for group in alike))
-    said = []
+    problems = []
     if dead:
-        said.append(f"{_list(names[k] for k in dead)} explain{'s' * (len(dead) == 1)} no training image")
-    said += [f"{_list(names[k] for k in sorted(group))} look the same" for group in alike]
+        problems.append(f"{_list(names[k] for k in dead)} explain{'s' * (len(dead) == 1)} no training image")
+    problems += [f"{_list(names[k] for k in sorted(group))} look the same" for group in alike]
     if spare:
-        return f"{'; '.join(said)}: try concepts.count={len(names) - len(spare)}"
+        return f"{'; '.join(problems)}: try concepts.count={len(names) - len(spare)}"
     if mixed:
         several = f"{_list(names[k] for k in mixed)} show{'s' * (len(mixed) == 1)} more than one thing"
         return f"{several}: try concepts.count={len(names) + len(mixed)}"
