@@ -52,9 +52,9 @@ def check_place(folder: Path) -> None:
 
 
 def check_file(path: Path, *, force: bool) -> None:
-    """Raise UcdError, before any long work, if `path` exists, unless `force`, or can't be written to."""
+    """Raise UcdError, before any long work, if `path` is there already, unless `force`, or can't be written to."""
     if path.exists() and not force:
-        raise UcdError(f"{path} exists", "--force overwrites it")
+        raise UcdError(f"{path} is there already", "--force writes over it")
     check_place(path.parent)
 
 
