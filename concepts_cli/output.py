@@ -181,9 +181,14 @@ class _RateColumn(ProgressColumn):
         return Text(_rate(task.finished_speed or task.speed))
 
 
+def debugging() -> bool:
+    """Whether UCD_DEBUG=1 asks for tracebacks and other libraries' messages."""
+    return os.environ.get("UCD_DEBUG", "0") not in ("", "0")
+
+
 def silence_libraries() -> None:
     """Silence other libraries' bars and warnings, unless UCD_DEBUG=1. Call it before importing them."""
-    if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
+    if debugging():
         return
     import logging
     import warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,19 +77,19 @@ def train(
         from concepts_cli.recipe import load_recipe
 
         settings = load_recipe(recipe, set_ or [])
-        from concepts_cli.commands import train as command
+        from concepts_cli.commands import train as command  # imports torch; a recipe's mistakes need not wait for it
 
-        launching = num_processes > 1 and not is_launched()
-        if dry_run or launching:
-            planned = command.plan(settings, output=output, resume=resume, force=force, processes=num_processes)
+        options: dict[str, Any] = {"output": output, "resume": resume, "force": force, "device": device}
         if dry_run:
+            planned = command.plan(settings, **options, processes=num_processes)
             out.table("", ["setting", "value"], list(dataclasses.asdict(planned).items()))
             out.document(planned)
-            return
-        if launching:
+        elif num_processes > 1 and not is_launched():
             from concepts_cli.processes.launch import launch
 
+            command.plan(settings, **options, processes=num_processes)  # so that mistakes are reported once
             raise typer.Exit(launch(sys.argv[1:], num_processes))
-        run = command.train(settings, output=output, resume=resume, force=force, device=device, out=out)
-        out.result(run.path)
-        out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})
+        else:
+            run = command.train(settings, **options, out=out)
+            out.result(run.path)
+            out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})

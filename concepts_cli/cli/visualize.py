@@ -164,7 +164,7 @@ def visualize(
     """
     with command_output(quiet, json) as out:
         from concepts_cli.commands.visualize import visualize as draw
-        from concepts_cli.core.attention import Selection
+        from concepts_cli.models.interface import Selection
         from concepts_cli.pictures.overlays import MapSettings
         from concepts_cli.pictures.terms import parse_term
         from concepts_cli.recipe.fields import override

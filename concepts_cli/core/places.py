@@ -95,4 +95,4 @@ def parse_place(text: str) -> Place:
         if not place._pixels.any():
             raise UcdError(f"the mask {name} is entirely black", "a term acts where its mask is bright")
         return place
-    raise UcdError(f"no such place: {name!r}", did_you_mean(name, tuple(NAMED)) or HINT)
+    raise UcdError(f"no such place: {name!r}", did_you_mean(name, tuple(NAMED), otherwise=HINT))

@@ -17,7 +17,7 @@ from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
-from concepts_cli.core.encoding import ROWS, STEPS
+from concepts_cli.core import ROWS, STEPS
 from concepts_cli.data.images import ImageRecord, open_image
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.errors import UcdError

@@ -14,6 +14,7 @@ from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics import scores as arithmetic
+from concepts_cli.metrics.figures import Table, figure
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
 from concepts_cli.metrics.presence import concept_presence
@@ -29,11 +30,14 @@ class CompositionMetric(Metric):
     """How often both concepts of a pair are seen in their composition, sampled as the recipe says."""
 
     name = "composition"
+    title = "Pairs of concepts composed"
+    compared = "compositions"
+    caption = "How often both concepts of a pair are seen"
 
     def check(self, inputs: MetricInputs) -> None:
         if len(inputs.concepts) < 2:
             raise UcdError("a single concept can't be composed", "train with more: --set concepts.count=5")
-        _check_samples(inputs)
+        inputs.check_samples(self.name)
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         run, settings, concepts = inputs.run, inputs.run.recipe.sample, inputs.concepts
@@ -67,6 +71,15 @@ class CompositionMetric(Metric):
             "matrix": matrix,
         }
 
+    def tables(self, result: dict[str, Any]) -> list[Table]:
+        names = list(result["concepts"])
+        labels = [name if word is None else f"{name} {word}" for name, word in result["concepts"].items()]
+        rows = [
+            [label, *(figure("both_seen", share) for share in row)]
+            for label, row in zip(labels, result["matrix"], strict=True)
+        ]
+        return [("Both seen, of each pair", ["", *names], rows)]
+
 
 class RecompositionMetric(Metric):
     """Do concepts add up to the image again? Each training image generated from its own weights.
@@ -76,9 +89,11 @@ class RecompositionMetric(Metric):
     """
 
     name = "recomposition"
+    title = "Training images generated again from their weights"
+    compared = "compositions"
 
     def check(self, inputs: MetricInputs) -> None:
-        _check_samples(inputs)
+        inputs.check_samples(self.name)
         if gone := [record.path for record in _spread(inputs.run.images) if not Path(record.path).is_file()]:
             raise UcdError(f"the training image {gone[0]} is missing", "restore the images")
 
@@ -109,11 +124,6 @@ class RecompositionMetric(Metric):
             "images": len(records),
             "concepts": dict(zip(inputs.concepts, presence.words, strict=True)),
         }
-
-
-def _check_samples(inputs: MetricInputs) -> None:
-    if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
-        raise UcdError("compositions need samples of every concept of the run", "leave --samples out")
 
 
 def _spread(records: list[ImageRecord]) -> list[ImageRecord]:

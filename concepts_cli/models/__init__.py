@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concepts_cli.errors import UcdError, first_line
+from concepts_cli.recipe import BUILT_IN
 
 if TYPE_CHECKING:
     import torch
 
     from concepts_cli.models.interface import DiffusionModel
 
-BUILT_IN = "mini"
 SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
 
 # The `_class_name` in a pipeline's model_index.json -> the family's `load`, or `module:Class` to import it from.

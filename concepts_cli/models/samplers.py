@@ -41,8 +41,7 @@ def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
 
 
 def unknown_sampler(name: str, known: Sequence[str]) -> UcdError:
-    hint = " ".join(filter(None, [did_you_mean(name, known), f"known: {', '.join(known)}"]))
-    return UcdError(f"no scheduler {name!r}", hint)
+    return UcdError(f"no scheduler {name!r}", did_you_mean(name, known))
 
 
 def scheduled_noise(config: Mapping[str, Any], device: torch.device) -> DiscreteNoise:

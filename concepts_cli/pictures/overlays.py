@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from concepts_cli.core.attention import EVERYTHING, Selection, normalise
+from concepts_cli.core.attention import normalise
 from concepts_cli.core.heat_maps import CORRECTIONS, Subject
 from concepts_cli.core.sampling import Request
 from concepts_cli.drawing.overlay import mask, numbers, overlay, panels, sheet
 from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.models.interface import EVERYTHING, Selection
 from concepts_cli.pictures.names import caption
 from concepts_cli.pictures.plan import PicturePlan, is_made
 from concepts_cli.runs.files import png_text, replacing, write_png
@@ -40,7 +41,7 @@ class MapSettings:
         given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
         for option, (value, known) in given.items():
             if value not in known:
-                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known) or " or ".join(known))
+                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known))
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
                 "daam has only attention maps, of all layers, heads and timesteps", "use --engine native for others"

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
+from concepts_cli.models.device import dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.names import caption, file_name
 from concepts_cli.recipe import SampleSettings
@@ -177,8 +176,3 @@ def _free_name(prompt: str, taken: dict[str, str]) -> str:
 
 def _short(text: str) -> str:
     return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
-
-
-def dtype_of(precision: str | None) -> torch.dtype | None:
-    """The dtype of a recipe's precision; None leaves it to the model's device."""
-    return {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

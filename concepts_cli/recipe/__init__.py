@@ -1,6 +1,6 @@
 """Recipes: typed settings, validated once, and their YAML. May import errors."""
 
-from concepts_cli.recipe.loading import choose_recipe, find_recipe, load_recipe, shipped_recipes
+from concepts_cli.recipe.loading import BUILT_IN, choose_recipe, find_recipe, load_recipe, shipped_recipes
 from concepts_cli.recipe.schema import (
     MAX_SEED,
     METRICS,
@@ -21,6 +21,7 @@ from concepts_cli.recipe.schema import (
 from concepts_cli.recipe.writing import dump_recipe
 
 __all__ = [
+    "BUILT_IN",
     "MAX_SEED",
     "METRICS",
     "ConceptSettings",

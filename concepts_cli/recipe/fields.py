@@ -10,11 +10,11 @@ import math
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from concepts_cli.errors import UcdError, closest, did_you_mean
+from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.recipe.tree import Mistakes, Node
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def expected_words(kind: Any, rules: Any) -> str:
 
 
 def _meant(kind: Any, text: str) -> str:
-    hint = did_you_mean(text, get_args(kind)) if get_origin(kind) is Literal else None
+    hint = did_you_mean(text, get_args(kind), otherwise="") if get_origin(kind) is Literal else ""
     return f"; {hint}" if hint else ""
 
 
@@ -196,19 +196,18 @@ def _path(text: str, node: Node) -> str:
     return os.path.abspath(os.path.join(node.folder, text))
 
 
-def leaves(cls: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all settings of a dataclass."""
+def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
+    """The dotted names of all settings of a dataclass, and their types."""
+    found: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from leaves(hint, f"{prefix}{name}.")
-        else:
-            yield prefix + name
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        found |= leaves(hint, f"{prefix}{name}.") if nested else {prefix + name: hint}
+    return found
 
 
 def _unknown(name: str, prefix: str, siblings: list[str], root: type) -> str:
     everywhere = list(leaves(root))
     moved = [key for key in everywhere if key.rpartition(".")[2] == name]
-    near = moved[0] if moved else closest(name, siblings) or closest(prefix + name, everywhere)
-    if near:
-        return f"unknown key; did you mean {near}?"
-    return f"unknown key; known here: {', '.join(siblings)}"
+    hint = did_you_mean(prefix + name, everywhere, otherwise=f"known here: {', '.join(siblings)}")
+    hint = did_you_mean(name, siblings, otherwise=hint)
+    return f"unknown key; {did_you_mean(moved[0], moved) if moved else hint}"

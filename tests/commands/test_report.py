@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -211,8 +212,9 @@ def test_where_it_is_written(tiny_run, tmp_path):
 
 def test_from_the_command_line(tiny_run):
     result = CliRunner().invoke(app, ["report"])
-    assert (result.exit_code, result.stdout) == (0, "runs/tiny/report.html\n"), result.output
-    assert json.loads(CliRunner().invoke(app, ["report", "--json"]).stdout) == {"path": "runs/tiny/report.html"}
+    page = str(Path("runs", "tiny", "report.html"))
+    assert (result.exit_code, result.stdout) == (0, f"{page}\n"), result.output
+    assert json.loads(CliRunner().invoke(app, ["report", "--json"]).stdout) == {"path": page}
 
 
 def test_the_loss_curve(tmp_path):

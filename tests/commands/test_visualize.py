@@ -14,9 +14,10 @@ from concepts_cli.cli import app
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
-from concepts_cli.core.attention import Selection, normalise
+from concepts_cli.core.attention import normalise
 from concepts_cli.core.sampling import Term, seeded_noise
 from concepts_cli.errors import UcdError
+from concepts_cli.models.interface import Selection
 from concepts_cli.models.unet_attention import record_attention
 from concepts_cli.output import Output
 from concepts_cli.pictures import overlays

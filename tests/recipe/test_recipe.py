@@ -282,7 +282,7 @@ def test_a_shipped_recipe_is_found_by_its_bare_name(tmp_path, monkeypatch):
     assert load_recipe(Path("quickstart.yaml")).name == "quickstart"
     with pytest.raises(UcdError) as caught:
         load_recipe("elsewhere/quickstart.yaml")
-    assert caught.value.hint.startswith("did you mean quickstart? shipped recipes: ")
+    assert caught.value.hint == "did you mean quickstart?"
     (tmp_path / "quickstart.yaml").write_text(MINIMAL + "name: mine\n")
     assert load_recipe("quickstart.yaml").name == "mine"
     assert "quickstart" in shipped_recipes()
