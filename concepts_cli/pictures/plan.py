@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.names import caption, file_name
+from concepts_cli.pictures.words import check_words
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
 from concepts_cli.runs.run import Run, bare_name
@@ -156,21 +156,6 @@ def concept_plan(
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
     return PicturePlan(run, settings, tuple(planned))
-
-
-def check_words(run: Run, prompt: str) -> None:
-    """Raise UcdError for a word like `<t9>` that the run did not learn, one of another run (`<other:t1>`), and for
-    what is not text.
-    """
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
-        raise UcdError(f"{prompt!r} is not UTF-8 text", "write the prompt in UTF-8")
-    for other, name in re.findall(r"<(?:([^<>]+):)?([tT]\d+)>", prompt):
-        if other:
-            raise UcdError(
-                f"a prompt can't mention <{other}:{name}>, a concept of another run",
-                f"give each its own weight: ucd compose t1 {other}:{name}",
-            )
-        run.token(name)
 
 
 def _free_name(prompt: str, taken: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.overlays import MapSettings, Target
-from concepts_cli.pictures.plan import check_words
+from concepts_cli.pictures.words import check_words
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run, bare_name
 
