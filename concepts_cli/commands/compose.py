@@ -61,10 +61,10 @@ def compose(
         for cell, composed in composition_cells(parsed, swept)
         for n in range(settings.num_images)
     )
-    plan = PicturePlan(run, settings, tuple(planned), others)
+    plan = PicturePlan(run, settings, tuple(planned), others, device)
     if concept_words(settings.negative_prompt or "") and len({one.recipe.model for one in plan.runs.values()}) > 1:
         raise UcdError("runs of different models can't share a negative prompt with concepts in it", "use plain words")
-    make_missing(plan, force=force, device=device, out=out)
+    make_missing(plan, force=force, out=out)
     made = plan.pictures
     if is_main() and swept:
         moving = {term_key(sweep.term) for sweep in swept}

@@ -56,12 +56,12 @@ def visualize(
         targets, failed = image_targets(run, places, subjects, prompt, maps, folder / "images", out)
     else:
         targets = list(generated_targets(subjects, prompt, term_subjects(run, terms), terms, settings, folder))
-    plan = PicturePlan(run, settings, ())
+    plan = PicturePlan(run, settings, (), device=device)
     missing = [target for target in targets if force or not is_drawn(target, plan, maps)]
     for place in dict.fromkeys(target.path.parent for target in missing):
         check_place(place)
     if missing:
-        taught = plan.load_models(device)
+        taught = plan.load_models()
         attention_of(taught[""].model)  # without any, this is said before the work begins
         made = (draw_images if real else draw_generated)(taught, missing, plan, maps)
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):

@@ -42,10 +42,10 @@ def load_model(
     """
     import torch
 
-    from concepts_cli.models.device import chosen_device
+    from concepts_cli.models.device import chosen_device, default_precision
 
     device = chosen_device(device)
-    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    dtype = dtype or {"fp16": torch.float16, "fp32": torch.float32}[default_precision(device)]
     source = name
     if name == BUILT_IN:
         from concepts_cli.mini import WEIGHTS

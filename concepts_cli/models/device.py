@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from concepts_cli.errors import UcdError
+
+
+def default_precision(device: torch.device) -> Literal["fp32", "fp16"]:
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def chosen_device(name: str | torch.device | None = None) -> torch.device:

@@ -12,6 +12,7 @@ import torch
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
+from concepts_cli.models.device import chosen_device, default_precision
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.names import caption, file_name
 from concepts_cli.pictures.words import check_words
@@ -32,6 +33,7 @@ class Picture:
 @dataclass(frozen=True)
 class PicturePlan:
     """Pictures to be made: where each goes and what it shows. `others` are the runs that terms name beside `run`.
+    `device` is as in `load_model`.
 
     Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn.
     """
@@ -40,6 +42,7 @@ class PicturePlan:
     settings: SampleSettings
     planned: tuple[tuple[Path, Request], ...]
     others: Mapping[str, Run] = field(default_factory=dict)
+    device: str | None = None
 
     def __post_init__(self) -> None:
         check_words(self.run, self.settings.negative_prompt or "")
@@ -64,14 +67,14 @@ class PicturePlan:
             check_place(folder)
         return wanted
 
-    def load_models(self, device: str | None = None) -> dict[str, TaughtModel]:
+    def load_models(self) -> dict[str, TaughtModel]:
         """The models of all runs, one for those that name the same. Raises UcdError for one that can't be loaded."""
         models: dict[str, DiffusionModel] = {}
         taught: dict[str, TaughtModel] = {}
         for name, run in self.runs.items():
             model = run.recipe.model
             if model not in models:
-                models[model] = run.load_model(device, dtype_of(self.settings.precision))
+                models[model] = run.load_model(self.device, dtype_of(self.settings.precision))
             run.teach(models[model])
             taught[name] = TaughtModel(models[model], run.teach)
         return taught
@@ -83,16 +86,26 @@ class PicturePlan:
             write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
             yield Picture(str(path), caption(request), request.seed)
 
-    def metadata(self, request: Request) -> dict[str, str]:
-        """What a picture says of itself: enough to make it again. Empty is what was left to the model."""
-        runs, settings = self.runs.values(), self.settings
+    def shared_metadata(self, request: Request) -> dict[str, str]:
+        """What a generated picture and the reconstruction of a real one both depend on."""
+        runs = self.runs.values()
         embeddings = b"".join(table.numpy().tobytes() for run in runs for table in run.embeddings.values())
         return {
             "prompt": caption(request),
-            "negative_prompt": settings.negative_prompt or "",
             "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
+            "steps": str(self.settings.steps),
+            "precision": self.settings.precision or default_precision(chosen_device(self.device)),
+            "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
+            "run": " + ".join(run.name for run in runs),
+            "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
+        }
+
+    def metadata(self, request: Request) -> dict[str, str]:
+        """What a generated picture says of itself: enough to make it again. Empty is what was left to the model."""
+        settings = self.settings
+        return self.shared_metadata(request) | {
+            "negative_prompt": settings.negative_prompt or "",
             "seed": str(request.seed),
-            "steps": str(settings.steps),
             "scheduler": settings.scheduler,
             "eta": f"{settings.eta:g}" if settings.eta else "",
             "corrector": f"{settings.corrector_steps} of {settings.corrector_step_size:g}"
@@ -103,24 +116,28 @@ class PicturePlan:
             else "",
             "height": str(settings.height or ""),
             "width": str(settings.width or ""),
-            "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
-            "run": " + ".join(run.name for run in runs),
-            "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
         }
 
 
 def is_made(path: Path, wanted: Mapping[str, str]) -> bool:
     """Whether a PNG is there and says of itself what is `wanted`. Raises UcdError when it says something else."""
-    if not path.is_file():
-        return False
-    said = png_text(path)
-    differing = [key for key, value in wanted.items() if said.get(key, "") != value and key != "run"]
-    if differing:
-        was = ", ".join(f"{key} {_short(said.get(key, ''))}, now {_short(wanted[key])}" for key in differing[:2])
+    if changed := changes(path, wanted):
+        was = ", ".join(f"{key} {_short(old)}, now {_short(wanted[key])}" for key, old in list(changed.items())[:2])
         raise UcdError(
             f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere"
         )
-    return True
+    return path.is_file()
+
+
+def changes(path: Path, wanted: Mapping[str, str]) -> dict[str, str]:
+    """What a PNG says of itself other than is `wanted`; nothing when it isn't there.
+
+    Runs may be renamed, and pictures of version 0.1 don't say their precision.
+    """
+    if not path.is_file():
+        return {}
+    said = {"precision": wanted.get("precision", "")} | png_text(path)
+    return {key: said.get(key, "") for key, value in wanted.items() if said.get(key, "") != value and key != "run"}
 
 
 def concept_plan(
@@ -130,6 +147,7 @@ def concept_plan(
     prompts: Sequence[str] = (),
     concepts: Sequence[str] = (),
     output: Path | None = None,
+    device: str | None = None,
 ) -> PicturePlan:
     """`settings.num_images` pictures of every concept (`all`, or none named: each of the run) and prompt, a folder
     for each.
@@ -155,7 +173,7 @@ def concept_plan(
         for name, prompt in wanted.items()
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
-    return PicturePlan(run, settings, tuple(planned))
+    return PicturePlan(run, settings, tuple(planned), device=device)
 
 
 def _free_name(prompt: str, taken: dict[str, str]) -> str:
