@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.models.device import chosen_device, default_precision
 from concepts_cli.models.interface import DiffusionModel
-from concepts_cli.pictures.names import caption, file_name
+from concepts_cli.pictures.names import caption, file_name, typed_term
 from concepts_cli.pictures.words import check_words
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
@@ -104,6 +105,7 @@ class PicturePlan:
         """What a generated picture says of itself: enough to make it again. Empty is what was left to the model."""
         settings = self.settings
         return self.shared_metadata(request) | {
+            "terms": json.dumps([typed_term(term, self.runs[term.run]) for term in request.terms]),
             "negative_prompt": settings.negative_prompt or "",
             "seed": str(request.seed),
             "scheduler": settings.scheduler,
@@ -132,12 +134,13 @@ def is_made(path: Path, wanted: Mapping[str, str]) -> bool:
 def changes(path: Path, wanted: Mapping[str, str]) -> dict[str, str]:
     """What a PNG says of itself other than is `wanted`; nothing when it isn't there.
 
-    Runs may be renamed, and pictures of version 0.1 don't say their precision.
+    Runs may be renamed, terms may be typed in several ways, and earlier pictures don't say their precision.
     """
     if not path.is_file():
         return {}
-    said = {"precision": wanted.get("precision", "")} | png_text(path)
-    return {key: said.get(key, "") for key, value in wanted.items() if said.get(key, "") != value and key != "run"}
+    said = {"precision": wanted["precision"]} | png_text(path)
+    compared = wanted.keys() - {"run", "terms"}
+    return {key: said.get(key, "") for key in wanted if key in compared and said.get(key, "") != wanted[key]}
 
 
 def concept_plan(

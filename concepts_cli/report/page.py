@@ -146,7 +146,7 @@ class Page:
         )
         found.append(("draw heat maps", self.command("visualize", "--concept", "all"), bool(self.pictures.heat_maps)))
         found.append(("measure", self.command("evaluate", *(measured or ("--metric", "all"))), bool(measured)))
-        found += [(f"compose {one.title}", one.note, True) for one, _ in self.pictures.compositions]
+        found += [(f"compose {one.title}", one.note, True) for one, _ in self.pictures.compositions if one.note]
         found.append(("make this page", self.command("report"), True))
         return found
 

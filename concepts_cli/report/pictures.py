@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.report.commands import command
 from concepts_cli.report.inline import Gallery
 from concepts_cli.runs.files import png_text
@@ -73,16 +72,18 @@ class Pictures:
         """Each composition with its command, and its pictures."""
         found = []
         for name, paths in self.files("compositions").items():
-            prompt = png_text(paths[0]).get("prompt", name)
-            terms = re.findall(r"(-?[\d.]+) \* '(.*?)'(?= \+ -?[\d.]+ \* '|$)", prompt)
-            arguments = [f"{self._term(text)}={weight}" for weight, text in terms]
-            again = command(self.run, "compose", *arguments, "--num-images", str(len(paths))) if arguments else ""
+            terms = [said for path in paths if (said := png_text(path).get("terms"))]  # sheets have none
+            arguments = _typed_terms(terms[0]) if len(set(terms)) == 1 else []  # those of a sweep differ
+            again = command(self.run, "compose", *arguments, "--num-images", str(len(terms))) if arguments else ""
             found.append((Shown(None, name, again), [self.shown(path) for path in paths[:SAMPLES]]))
         return found
 
-    def _term(self, text: str) -> str:
-        """A term as it was typed: a concept's name instead of its prompt."""
-        prompts = {
-            default_prompt(self.run.recipe.concepts.property, token): bare_name(token) for token in self.run.tokens
-        }
-        return prompts.get(text, text)
+
+def _typed_terms(text: str) -> list[str]:
+    """The terms that a picture says it is made of; none if they can't be read, or would be options."""
+    try:
+        terms = json.loads(text)
+    except ValueError:
+        return []
+    readable = isinstance(terms, list) and all(isinstance(term, str) and term[:1] != "-" for term in terms)
+    return terms if readable else []
