@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from concepts_cli.cli.options import HOW, WHAT, choices, limits, option
@@ -18,10 +18,8 @@ SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 Command = Callable[..., None]
 
 
-def takes_sampling(
-    names: Sequence[str] = SETTINGS, *, helps: Mapping[str, str] | None = None
-) -> Callable[[Command], Command]:
-    """Replace a command's parameter `sampling` by one option for each of these `sample` settings.
+def takes_sampling(helps: Mapping[str, str]) -> Callable[[Command], Command]:
+    """Replace a command's parameter `sampling` by one option for each `sample` setting.
 
     `helps` replaces the help of settings that mean something else to this command. The command receives the options
     that were given as a dict, `sampling`; `recipe.fields.override` checks their values.
@@ -31,11 +29,11 @@ def takes_sampling(
         signature = inspect.signature(command, eval_str=True)
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
-            parameters += _options(names, helps or {}) if parameter.name == "sampling" else [parameter]
+            parameters += _options(helps) if parameter.name == "sampling" else [parameter]
 
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:
-            given = {name: arguments.pop(name) for name in names}
+            given = {name: arguments.pop(name) for name in SETTINGS}
             command(**arguments, sampling={name: value for name, value in given.items() if value is not None})
 
         wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -45,11 +43,11 @@ def takes_sampling(
     return decorate
 
 
-def _options(names: Sequence[str], helps: Mapping[str, str]) -> list[inspect.Parameter]:
+def _options(helps: Mapping[str, str]) -> list[inspect.Parameter]:
     hints = get_type_hints(SampleSettings)
     fields = {field.name: field.metadata for field in dataclasses.fields(SampleSettings)}
     parameters = []
-    for name in names:
+    for name in SETTINGS:
         hint, rules = hints[name], fields[name]
         kind = hint if get_origin(hint) is Literal or not get_args(hint) else get_args(hint)[0]  # not `| None`
         doc = rules["doc"].partition("; null")[0]

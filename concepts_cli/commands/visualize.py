@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from concepts_cli.commands import INVERSION_STEPS, PICTURES
 from concepts_cli.core.heat_maps import attention_of
-from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.heat_maps import draw_generated, draw_images
 from concepts_cli.pictures.overlays import HeatMap, MapSettings, described, drawn_sheet, is_drawn
 from concepts_cli.pictures.plan import PicturePlan
-from concepts_cli.pictures.targets import find_subjects, generated_targets, image_targets, term_subjects
+from concepts_cli.pictures.targets import find_subjects, find_terms, generated_targets, image_targets
 from concepts_cli.recipe import SampleSettings
+from concepts_cli.recipe.fields import override
 from concepts_cli.runs.files import check_place, write_png
 from concepts_cli.runs.run import Run
+
+IMAGE_SETTINGS = ("steps", "guidance_scale", "precision", "batch_size")  # those that a reconstruction depends on
+
+
+def heat_map_settings(run: Run, given: Mapping[str, Any], *, real: bool, as_options: bool = True) -> SampleSettings:
+    """The settings for pictures that are generated, or for `real` ones, which use few of them.
+
+    Raises UcdError for what is `given` and wrong, or of no use.
+    """
+    if not real:
+        return override(run.recipe.sample, {"num_images": PICTURES} | dict(given), as_options=as_options)
+    if unused := [name for name in given if name in vars(run.recipe.sample) and name not in IMAGE_SETTINGS]:
+        named, used = (
+            ", ".join(f"--{name.replace('_', '-')}" if as_options else name for name in names)
+            for names in (unused, IMAGE_SETTINGS)
+        )
+        raise UcdError(f"{named}: of no use to real images, which are reconstructed", f"they take {used}")
+    recipe = run.recipe.sample
+    settings = SampleSettings(
+        steps=INVERSION_STEPS, guidance_scale=1.0, precision=recipe.precision, batch_size=recipe.batch_size
+    )
+    return override(settings, given, as_options=as_options)
 
 
 def visualize(
@@ -27,7 +50,7 @@ def visualize(
     concepts: Sequence[str] = (),
     prompt: str | None = None,
     words: Sequence[str] = (),
-    terms: Sequence[Term] = (),
+    terms: Sequence[str] = (),
     settings: SampleSettings,
     maps: MapSettings | None = None,
     output: Path | None = None,
@@ -40,10 +63,10 @@ def visualize(
     that are made, the same that `sample` and `compose` make; and how many images could not be done.
 
     A map is of each of `concepts` (none named: all), of each of the `words` of a `prompt` (none named: its concepts),
-    or of each of the `terms` of a composition. An image that can't be read is said on stderr and left out. Overlays
-    that are there already are not made again unless `force`. With `grid` all are shown on sheet.png. Raises UcdError
-    for a concept that the run has not, a word that is not in the prompt, and a file of another prompt or setting that
-    is in the way.
+    or of each of the `terms` of a composition, as `compose` takes them. An image that can't be read is said on stderr
+    and left out. Overlays that are there already are not made again unless `force`. With `grid` all are shown on
+    sheet.png. Of the settings, real images use IMAGE_SETTINGS. Raises UcdError for a concept that the run has not,
+    another run's, a word that is not in the prompt, and a file of another prompt or setting that is in the way.
     """
     maps, folder, failed = maps or MapSettings(), output or run.path / "heatmaps", 0
     real = bool(images) or training_images
@@ -51,11 +74,13 @@ def visualize(
     subjects = find_subjects(run, concepts, prompt, words)
     if real:
         places = [*images, *(Path(record.path) for record in (run.images if training_images else ()))]
-        # A reconstruction is as large as its image, and is drawn towards its prompt and away from nothing.
-        settings = replace(settings, negative_prompt=None, eta=0.0, height=None, width=None)
-        targets, failed = image_targets(run, places, subjects, prompt, maps, folder / "images", out)
+        into = folder / "images"
+        targets, failed = image_targets(run, places, subjects, prompt, settings.guidance_scale, into, out)
     else:
-        targets = list(generated_targets(subjects, prompt, term_subjects(run, terms), terms, settings, folder))
+        named = find_terms(run, terms, settings.guidance_scale)
+        if maps.engine == "daam" and any(term.place for _, term in named.values()):
+            raise UcdError("daam takes no place", "use --engine native for terms with a place")
+        targets = list(generated_targets(subjects, prompt, named, settings, folder))
     plan = PicturePlan(run, settings, (), device=device)
     missing = [target for target in targets if force or not is_drawn(target, plan, maps)]
     for place in dict.fromkeys(target.path.parent for target in missing):
@@ -77,7 +102,7 @@ def _refuse_contradictions(
     concepts: Sequence[str],
     prompt: str | None,
     words: Sequence[str],
-    terms: Sequence[Term],
+    terms: Sequence[str],
     maps: MapSettings,
 ) -> None:
     if sum(map(bool, (concepts, prompt, terms))) > 1:

@@ -30,7 +30,6 @@ class MapSettings:
     kind: str = "contrast"  # attention, or attention times the share of a place that the concept's score explains
     engine: str = "native"
     inversion: str = "ddim"
-    guidance_scale: float = 1.0  # of the way back from an inversion
     selection: Selection = EVERYTHING
     threshold: float = 0.25  # of what is covered, and of masks
     save_maps: bool = False
@@ -95,7 +94,11 @@ class Target:
 def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, str]:
     """What an overlay says of itself: enough to make it again."""
     chosen = {name: value for name, value in vars(maps.selection).items() if value}
-    said = plan.metadata(target.request) | {
+    if target.image:
+        made = plan.shared_metadata(target.request) | {"image": target.sha256, "inversion": maps.inversion}
+    else:
+        made = plan.metadata(target.request)
+    return made | {
         "word": target.subject.word,
         "term": str(target.term),
         "map": maps.kind,
@@ -103,7 +106,6 @@ def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, 
         "attention": json.dumps(chosen) if chosen else "all",
         "threshold": f"{maps.threshold:g}",
     }
-    return said | {"image": target.sha256, "inversion": maps.inversion} if target.image else said
 
 
 def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:
