@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from concepts_cli.report.commands import command
+from concepts_cli.report.commands import changed_options, command
 from concepts_cli.report.inline import Gallery
 from concepts_cli.runs.files import png_text
 from concepts_cli.runs.run import Run, bare_name
@@ -72,11 +73,16 @@ class Pictures:
         """Each composition with its command, and its pictures."""
         found = []
         for name, paths in self.files("compositions").items():
-            terms = [said for path in paths if (said := png_text(path).get("terms"))]  # sheets have none
-            arguments = _typed_terms(terms[0]) if len(set(terms)) == 1 else []  # those of a sweep differ
-            again = command(self.run, "compose", *arguments, "--num-images", str(len(terms))) if arguments else ""
-            found.append((Shown(None, name, again), [self.shown(path) for path in paths[:SAMPLES]]))
+            found.append((Shown(None, name, self._command(paths)), [self.shown(path) for path in paths[:SAMPLES]]))
         return found
+
+    def _command(self, paths: Sequence[Path]) -> str:
+        """The command that makes a composition's pictures again; empty for those of a sweep, whose terms differ."""
+        made = [metadata for metadata in map(png_text, paths) if "terms" in metadata]  # sheets have none
+        if len({metadata["terms"] for metadata in made}) != 1 or not (terms := _typed_terms(made[0]["terms"])):
+            return ""
+        options = changed_options(made[0], self.run, "steps", "scheduler", "seed")
+        return command(self.run, "compose", *terms, "--num-images", str(len(made)), *options)
 
 
 def _typed_terms(text: str) -> list[str]:

@@ -121,7 +121,7 @@ def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
 
 def test_a_composition_has_the_command_that_makes_it(tiny_run):
     shutil.copytree(tiny_run.path, tiny_run.path.parent / "other")
-    settings = replace(tiny_run.recipe.sample, num_images=2)
+    settings = replace(tiny_run.recipe.sample, num_images=2, steps=3, seed=7)
     typed = ["t1@left=5", "other:t2=1.5", "an 'odd' text@0,0,1,0.5=-2"]
     quiet = Output(quiet=True)
     for terms, sweeps in ((typed, []), (["t2"], ["t1=0:4:2"])):
@@ -133,7 +133,7 @@ def test_a_composition_has_the_command_that_makes_it(tiny_run):
     (again,) = filter(None, notes)
     assert len(notes) == 3, "pairs are the metric's, and the weights of a sweep differ"
     words = shlex.split(again)
-    assert words[:2] == ["ucd", "compose"] and words[5:7] == ["--num-images", "2"]
+    assert words[:2] == ["ucd", "compose"] and words[5:11] == ["--num-images", "2", "--steps", "3", "--seed", "7"]
     again, asked = ([parse_term(tiny_run, text, 0, {}) for text in texts] for texts in (words[2:5], typed))
     assert again == asked
 
