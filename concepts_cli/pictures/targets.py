@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -65,8 +64,11 @@ def find_terms(run: Run, texts: Sequence[str], default_weight: float) -> dict[st
 
 
 def _free_name(word: str, term: Term, taken: Container[str]) -> str:
-    name = file_name(f"{bare_name(word)}@{term.place.name}") if term.place else _name(word)
-    return next(free for free in (name, *(f"{name}-{n}" for n in itertools.count(2))) if free not in taken)
+    first = name = file_name(f"{bare_name(word)}@{term.place.name}") if term.place else _name(word)
+    number = 2
+    while name in taken:
+        name, number = f"{first}-{number}", number + 1
+    return name
 
 
 def _name(word: str) -> str:
