@@ -88,8 +88,9 @@ class Pictures:
 def _typed_terms(text: str) -> list[str]:
     """The terms that a picture says it is made of; none if they can't be read, or would be options."""
     try:
-        terms = json.loads(text)
+        terms: object = json.loads(text)
     except ValueError:
         return []
-    readable = isinstance(terms, list) and all(isinstance(term, str) and term[:1] != "-" for term in terms)
-    return terms if readable else []
+    if isinstance(terms, list) and all(isinstance(term, str) and term[:1] != "-" for term in terms):
+        return terms
+    return []
