@@ -26,12 +26,12 @@ EXAMPLES = examples("ucd encode photo.jpg", "ucd encode holiday/ --output weight
 
 
 @takes_sampling(
-    ("steps", "seed", "batch_size"),
-    helps={
+    {
         "steps": f"Draws of noise and timestep per image. Default: {STEPS}.",
         "seed": "Seed of the noise. Default: 0.",
         "batch_size": f"Rows per model call; each draw uses one per concept, plus one. Default: {ROWS}.",
     },
+    names=("steps", "seed", "batch_size"),
 )
 def encode(
     images: Annotated[

@@ -28,7 +28,7 @@ EXAMPLES = examples(
 )
 
 
-@takes_sampling(helps={"num_images": "Number of images per concept or prompt."})
+@takes_sampling({"num_images": "Number of images per concept or prompt."})
 def sample(
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="Text, such as '<t1> in the snow'.")

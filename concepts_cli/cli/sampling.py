@@ -18,9 +18,7 @@ SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 Command = Callable[..., None]
 
 
-def takes_sampling(
-    names: Sequence[str] = SETTINGS, *, helps: Mapping[str, str] | None = None
-) -> Callable[[Command], Command]:
+def takes_sampling(helps: Mapping[str, str], *, names: Sequence[str] = SETTINGS) -> Callable[[Command], Command]:
     """Replace a command's parameter `sampling` by one option for each of these `sample` settings.
 
     `helps` replaces the help of settings that mean something else to this command. The command receives the options
@@ -31,7 +29,7 @@ def takes_sampling(
         signature = inspect.signature(command, eval_str=True)
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
-            parameters += _options(names, helps or {}) if parameter.name == "sampling" else [parameter]
+            parameters += _options(names, helps) if parameter.name == "sampling" else [parameter]
 
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:

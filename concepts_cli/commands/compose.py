@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.plan import Picture, PicturePlan
 from concepts_cli.pictures.sheets import write_like_sheet, write_sheet, write_sweep_sheets
 from concepts_cli.pictures.terms import composition_cells, parse_sweep, parse_term, term_key
+from concepts_cli.pictures.words import concept_words
 from concepts_cli.processes.environment import is_main
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run
@@ -63,11 +63,10 @@ def compose(
         for cell, composed in composition_cells(parsed, swept)
         for n in range(settings.num_images)
     )
-    plan = PicturePlan(run, settings, tuple(planned), others)
-    negative = settings.negative_prompt or ""
-    if re.search(r"<t\d+>", negative) and len({used.recipe.model for used in plan.runs.values()}) > 1:
+    plan = PicturePlan(run, settings, tuple(planned), others, device)
+    if concept_words(settings.negative_prompt or "") and len({used.recipe.model for used in plan.runs.values()}) > 1:
         raise UcdError("runs of different models can't share a negative prompt with concepts in it", "use plain words")
-    make_missing(plan, force=force, device=device, out=out)
+    make_missing(plan, force=force, out=out)
     made = plan.pictures
     if is_main() and swept:
         swept_keys = {term_key(sweep.term) for sweep in swept}

@@ -91,7 +91,8 @@ def parse_place(text: str) -> Place:
             )
         return Place(f"{left:g},{top:g},{right:g},{bottom:g}", (left, top, right, bottom))
     if Path(name).suffix:
-        place = Place(name, mask=Path(name))
+        path = Path(name)
+        place = Place(path.name if path.is_absolute() else name, mask=path)
         if not place._pixels.any():
             raise UcdError(f"the mask {name} is entirely black", "a term acts where its mask is bright")
         return place

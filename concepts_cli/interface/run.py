@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from concepts_cli.commands import INVERSION_STEPS, PICTURES
+from concepts_cli.commands import PICTURES
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
-from concepts_cli.commands.visualize import visualize
+from concepts_cli.commands.visualize import heat_map_settings, visualize
 from concepts_cli.core import ROWS, STEPS
 from concepts_cli.data.images import ImageRecord, open_image
 from concepts_cli.drawing.contact_sheet import contact_sheet
@@ -36,7 +36,6 @@ from concepts_cli.interface.options import (
 from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, png, read_picture
 from concepts_cli.interface.silence import CallerOutput
 from concepts_cli.pictures.overlays import MapSettings
-from concepts_cli.pictures.terms import parse_term
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import bare_name
@@ -225,11 +224,8 @@ class Run:
             for heat_map in run.heat_maps("photo.jpg", concepts=["t1", "t2"]):
                 print(heat_map.concept, heat_map.coverage, heat_map.map.shape)
         """
-        defaults = {"steps": INVERSION_STEPS} if images is not None else {}
-        settings = sample_settings(self._folder, n, {**defaults, **options})
-        chosen = replace(maps or MapSettings(), save_maps=True)
-        if images is not None and "guidance_scale" in options:
-            chosen = replace(chosen, guidance_scale=settings.guidance_scale)
+        given = dict(options) if images is not None else {"num_images": n, **options}
+        settings = heat_map_settings(self._folder, given, real=images is not None, as_options=False)
         with output_folder(output) as folder, output_folder(None) as memory:
             drawn, _ = visualize(
                 self._folder,
@@ -237,9 +233,9 @@ class Run:
                 concepts=several(concepts),
                 prompt=prompt,
                 words=several(words),
-                terms=[parse_term(self._folder, term, settings.guidance_scale) for term in typed_terms(terms)],
+                terms=typed_terms(terms),
                 settings=settings,
-                maps=chosen,
+                maps=replace(maps or MapSettings(), save_maps=True),
                 output=folder,
                 grid=True,
                 force=force,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from concepts_cli.core.sampling import Term, composition
+from concepts_cli.core.sampling import Request, Term, composition
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
@@ -20,7 +20,7 @@ from concepts_cli.metrics.metric import Metric
 from concepts_cli.metrics.presence import concept_presence
 from concepts_cli.pictures.likeness import like_terms
 from concepts_cli.pictures.making import make_missing
-from concepts_cli.pictures.plan import PicturePlan
+from concepts_cli.pictures.plan import PicturePlan, changes
 
 PER_PAIR, MOST_PICTURES = 4, 400
 MOST_IMAGES = 100  # to generate again, evenly spread over the training images
@@ -44,7 +44,7 @@ class CompositionMetric(Metric):
         pairs = list(combinations(range(len(concepts)), 2))
         per_pair = max(1, min(PER_PAIR, MOST_PICTURES // len(pairs)))
         prompts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
-        folder = run.path / "compositions" / "pairs"
+        folder = run.path / "metrics" / "pairs"
         planned = []
         for pair in pairs:
             terms = [Term(prompts[k], settings.guidance_scale) for k in pair]
@@ -101,7 +101,7 @@ class RecompositionMetric(Metric):
         run, settings = inputs.run, inputs.run.recipe.sample
         records = _spread(run.images)
         rows = [run.images.index(record) for record in records]
-        folder = run.path / "compositions" / "anew"
+        folder = run.path / "metrics" / "anew"
         planned = []
         for row in rows:
             terms = like_terms(run, run.weights[row].tolist(), [], settings.guidance_scale)
@@ -132,13 +132,10 @@ def _spread(records: list[ImageRecord]) -> list[ImageRecord]:
     return [records[i] for i in np.linspace(0, len(records) - 1, MOST_IMAGES).astype(int)]
 
 
-def _make(inputs: MetricInputs, planned: list[tuple[Path, Any]]) -> list[Path]:
+def _make(inputs: MetricInputs, planned: list[tuple[Path, Request]]) -> list[Path]:
     """Make the missing pictures; those of an earlier training or of other settings are replaced."""
-    plan = PicturePlan(inputs.run, replace(inputs.run.recipe.sample, num_images=1), tuple(planned))
-    try:
-        plan.missing()
-        force = False
-    except UcdError:
-        force = True
-    make_missing(plan, force=force, device=inputs.device, out=inputs.out)
+    settings = replace(inputs.run.recipe.sample, num_images=1)
+    plan = PicturePlan(inputs.run, settings, tuple(planned), device=inputs.device)
+    outdated = any(changes(path, plan.metadata(request)) for path, request in plan.planned)
+    make_missing(plan, force=outdated, out=inputs.out)
     return [path for path, _ in planned]

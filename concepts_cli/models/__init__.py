@@ -40,12 +40,10 @@ def load_model(
     elsewhere. The pipeline's own index gives the family. Raises UcdError when the model doesn't exist, is damaged, or
     belongs to a family that isn't supported.
     """
-    import torch
-
-    from concepts_cli.models.device import chosen_device
+    from concepts_cli.models.device import DTYPES, chosen_device, default_precision
 
     device = chosen_device(device)
-    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    dtype = dtype or DTYPES[default_precision(device)]
     source = name
     if name == BUILT_IN:
         from concepts_cli.mini import WEIGHTS

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from concepts_cli.errors import UcdError
 
 DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def default_precision(device: torch.device) -> Literal["fp32", "fp16"]:
+    """The precision of a model on `device` if none is asked for."""
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def chosen_device(name: str | torch.device | None = None) -> torch.device:

@@ -31,7 +31,6 @@ class MapSettings:
     kind: str = "contrast"  # attention, or attention times the share of a place that the concept's score explains
     engine: str = "native"
     inversion: str = "ddim"
-    guidance_scale: float = 1.0  # of the reconstruction after an inversion
     selection: Selection = EVERYTHING
     threshold: float = 0.25  # heat from which a place is covered, and white in a mask
     save_maps: bool = False
@@ -96,7 +95,11 @@ class Target:
 def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, str]:
     """An overlay's metadata: enough to make it again."""
     chosen = {name: value for name, value in vars(maps.selection).items() if value}
-    fields = plan.metadata(target.request) | {
+    if target.image:
+        fields = plan.shared_metadata(target.request) | {"image": target.sha256, "inversion": maps.inversion}
+    else:
+        fields = plan.metadata(target.request)
+    return fields | {
         "word": target.subject.word,
         "term": str(target.term),
         "map": maps.kind,
@@ -104,7 +107,6 @@ def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, 
         "attention": json.dumps(chosen) if chosen else "all",
         "threshold": f"{maps.threshold:g}",
     }
-    return fields | {"image": target.sha256, "inversion": maps.inversion} if target.image else fields
 
 
 def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:

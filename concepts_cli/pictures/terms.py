@@ -15,11 +15,11 @@ from concepts_cli.core.sampling import Term
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.pictures.names import file_name
-from concepts_cli.pictures.plan import check_words
+from concepts_cli.pictures.words import NAME, check_words
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 
-CONCEPT = r"(?:(?P<run>.+):)?(?P<name><[^<>]*>|[tT]\d+)"  # `t9` and `<anything>` are concepts, known or not
+CONCEPT = rf"(?:(?P<run>.+):)?(?P<name><[^<>]*>|{NAME})"  # `t9` and `<anything>` are concepts, known or not
 MOST_WEIGHTS = 50  # per sweep
 
 

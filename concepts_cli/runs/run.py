@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RECIPE, CONCEPTS, WEIGHTS, IMAGES = "recipe.yaml", "concepts.safetensors", "weights.safetensors", "images.jsonl"
 RUN_FILES = (
     *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", "evaluation.json", "report.html"),
-    *("embeddings", "checkpoints", "previews", "samples", "compositions", "heatmaps"),
+    *("embeddings", "checkpoints", "previews", "samples", "compositions", "metrics", "heatmaps"),
 )
 
 

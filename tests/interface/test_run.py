@@ -125,7 +125,7 @@ def test_an_image_in_memory_is_its_own(run, image_folder):
 def test_heat_maps_are_those_of_the_command(run, tiny_run):
     path = Path(run.images[2].path)
     maps = run.heat_maps(path, steps=3)
-    settings = dataclasses.replace(tiny_run.recipe.sample, steps=3)
+    settings = dataclasses.replace(tiny_run.recipe.sample, steps=3, guidance_scale=1.0)
     drawn, _ = visualize(
         tiny_run, images=[path], settings=settings, maps=MapSettings(save_maps=True), device="cpu", out=QUIET
     )
@@ -153,6 +153,7 @@ def test_heat_maps_of_what_is_made(run):
         (lambda run: run.sample("t1", steps=0), "steps: got 0, expected a whole number of at least 1"),
         (lambda run: run.compose({"t1": "x"}), "'x' is not a number"),
         (lambda run: run.encode(3), "int is not an image"),
+        (lambda run: run.heat_maps(run.images[0].path, seed=3), "seed: not used for real images"),
         (lambda run: run.heat_maps([]), "an empty list of images"),
         (lambda run: run.heat_maps("gone.png"), "no such folder or image: gone.png"),
         (lambda run: run.evaluate("clop"), "no metric 'clop'"),

@@ -89,7 +89,7 @@ def test_real_pictures_are_made_and_kept(tiny_run, monkeypatch):
     monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda name, pretrained, device: Channels())
     wanted = ["composition", "recomposition"]
     first = evaluate(tiny_run, metrics=wanted, device="cpu", out=OUT)["metrics"]
-    made = sorted(tiny_run.path.glob("compositions/**/*.png"))
+    made = sorted(tiny_run.path.glob("metrics/**/*.png"))
     assert len(made) == 4 + len(tiny_run.images)
     stamps = [path.stat().st_mtime_ns for path in made]
     assert evaluate(tiny_run, metrics=wanted, device="cpu", out=OUT)["metrics"] == first
