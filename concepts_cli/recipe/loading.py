@@ -113,7 +113,7 @@ def find_recipe(path: str | os.PathLike[str]) -> Path:
         inside = path / "recipe.yaml"
         raise UcdError(f"{path}: is a folder, not a recipe", f"its recipe: {inside}" if inside.is_file() else None)
     hints = [did_you_mean(path.stem, list(shipped)), f"shipped recipes: {', '.join(shipped)}"]
-    raise UcdError(f"{path}: no such recipe", " ".join(filter(None, hints)))
+    raise UcdError(f"{path}: no such recipe or folder", " ".join(filter(None, hints)))
 
 
 def shipped_recipes() -> dict[str, Path]:
