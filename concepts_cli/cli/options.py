@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from concepts_cli.cli.completion import complete_concepts, complete_runs
+from concepts_cli.output import escape
 from concepts_cli.recipe import MAX_SEED
 
 # The panels of `--help`, in this order.

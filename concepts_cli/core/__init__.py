@@ -1,4 +1,4 @@
 """The method and nothing else: scores, the loop that discovers, encoding, sampling, attention maps.
 
-May import models, recipe and data; knows nothing of run folders, processes and output.
+May import models, recipe, data and errors; knows nothing of run folders, processes and output.
 """
