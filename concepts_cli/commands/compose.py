@@ -14,7 +14,7 @@ from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.plan import Picture, PicturePlan
 from concepts_cli.pictures.sheets import write_like_sheet, write_sheet, write_sweep_sheets
-from concepts_cli.pictures.terms import composition_cells, parse_sweep, parse_term, term_key
+from concepts_cli.pictures.terms import WrittenTerm, composition_cells, parse_sweep, parse_term, term_key, written
 from concepts_cli.processes.environment import is_main
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run
@@ -22,7 +22,7 @@ from concepts_cli.runs.run import Run
 
 def compose(
     run: Run,
-    terms: Sequence[str],
+    terms: Sequence[WrittenTerm],
     *,
     sweeps: Sequence[str] = (),
     like: Path | None = None,
@@ -36,15 +36,15 @@ def compose(
     """`settings.num_images` pictures of the composition of `terms`; image n has the seed `settings.seed + n`.
 
     A term is a concept (`t1`), one of another run (`runs/other:t1`, `other:t1`), or free text in the words of `run`,
-    with an optional `@PLACE`, where it acts, and `=WEIGHT`, negative allowed. Without a weight it has the guidance
-    scale; weight 0 leaves it out. With `like` the image's own weights come first, and the terms change them: `t1=0`
-    takes a concept out, `t3=+2` adds to it; a sheet shows the image beside what was made.
+    with an optional `@PLACE`, where it acts, and `=WEIGHT`, negative allowed; or a pair of its name and weight. Without
+    a weight it has the guidance scale; weight 0 leaves it out. With `like` the image's own weights come first, and the
+    terms change them: `t1=0` takes a concept out, `t3=+2` adds to it; a sheet shows the image beside what was made.
 
     A sweep, `t1=0:10:5`, takes five weights from 0 to 10 for a term, which is added when `terms` has it not. One makes
     a row of pictures, two a plane, on a labelled sheet. Raises UcdError for an unknown run or concept, a weight that is
     not a number, and runs whose models can't be composed.
     """
-    others: dict[str, Run] = {}
+    texts, others = [written(term) for term in terms], dict[str, Run]()
     if like:
         parsed = like_terms(run, image_weights(run, like, device), terms, settings.guidance_scale, others)
     else:
@@ -54,7 +54,7 @@ def compose(
         raise UcdError("nothing to compose", "name concepts or texts: ucd compose t1 t3=4 'at night'")
     if len(swept) > 2 or len({term_key(sweep.term) for sweep in swept}) < len(swept):
         raise UcdError("one sweep makes a row, two of different terms a plane", "ucd compose --sweep t1=0:10:5")
-    name = "+".join([*([f"like {like.stem}"] if like else []), *terms, *sweeps])
+    name = "+".join([*([f"like {like.stem}"] if like else []), *texts, *sweeps])
     folder = (output or run.path / "compositions") / file_name(name)
     planned = (
         (folder / cell / f"{n:05d}.png", composition(composed, settings.seed + n))
@@ -69,12 +69,12 @@ def compose(
     made = plan.pictures
     if is_main() and swept:
         moving = {term_key(sweep.term) for sweep in swept}
-        texts = [f"like {like.name}"] if like else []
+        fixed = [f"like {like.name}"] if like else []
         if not like:
-            texts = [text for text, term in zip(terms, parsed, strict=True) if term_key(term) not in moving]
-        made += write_sweep_sheets(plan, folder, " + ".join(texts), swept)
+            fixed = [text for text, term in zip(texts, parsed, strict=True) if term_key(term) not in moving]
+        made += write_sweep_sheets(plan, folder, " + ".join(fixed), swept)
     elif is_main() and like:
-        made.append(write_like_sheet(plan, folder / "like.png", like, " + ".join(terms)))
+        made.append(write_like_sheet(plan, folder / "like.png", like, " + ".join(texts)))
     elif is_main() and grid:
-        made.append(write_sheet(plan, folder / "grid.png", " + ".join(terms)))
+        made.append(write_sheet(plan, folder / "grid.png", " + ".join(texts)))
     return made

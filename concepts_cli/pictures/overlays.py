@@ -37,10 +37,10 @@ class MapSettings:
     save_masks: bool = False
 
     def __post_init__(self) -> None:
-        given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
-        for option, (value, known) in given.items():
-            if value not in known:
-                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known) or " or ".join(known))
+        chosen = (("kind of map", self.kind, KINDS), ("engine", self.engine, ENGINES))
+        for what, value, known in (*chosen, ("inversion", self.inversion, INVERSIONS)):
+            if value not in known:  # in words of both the keyword, `kind`, and the option, `--map`
+                raise UcdError(f"no {what} {value!r}", did_you_mean(value, known) or " or ".join(known))
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
                 "daam has attention maps, of all layers, heads and timesteps", "use --engine native for others"

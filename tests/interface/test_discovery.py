@@ -61,6 +61,15 @@ def test_an_interrupt_ends_the_step_and_the_next_loop_goes_on(tiny_run, recipe_f
     torch.testing.assert_close(resumed.embeddings, tiny_run.embeddings, rtol=0, atol=0)
 
 
+def test_a_failed_step_never_ends_in_a_run(workplace, recipe_file):
+    overrides = {"train.learning_rate": 1e38, "train.max_steps": 4}
+    discovery = ucd.discover(recipe_file, overrides=overrides, output="runs/fail", device="cpu")
+    for _ in range(4):  # also where no step would be left
+        with pytest.raises(ucd.UcdError, match="the loss is nan"):
+            discovery.finish()
+    assert not (discovery.path / "concepts.safetensors").exists()
+
+
 def test_it_runs_in_a_thread(tiny_run, recipe_file):
     runs = []
     thread = threading.Thread(
