@@ -9,7 +9,7 @@ class UcdError(Exception):
     """A mistake that the user can fix: shown as one line and a hint, never as a traceback.
 
     `message` says what is wrong and where, `hint` how to fix it. `exit_code` is 2 for wrong usage or a wrong recipe,
-    and 1 for a run that failed. Any other exception is a bug of ours and keeps its traceback.
+    and 1 for a run that failed. Any other exception is a bug and keeps its traceback.
     """
 
     def __init__(self, message: str, hint: str | None = None, *, exit_code: int = 2):

@@ -36,7 +36,7 @@ class Output:
 
     `result`, `table` and `document` print results to stdout; `note`, `warn`, `error` and `track` report to stderr. With
     `json`, only `document` prints to stdout, so that it is one document; with `quiet`, only `error` prints to stderr;
-    `mute`, for all but the first of several processes, prints nothing but errors. Call `close` at the end of a command,
+    `mute`, for all processes but the main one, prints only errors. Call `close` at the end of a command,
     whatever happened.
     """
 
@@ -65,7 +65,7 @@ class Output:
             _write(sys.stdout, jsonlib.dumps(plain(value), indent=2, allow_nan=False))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table; in a pipe as lines of tab-separated cells, column names first."""
+        """Print a table; in a pipe, lines of tab-separated cells, column names first."""
         if self.json or self.mute:
             return
         self.close()
@@ -107,8 +107,8 @@ class Output:
     ) -> Iterator[T]:
         """Pass `steps` through and show progress: a bar on a terminal, an occasional line in a pipe.
 
-        In a resumed run, `start` of the `total` steps were done before. `describe` returns what to show beside the
-        count, such as {"loss": "0.123"}. A track inside a track is a second line of the same bar.
+        In a resumed run, `start` of the `total` steps are already done. `describe` returns what to show beside the
+        count, such as {"loss": "0.123"}. A nested track adds a line to the same bar.
         """
         if self.quiet:
             return iter(steps)
@@ -128,9 +128,7 @@ class Output:
     # -- internals
 
     def _say(self, text: Text) -> None:
-        self._stderr.print(
-            text, soft_wrap=True
-        )  # left to the terminal to wrap, so that it is still one line when copied
+        self._stderr.print(text, soft_wrap=True)  # the terminal wraps it, so that it is copied as one line
 
     def _track_bar(
         self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
@@ -201,7 +199,7 @@ def silence_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    # They also raise whatever they log as an error. open_clip uses the root logger.
+    # Whatever they log as an error, they also raise. open_clip uses the root logger.
     for name in (None, *LOUD_LIBRARIES):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -61,8 +61,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):
-            raise  # a bug: its traceback is wanted
-        # Wrong usage, shown as every other mistake is: what is wrong, then how to mend it.
+            raise  # a bug: show its traceback
+        # Wrong usage, shown like every other mistake: what is wrong, then how to fix it.
         where = getattr(getattr(error, "ctx", None), "command_path", "ucd")
         Output().error(UcdError(error.format_message(), f"options and examples: {where} --help"))
         sys.exit(2)

@@ -57,7 +57,7 @@ def _run(ctx: typer.Context) -> str | None:
 
 
 def _concepts(run: str | None) -> list[str]:
-    """`t1`, `t2`, … as the run's file names them; none when there is no such run."""
+    """`t1`, `t2`, … as the run's file names them; empty if there is no such run."""
     from concepts_cli.runs.files import safetensors_metadata
     from concepts_cli.runs.find import find_run
     from concepts_cli.runs.run import CONCEPTS, bare_name

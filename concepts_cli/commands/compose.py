@@ -33,16 +33,16 @@ def compose(
     device: str | None = None,
     out: Output,
 ) -> list[Picture]:
-    """`settings.num_images` pictures of the composition of `terms`; image n has the seed `settings.seed + n`.
+    """Generate `settings.num_images` pictures of a composition of `terms`; image n uses the seed `settings.seed + n`.
 
-    A term is a concept (`t1`), one of another run (`runs/other:t1`, `other:t1`), or free text in the words of `run`,
-    with an optional `@PLACE`, where it acts, and `=WEIGHT`, negative allowed; or a pair of its name and weight. Without
-    a weight it has the guidance scale; weight 0 leaves it out. With `like` the image's own weights come first, and the
-    terms change them: `t1=0` takes a concept out, `t3=+2` adds to it; a sheet shows the image beside what was made.
+    A term is a concept (`t1`), a concept of another run (`runs/other:t1`, `other:t1`), or free text that may mention
+    concepts of `run`. An optional `@PLACE` says where it acts. An optional `=WEIGHT`, which may be negative, defaults
+    to the guidance scale; weight 0 leaves the term out. A pair is a name and its weight. With `like`, the terms change
+    the image's own weights: `t1=0` removes a concept, `t3=+2` adds to it; a sheet shows the image beside the results.
 
-    A sweep, `t1=0:10:5`, takes five weights from 0 to 10 for a term, which is added when `terms` has it not. One makes
-    a row of pictures, two a plane, on a labelled sheet. Raises UcdError for an unknown run or concept, a weight that is
-    not a number, and runs whose models can't be composed.
+    A sweep such as `t1=0:10:5` gives a term five weights from 0 to 10, and adds it if `terms` lacks it. One sweep makes
+    a row of pictures, two make a plane, on a labelled sheet. Raises UcdError for an unknown run or concept, a
+    weight that is not a number, and runs whose models can't be composed.
     """
     texts, others = [written(term) for term in terms], dict[str, Run]()
     if like:
@@ -53,7 +53,9 @@ def compose(
     if not parsed and not swept:
         raise UcdError("nothing to compose", "name concepts or texts: ucd compose t1 t3=4 'at night'")
     if len(swept) > 2 or len({term_key(sweep.term) for sweep in swept}) < len(swept):
-        raise UcdError("one sweep makes a row, two of different terms a plane", "ucd compose --sweep t1=0:10:5")
+        raise UcdError(
+            "give one sweep for a row, or two of different terms for a plane", "ucd compose --sweep t1=0:10:5"
+        )
     name = "+".join([*([f"like {like.stem}"] if like else []), *texts, *sweeps])
     folder = (output or run.path / "compositions") / file_name(name)
     planned = (
@@ -63,15 +65,15 @@ def compose(
     )
     plan = PicturePlan(run, settings, tuple(planned), others)
     negative = settings.negative_prompt or ""
-    if re.search(r"<t\d+>", negative) and len({one.recipe.model for one in plan.runs.values()}) > 1:
+    if re.search(r"<t\d+>", negative) and len({used.recipe.model for used in plan.runs.values()}) > 1:
         raise UcdError("runs of different models can't share a negative prompt with concepts in it", "use plain words")
     make_missing(plan, force=force, device=device, out=out)
     made = plan.pictures
     if is_main() and swept:
-        moving = {term_key(sweep.term) for sweep in swept}
+        swept_keys = {term_key(sweep.term) for sweep in swept}
         fixed = [f"like {like.name}"] if like else []
         if not like:
-            fixed = [text for text, term in zip(texts, parsed, strict=True) if term_key(term) not in moving]
+            fixed = [text for text, term in zip(texts, parsed, strict=True) if term_key(term) not in swept_keys]
         made += write_sweep_sheets(plan, folder, " + ".join(fixed), swept)
     elif is_main() and like:
         made.append(write_like_sheet(plan, folder / "like.png", like, " + ".join(texts)))

@@ -19,7 +19,7 @@ from concepts_cli.runs.files import check_place, write_json, write_safetensors, 
 from concepts_cli.runs.run import Run, bare_name
 
 FORMATS = (".csv", ".json", ".safetensors")
-COLUMNS = 8  # with more concepts than this a row names the strongest
+COLUMNS = 8  # with more concepts than this, a row names only the strongest
 
 
 def encode(
@@ -34,11 +34,11 @@ def encode(
     device: str | None = None,
     out: Output,
 ) -> dict[str, Any]:
-    """The concept weights of `images`, files or folders of them, with the run's concepts frozen.
+    """Find the concept weights of `images`, files or folders of them, with the run's concepts frozen.
 
-    Prints one row per image, and writes them to `output`, by its suffix as CSV, JSON or safetensors (`weights`, N x K).
-    The result, in JSON's types, is {"run": …, "concepts": […], "images": [{"path": …, "weights": {"t1": …}, …}]}.
-    Raises UcdError for images that can't be read and an output that can't be written or is there already.
+    Prints one row per image, and writes them to `output` as CSV, JSON or safetensors (`weights`, N x K), by its suffix.
+    Returns, in JSON's types, {"run": …, "concepts": […], "images": [{"path": …, "weights": {"t1": …}, …}]}. Raises
+    UcdError for images that can't be read, and for an output that can't be written or exists already.
     """
     if output:
         _check_output(output, force)
@@ -48,7 +48,7 @@ def encode(
     encoded = encode_records(
         model, records, recipe=run.recipe, tokens=run.tokens, steps=steps, seed=seed, rows=max(rows, 1)
     )
-    found = list(out.track(encoded, total=len(records), label="encoding"))
+    results = list(out.track(encoded, total=len(records), label="encoding"))
     document = plain(
         {
             "run": run.path,
@@ -57,12 +57,12 @@ def encode(
             "steps": steps,
             "seed": seed,
             "concepts": names,
-            "images": [_entry(one, names) for one in found],
+            "images": [_entry(image, names) for image in results],
         }
     )
     if output:
-        _write(output, document, found)
-    _print(found, names, out)
+        _write(output, document, results)
+    _print(results, names, out)
     return document
 
 
@@ -79,24 +79,24 @@ def _check_output(output: Path, force: bool) -> None:
     if output.is_dir():
         raise UcdError(f"--output {output} is a folder", "name a file")
     if output.exists() and not force:
-        raise UcdError(f"{output} is there already", "--force writes over it")
+        raise UcdError(f"{output} exists already", "--force overwrites it")
     check_place(output.parent)
 
 
-def _entry(one: Encoded, names: Sequence[str]) -> dict[str, Any]:
-    weights = dict(zip(names, one.weights, strict=True))
+def _entry(image: Encoded, names: Sequence[str]) -> dict[str, Any]:
+    weights = dict(zip(names, image.weights, strict=True))
     return {
-        "path": one.path,
-        "sha256": one.sha256,
+        "path": image.path,
+        "sha256": image.sha256,
         "strongest": max(weights, key=lambda name: weights[name]),
         "weights": weights,
-        "loss": one.loss,
-        "loss_without": one.loss_without,
+        "loss": image.loss,
+        "loss_without": image.loss_without,
     }
 
 
-def _write(output: Path, document: dict[str, Any], found: Sequence[Encoded]) -> None:
-    """The file, in the format that its suffix names."""
+def _write(output: Path, document: dict[str, Any], results: Sequence[Encoded]) -> None:
+    """Write the file in the format of its suffix."""
     names, suffix = document["concepts"], output.suffix.lower()
     if suffix == ".json":
         write_json(output, document)
@@ -104,27 +104,28 @@ def _write(output: Path, document: dict[str, Any], found: Sequence[Encoded]) -> 
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without"])
-        for one in document["images"]:
-            cells = [one["weights"][name] for name in names]
-            table.writerow([one["path"], one["sha256"], one["strongest"], *cells, one["loss"], one["loss_without"]])
+        for image in document["images"]:
+            cells = [image["weights"][name] for name in names]
+            ends = image["loss"], image["loss_without"]
+            table.writerow([image["path"], image["sha256"], image["strongest"], *cells, *ends])
         write_text(output, text.getvalue())
     else:
-        weights = torch.tensor([one.weights for one in found])
-        said = {"paths": [one.path for one in found], "concepts": names, "run": document["run"]}
-        write_safetensors(output, {"weights": weights}, {key: json.dumps(value) for key, value in said.items()})
+        weights = torch.tensor([image.weights for image in results])
+        metadata = {"paths": [image.path for image in results], "concepts": names, "run": document["run"]}
+        write_safetensors(output, {"weights": weights}, {key: json.dumps(value) for key, value in metadata.items()})
 
 
-def _print(found: Sequence[Encoded], names: Sequence[str], out: Output) -> None:
-    """One column per concept, or with many of them the three strongest."""
+def _print(results: Sequence[Encoded], names: Sequence[str], out: Output) -> None:
+    """Print one column per concept, or only the three strongest if there are many."""
     if len(names) <= COLUMNS:
         columns = ["image", *names]
-        rows = [(one.path, *(f"{weight:.3f}" for weight in one.weights)) for one in found]
+        rows = [(image.path, *(f"{weight:.3f}" for weight in image.weights)) for image in results]
     else:
         columns = ["image", "strongest concepts"]
-        rows = [(one.path, _strongest(one, names)) for one in found]
+        rows = [(image.path, _strongest(image, names)) for image in results]
     out.table("Weights", columns, rows)
 
 
-def _strongest(one: Encoded, names: Sequence[str], count: int = 3) -> str:
-    ranked = sorted(zip(one.weights, names, strict=True), reverse=True)[:count]
+def _strongest(image: Encoded, names: Sequence[str], count: int = 3) -> str:
+    ranked = sorted(zip(image.weights, names, strict=True), reverse=True)[:count]
     return ", ".join(f"{name} {weight:.3f}" for weight, name in ranked)

@@ -29,17 +29,16 @@ def evaluate(
     device: str | None = None,
     out: Output,
 ) -> dict[str, Any]:
-    """Compute `metrics` (the recipe's, when none is named; `all`: each that can be), print them, and write them to
-    evaluation.json.
+    """Compute `metrics` (default: the recipe's; `all`: all that can be), print them, and write evaluation.json.
 
-    `clip` and `resnet` score the run's samples, which are made if there are none, or those of another folder, a
-    sub-folder for each concept; `assignment` compares the weights with the training images' labels; `classification`
-    classifies labelled images by the weights that `encode` gives them; `naming` finds words for the concepts;
-    `composition` composes every pair of them, and `recomposition` makes every training image anew from its weights.
-    The result, in JSON's types, is {"run": …, "metrics": {name: {…}}}. Raises UcdError for metrics, class names,
-    labels, samples or images that are missing or can't be used.
+    `clip` and `resnet` score the run's samples, which are made if there are none, or another folder's, with one
+    subfolder per concept; `assignment` compares the weights with the training images' labels; `classification`
+    classifies labelled images by the weights that `encode` finds; `naming` finds words for the concepts; `composition`
+    composes every pair of them, and `recomposition` generates every training image again from its weights. Returns, in
+    JSON's types, {"run": …, "metrics": {name: {…}}}. Raises UcdError for metrics, class names, labels, samples or
+    images that are missing or can't be used.
     """
-    wanted = _known(metrics or run.recipe.evaluate.metrics, threshold)
+    names = _known(metrics or run.recipe.evaluate.metrics, threshold)
     inputs = MetricInputs(
         run,
         class_names=class_names,
@@ -49,33 +48,33 @@ def evaluate(
         device=device,
         out=out,
     )
-    found = {metric: METRICS[metric].compute(inputs) for metric in _possible(inputs, wanted, out)}
-    result = plain({"run": run.path, "metrics": found})
+    computed = {metric: METRICS[metric].compute(inputs) for metric in _possible(inputs, names, out)}
+    result = plain({"run": run.path, "metrics": computed})
     write_json(run.path / "evaluation.json", result | {"metrics": _earlier(run) | result["metrics"]})
     for table in tables(result["metrics"]):
         out.table(*table)
-    for caveat in dict.fromkeys(one["caveat"] for one in result["metrics"].values() if one.get("caveat")):
+    for caveat in dict.fromkeys(values["caveat"] for values in result["metrics"].values() if values.get("caveat")):
         out.note(caveat)
     return result
 
 
 def evaluate_runs(runs: Sequence[Run], *, out: Output, **options: Any) -> dict[str, Any]:
-    """`evaluate` of several runs, such as those of one recipe with several seeds, and their spread.
+    """Evaluate several runs, such as several seeds of one recipe, and print their spread.
 
-    Each gets its evaluation.json. The result is {"runs": [what `evaluate` returns, …], "spread": {metric: {measure:
-    {"mean": …, "std": …, "values": […]}}}}.
+    Each gets its evaluation.json. Returns {"runs": [what `evaluate` returns, …], "spread": {metric: {measure: {"mean":
+    …, "std": …, "values": […]}}}}.
     """
     results = []
     for run in runs:
         out.note(f"evaluating {run.path}")
         results.append(evaluate(run, out=out, **options))
-    found = spread([result["metrics"] for result in results])
-    out.table(*spread_table(found, [run.name for run in runs]))
-    return plain({"runs": results, "spread": found})
+    over_runs = spread([result["metrics"] for result in results])
+    out.table(*spread_table(over_runs, [run.name for run in runs]))
+    return plain({"runs": results, "spread": over_runs})
 
 
 def _known(metrics: Sequence[str], threshold: float | None) -> tuple[str, ...]:
-    """The metrics, each once. Raises UcdError for one that does not exist, and a threshold for none or several."""
+    """The metrics, each once. Raises UcdError for an unknown one, and for a threshold that fits none or several."""
     for metric in metrics:
         if metric not in (*METRICS, ALL):
             known = (*METRICS, ALL)
@@ -84,26 +83,26 @@ def _known(metrics: Sequence[str], threshold: float | None) -> tuple[str, ...]:
     if threshold is not None and len(scored) != 1:
         which = " and ".join(scored) or "none of them"
         hint = "name one: --metric clip --threshold 0.3"
-        raise UcdError(f"--threshold is for one of {' and '.join(SCORED)}, got {which}", hint)
+        raise UcdError(f"--threshold needs one of {' and '.join(SCORED)}, got {which}", hint)
     return tuple(dict.fromkeys(metrics))
 
 
-def _possible(inputs: MetricInputs, wanted: Sequence[str], out: Output) -> list[str]:
-    """What to compute, in order. Everything is checked before the long work; with `all`, what can't be is left out."""
+def _possible(inputs: MetricInputs, names: Sequence[str], out: Output) -> list[str]:
+    """The metrics to compute, in order, all checked before any long work; `all` skips those that fail the check."""
     possible = []
-    for metric in METRICS if ALL in wanted else wanted:
+    for metric in METRICS if ALL in names else names:
         try:
             METRICS[metric].check(inputs)
             possible.append(metric)
         except UcdError as error:
-            if metric in wanted:
+            if metric in names:
                 raise
-            out.note(f"without {metric}: {error.message}")
+            out.note(f"skipping {metric}: {error.message}")
     return possible
 
 
 def _earlier(run: Run) -> dict[str, Any]:
-    """The metrics of evaluation.json, if there is one that can be read."""
+    """The metrics in evaluation.json, if it exists and can be read."""
     try:
         return dict(json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))["metrics"])
     except (OSError, ValueError, KeyError, TypeError):

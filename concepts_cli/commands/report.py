@@ -1,4 +1,4 @@
-"""`ucd report`: a run as one HTML page that needs nothing else."""
+"""`ucd report`: a run as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from concepts_cli.runs.run import Run
 
 
 def report(run: Run, *, output: Path | None = None, force: bool = False) -> Path:
-    """Write the page to report.html in the run's folder, or to `output`, and return where it is.
+    """Write the page to report.html in the run's folder, or to `output`, and return its path.
 
-    The run's own page is made anew each time. Raises UcdError for a run that is not finished, and for another file
-    that is there already, unless `force`.
+    The run's own page is always replaced. Raises UcdError for an unfinished run, and for another file that exists
+    already, unless `force`.
     """
     path = output or run.path / "report.html"
     if output and output.is_dir():
         path = output / "report.html"
     if output and path.exists() and not force:
-        raise UcdError(f"{path} is there already", "--force writes over it")
+        raise UcdError(f"{path} exists already", "--force overwrites it")
     check_place(path.parent)
     write_text(path, Page(run).render())
     return path

@@ -26,10 +26,10 @@ def sample(
     device: str | None = None,
     out: Output,
 ) -> list[Picture]:
-    """Pictures of the concepts and prompts; those that are there already are not made again unless `force`.
+    """Generate pictures of the concepts and prompts; existing ones are kept unless `force`.
 
-    With `grid` a contact sheet with one row per prompt comes last. Raises UcdError for an unknown concept, and for a
-    file of another prompt or setting that is in the way.
+    With `grid`, a contact sheet with one row per prompt comes last. Raises UcdError for an unknown concept, and for an
+    existing file with another prompt or setting.
     """
     plan = concept_plan(run, settings, prompts=prompts, concepts=concepts, output=output)
     make_missing(plan, force=force, device=device, out=out)

@@ -35,7 +35,7 @@ from concepts_cli.training.setup import (
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training would do: N images, K concepts, optimizer steps, and where it would go."""
+    """What a training would do: N images, K concepts, optimizer steps, and the run folder."""
 
     run: str
     model: str
@@ -54,7 +54,7 @@ def train(
     device: str | None = None,
     out: Output,
 ) -> Run:
-    """Discover the recipe's concepts and write the run folder; the folder grows from the first step on.
+    """Discover the recipe's concepts and write the run folder, which grows from the first step on.
 
     Raises what `Trainer` and its steps raise; KeyboardInterrupt after a signal, once a checkpoint is written.
     """
@@ -66,7 +66,7 @@ def train(
 
 
 class Trainer:
-    """A training on its way into a run folder. Making one sets everything up, `steps` runs it and writes the folder.
+    """A training that writes a run folder. Creating one sets everything up; `steps` runs it.
 
     Raises UcdError for images that can't be read, a folder that is taken, and a model that can't be loaded.
     """
@@ -87,17 +87,17 @@ class Trainer:
         self.recipe, self.out = recipe, out
         self._accelerator = accelerator = choose_accelerator(recipe, device)
         self._is_main = main = accelerator.is_main_process
-        # What is wrong with the folder or the images is said before the long work, and before anything is written.
-        begun = training_folder(recipe, output, resume=resume, force=force).path if main else None
-        begun, records = broadcast_object_list([begun, read_training_images(recipe) if main else None])
-        state = Run(begun).load_checkpoint() if resume else None
+        # Report problems with the folder or the images before the long work, and before anything is written.
+        chosen = training_folder(recipe, output, resume=resume, force=force).path if main else None
+        chosen, records = broadcast_object_list([chosen, read_training_images(recipe) if main else None])
+        state = Run(chosen).load_checkpoint() if resume else None
         if state:
-            records = in_checkpoint_order(state, records, Run(begun))
+            records = in_checkpoint_order(state, records, Run(chosen))
         self._records, model = records, load_training_model(recipe, accelerator, out)
         self.training = prepare_training(recipe, records, model, accelerator, out)
         self.tokens = self.training.objective.tokens
         folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
-        self.run = Run(broadcast_object_list([folder])[0])  # every process works on the main one's
+        self.run = Run(broadcast_object_list([folder])[0])  # every process uses the main one's
         if state:
             self.training.restore(state)
             if main:
@@ -111,10 +111,10 @@ class Trainer:
             start_trackers(accelerator, recipe, self.run)
 
     def steps(self, stop: Callable[[], bool]) -> Iterator[Step]:
-        """The steps that are left; the folder grows with each of them and holds the finished run when they end.
+        """Take the remaining steps; each adds to the folder, which holds the finished run at the end.
 
-        Raises UcdError for a loss that diverges; KeyboardInterrupt once `stop()` is true, with a checkpoint written.
-        Called again after that, it goes on.
+        Raises UcdError if the loss diverges, and KeyboardInterrupt once `stop()` is true and a checkpoint is written.
+        After that, another call continues.
         """
         training, settings, run = self.training, self.recipe.train, self.run
         steps = self.out.track(
@@ -133,7 +133,7 @@ class Trainer:
             if last or step.number % settings.checkpoint_every == 0:
                 self._save_checkpoint()
             if last and step.number < training.total_steps and not training.has_settled:
-                self.out.note(f"stopped at step {step.number}; go on with --output {run.path} --resume")
+                self.out.note(f"stopped at step {step.number}; continue with --output {run.path} --resume")
                 raise KeyboardInterrupt
             yield step
         self._finish()
@@ -162,7 +162,7 @@ class Trainer:
 def plan(
     recipe: Recipe, *, output: Path | None = None, resume: bool = False, force: bool = False, processes: int = 1
 ) -> Plan:
-    """What `train` would do with this recipe, found out without loading the model. Raises what it would raise of it."""
+    """What `train` would do with this recipe, without loading the model. Raises what `train` would raise until then."""
     settings = recipe.train
     check_trackers(settings.trackers or ())
     count = len(read_training_images(recipe))
@@ -177,16 +177,16 @@ def plan(
 
 
 def _log(run: Run, accelerator: Accelerator, step: Step) -> None:
-    """A line of metrics.jsonl, and the same for whoever else follows the run."""
+    """Log a step to metrics.jsonl and to the trackers."""
     values = {"loss": step.loss, "learning_rate": step.learning_rate} | step.terms
     run.log({"number": step.number} | values)
     accelerator.log(values, step=step.number)
 
 
 def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelerator, step: int) -> None:
-    """previews/step-000100.png: a row of samples per concept, those that `ucd sample` would make at this step.
+    """Write previews/step-000100.png: one row of samples per concept, as `ucd sample` would make them at this step.
 
-    They have the precision of the training unless the recipe asks for one.
+    They use the training's precision unless the recipe sets another.
     """
     each, settings, tokens = recipe.train.preview_images, recipe.sample, training.objective.tokens
     requests = [
@@ -201,7 +201,7 @@ def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelera
 
 
 def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
-    """The model that trains, or a copy where samples have another precision: casting it back would lose digits."""
+    """The trained model, or a copy if samples use another precision: casting it back would lose digits."""
     model, dtype = training.objective.model, dtype_of(recipe.sample.precision)
     if dtype in (None, model.dtype):
         return model

@@ -1,4 +1,4 @@
-"""`ucd visualize`: where in a picture a concept lives, in real ones and in those that are made of it."""
+"""`ucd visualize`: where concepts are in a picture, in real images and in generated ones."""
 
 from __future__ import annotations
 
@@ -36,14 +36,13 @@ def visualize(
     device: str | None = None,
     out: Output,
 ) -> tuple[list[HeatMap], int]:
-    """Overlays of `images` and the run's own (`training_images`), or, with neither, of `settings.num_images` pictures
-    that are made, the same that `sample` and `compose` make; and how many images could not be done.
+    """Draw overlays of `images` and the run's own (`training_images`), or, with neither, of `settings.num_images`
+    generated pictures, the same that `sample` and `compose` make. Also returns how many images failed.
 
-    A map is of each of `concepts` (none named: all), of each of the `words` of a `prompt` (none named: its concepts),
-    or of each of the `terms` of a composition. An image that can't be read is said on stderr and left out. Overlays
-    that are there already are not made again unless `force`. With `grid` all are shown on sheet.png. Raises UcdError
-    for a concept that the run has not, a word that is not in the prompt, and a file of another prompt or setting that
-    is in the way.
+    There is one map for each of `concepts` (default: all), for each of the `words` of a `prompt` (default: its
+    concepts), or for each of the `terms` of a composition. An image that can't be read is reported on stderr and
+    skipped. Existing overlays are kept unless `force`. With `grid`, sheet.png shows all of them. Raises UcdError for an
+    unknown concept, a word that is not in the prompt, and an existing file with another prompt or setting.
     """
     maps, folder, failed = maps or MapSettings(), output or run.path / "heatmaps", 0
     real = bool(images) or training_images
@@ -51,7 +50,7 @@ def visualize(
     subjects = find_subjects(run, concepts, prompt, words)
     if real:
         places = [*images, *(Path(record.path) for record in (run.images if training_images else ()))]
-        # A reconstruction is as large as its image, and is drawn towards its prompt and away from nothing.
+        # A reconstruction has the size of its image, and no negative prompt.
         settings = replace(settings, negative_prompt=None, eta=0.0, height=None, width=None)
         targets, failed = image_targets(run, places, subjects, prompt, maps, folder / "images", out)
     else:
@@ -62,13 +61,13 @@ def visualize(
         check_place(place)
     if missing:
         taught = plan.load_models(device)
-        attention_of(taught[""].model)  # without any, this is said before the work begins
+        attention_of(taught[""].model)  # raises before the work begins
         made = (draw_images if real else draw_generated)(taught, missing, plan, maps)
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):
             pass
     if grid and targets:
         write_png(folder / "sheet.png", drawn_sheet(targets), {"run": run.name})
-        out.note(f"all of them: {folder / 'sheet.png'}")
+        out.note(f"all maps: {folder / 'sheet.png'}")
     return [described(target) for target in targets], failed
 
 
@@ -81,12 +80,12 @@ def _refuse_contradictions(
     maps: MapSettings,
 ) -> None:
     if sum(map(bool, (concepts, prompt, terms))) > 1:
-        raise UcdError("concepts, a prompt and terms are three ways to say one thing", "give one of them")
+        raise UcdError("concepts, a prompt and terms exclude each other", "give one of them")
     if words and not prompt:
-        raise UcdError("words of which prompt?", "name it: --prompt 'a <t1> in the snow' --word snow")
+        raise UcdError("words need a prompt", "give one: --prompt 'a <t1> in the snow' --word snow")
     if real and terms:
         raise UcdError("a composition is generated, not found in images", "drop the images, or the terms")
     if real and maps.engine == "daam":
         raise UcdError("daam records what it generates, not real images", "use --engine native for images")
     if len(terms) > 1 and maps.engine == "daam":
-        raise UcdError("daam takes one prompt, no composition", "use --engine native for compositions")
+        raise UcdError("daam takes one prompt, not a composition", "use --engine native for compositions")

@@ -1,4 +1,4 @@
-"""The method and nothing else: scores, the loop that discovers, encoding, sampling, attention maps.
+"""The method and nothing else: scores, the training loop, encoding, sampling, attention maps.
 
-May import models, recipe, data and errors; knows nothing of run folders, processes and output.
+May import models, recipe, data and errors; knows nothing about run folders, processes or output.
 """

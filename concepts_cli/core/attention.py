@@ -1,4 +1,4 @@
-"""Attention as maps of words; which attention counts is part of the model's interface.
+"""Turn recorded attention into maps of words. `Selection` is part of the model interface.
 
 Shapes: T tokens, (H, W) the latents' size.
 """
@@ -21,6 +21,6 @@ def token_map(maps: Tensor, positions: Sequence[int]) -> Tensor:
 
 
 def normalise(heat: Tensor) -> Tensor:
-    """For display: the least attended place is 0, the most attended 1, all 0 where they are the same. (..., H, W)."""
+    """Scale maps (..., H, W) for display: the least attended place is 0, the most attended 1; constant maps are 0."""
     low, high = heat.amin(dim=(-2, -1), keepdim=True), heat.amax(dim=(-2, -1), keepdim=True)
     return (heat - low) / (high - low).clamp(min=torch.finfo(heat.dtype).tiny)

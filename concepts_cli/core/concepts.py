@@ -1,4 +1,4 @@
-"""What is learned, and nothing else: K word embeddings, one per text encoder, and a weight per image and concept."""
+"""What is learned, and nothing else: K word embeddings per text encoder, and one weight per image and concept."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def concept_tokens(count: int) -> tuple[str, ...]:
 
 
 class Concepts(nn.Module):
-    """Embeddings by text encoder, (K, D) each, shared by all images, and raw weights, (N, K) or one row (1, K) for all
-    images alike.
+    """Embeddings by text encoder, (K, D) each, shared by all images; and raw weights, (N, K), or (1, K) if all images
+    share one row.
     """
 
     def __init__(
@@ -52,29 +52,30 @@ class Concepts(nn.Module):
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors()` gave, of the same shapes."""
+        """Copy in the values of an earlier `tensors()`, of the same shapes."""
         for name, table in from_file(tensors).items():
             self.embeddings[name].copy_(table)
         self.raw_weights.copy_(tensors["raw_weights"])
 
     def constrain(self, raw_weights: Tensor) -> Tensor:
-        """Raw weights (..., K) as they are, or (`softmax`) on the simplex of the paper's eq. 10."""
+        """Apply the constraint to raw weights (..., K): `softmax` puts them on the simplex of the paper's eq. 10."""
         return raw_weights.softmax(dim=-1) if self.constraint == "softmax" else raw_weights
 
     def weights(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The weights of those rows, (B, K)."""
+        """The constrained weights of these rows, (B, K)."""
         return self.constrain(self.raw_weights[rows])
 
     def strongest(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Which concept weighs most in those rows, (B,)."""
+        """The concept with the largest weight in each of these rows, (B,)."""
         return self.raw_weights.detach()[rows].argmax(dim=1)
 
     @torch.no_grad()
     def revive(self, generator: torch.Generator, noise: float = 0.3) -> int:
-        """Give every concept that is the strongest of few images half of the images of the one that is of most.
+        """Restart each concept that is strongest in few images by splitting the one that is strongest in most.
 
-        It starts as that one plus noise (in units of the embedding's own deviation), with the same weights; from there
-        the loss tells the two apart, as splitting a cluster does in k-means. Returns how many concepts began anew.
+        It starts from that concept's embedding plus noise (relative to the embedding's own deviation), with the same
+        weights; the loss then separates the two, like splitting a cluster in k-means. Returns the number of restarted
+        concepts.
         """
         owners = self.strongest()
         sizes = owners.bincount(minlength=self.count)
@@ -88,10 +89,10 @@ class Concepts(nn.Module):
                 start = table[largest]
                 shift = torch.randn(start.shape, generator=generator).to(start.device) * start.std() * noise
                 table[dead] = start + shift
-            theirs = owners == largest
+            split_images = owners == largest
             if self.constraint == "none":
-                self.raw_weights[theirs, largest] /= 2
-            self.raw_weights[theirs, dead] = self.raw_weights[theirs, largest]
+                self.raw_weights[split_images, largest] /= 2
+            self.raw_weights[split_images, dead] = self.raw_weights[split_images, largest]
             sizes[largest] = sizes[dead] = sizes[largest] // 2
             revived += 1
         return revived
@@ -106,12 +107,12 @@ def initial_embeddings(
     generator: torch.Generator,
     unit_norm: bool = False,
 ) -> dict[str, Tensor]:
-    """Where the K embeddings start, (K, D) by text encoder: around the mean of its token table, or at given words.
+    """The initial embeddings, (K, D) by text encoder: around the mean of its token table, or at given words.
 
-    `spread` is the standard deviation of the random part in units of the table's own, dimension by dimension. `words`
-    is one for all or one per concept, each a single token of the model; then the random part is added only where
-    concepts share a word. `unit_norm` scales each to length 1 in the end. Raises UcdError for a word that the model
-    splits.
+    `spread` is the standard deviation of the random part, relative to the table's own in each dimension. `words` has
+    one word for all concepts or one per concept, each a single token of the model; the random part is then added only
+    where concepts share a word. `unit_norm` finally scales each embedding to length 1. Raises UcdError for a word that
+    the model splits.
     """
     rows = _rows_of(model, count, words) if words else {}
     starts = {}
@@ -128,17 +129,19 @@ def initial_embeddings(
 
 
 def _rows_of(model: DiffusionModel, count: int, words: Sequence[str]) -> dict[str, list[int]]:
-    """The row of each concept's word in the table of each text encoder."""
+    """The table row of each concept's word, by text encoder."""
     words = list(words) * count if len(words) == 1 else list(words)
     if len(words) != count:
-        raise UcdError(f"concepts.initial: {len(words)} words for {count} concepts", "give one for all or one for each")
+        raise UcdError(
+            f"concepts.initial: {len(words)} words for {count} concepts", "give one word for all, or one per concept"
+        )
     rows: dict[str, list[int]] = {encoder: [] for encoder in model.tables}
     for word in words:
         for encoder, pieces in model.pieces(word).items():
             if len(pieces) != 1:
                 raise UcdError(
                     f"concepts.initial: {word!r} is {len(pieces)} tokens of this model",
-                    "choose words that are one token",
+                    "choose words that are a single token",
                 )
             rows[encoder] += pieces
     return rows

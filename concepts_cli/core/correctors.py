@@ -1,9 +1,9 @@
-"""Corrector steps: Langevin steps at a noise level, towards the product of a picture's terms there.
+"""Corrector steps: Langevin steps at one noise level, towards the product of an image's terms at that level.
 
-The sum of scores (eq. 11) is the score of the product of the terms' distributions where there is no noise. Where there
-is some, the noisy product is another, so going from level to level along the sum doesn't sample the product (Du et al.,
-*Reduce, Reuse, Recycle*, ICML 2023, section 3). Langevin steps at each level do: their long run is the distribution
-whose score they follow.
+Without noise, the sum of scores (eq. 11) is the score of the product of the terms' distributions. With noise, it is not
+the score of the noisy product, so denoising along the sum doesn't sample the product (Du et al., *Reduce, Reuse,
+Recycle*, ICML 2023, section 3). Langevin steps at each level correct this: they converge to the distribution whose
+score they follow.
 
 Shapes: B images, C H W latents.
 """
@@ -25,7 +25,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # (latents (B, C, H, W), time ()) 
 class Langevin:
     """`steps` unadjusted Langevin steps before each denoising step.
 
-    A step is `step_size` times the variance of the noise in the latents, so one size suits every level. Each image's
+    `step_size` is relative to the variance of the noise in the latents, so one size suits every level. Each image's
     fresh noise comes from its own generator. `process` is the model's noise.
     """
 
@@ -35,7 +35,7 @@ class Langevin:
     process: Noise
 
     def __call__(self, latents: Tensor, time: Tensor, predict: Predict) -> Tensor:
-        """The latents (B, C, H, W) after the steps, at the noise level that they had.
+        """Take the steps from latents (B, C, H, W), staying at their noise level.
 
         The score is `-noise / spread` (Song et al. 2021, eq. 9).
         """
@@ -49,5 +49,5 @@ class Langevin:
 
 
 def corrector_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """A generator per image, apart from the one of its first noise: without correctors nothing changes."""
+    """One generator per image, apart from that of its initial noise: without correctors, images don't change."""
     return [torch.Generator().manual_seed(2**33 + seed) for seed in seeds]

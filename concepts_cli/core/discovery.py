@@ -1,6 +1,6 @@
-"""The loop that discovers: a generator of steps over frozen scores.
+"""The training loop: a generator of optimizer steps over frozen scores.
 
-Gradients are summed over processes here, not by a wrapper: they are K x D numbers and a few rows of the weights.
+Gradients are averaged over processes here, without a wrapper: they are K x D numbers and a few rows of the weights.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from concepts_cli.core.row_adamw import RowAdamW
 from concepts_cli.errors import UcdError
 from concepts_cli.recipe import TrainSettings
 
-FEW_IMAGES = 10_000  # up to so many, AdamW moves all weights at every step, as published
+FEW_IMAGES = 10_000  # up to this many, AdamW updates all weights at every step, as published
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step did. `number` counts from 1; `terms` are the parts of the loss, when it has several."""
+    """The result of one optimizer step. `number` counts from 1; `terms` are the parts of the loss if it has several."""
 
     number: int
     loss: float
     learning_rate: float
     terms: dict[str, float] = field(default_factory=dict)
-    stopped: bool = False  # by `stop` of some process, or by patience: no step follows
+    stopped: bool = False  # by `stop` on any process, or by patience; no step follows
 
 
 class Training:
-    """K concepts in the making: parameters, optimizer and step count; `steps()` runs it, `state()` is all that a
-    resume needs.
+    """A training of K concepts: parameters, optimizer and step count. `steps()` runs it; `state()` is all that a resume
+    needs.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Training:
         self.images_per_step = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
         self.sees_rows = update == "seen" or (update == "auto" and len(self.concepts.raw_weights) > FEW_IMAGES)
         self.step = 0
-        self.settled_since = 0  # the last step at which an image's strongest concept became another
-        self._rows_that_fit: int | None = None  # images in a forward pass, once it is known how many fit
+        self.settled_since = 0  # the last step that changed an image's strongest concept
+        self._rows_that_fit: int | None = None  # images per forward pass, once it is known how many fit
         optimizer = self._build_optimizer()
         self._rates_at = _schedule(settings, optimizer, self.total_steps)
         self._optimizer = accelerator.prepare(optimizer)
@@ -94,9 +94,9 @@ class Training:
         )
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
-        """Optimizer steps until `total_steps`, until `stop()` is true on some process, or until patience ends.
+        """Take optimizer steps until `total_steps`, until `stop()` is true on any process, or until patience runs out.
 
-        Raises UcdError (exit status 1) when the loss is no longer finite, or not even one image fits into memory.
+        Raises UcdError (exit status 1) if the loss is not finite, or if not even one image fits into memory.
         """
         while self.step < self.total_steps and not self.has_settled:
             rates = self._rates_at(self.step)
@@ -130,7 +130,7 @@ class Training:
         return patience is not None and self.step - self.settled_since >= patience
 
     def _backward_what_fits(self) -> tuple[Tensor, Tensor]:
-        """The gradients of a step; the first step finds out how many images fit into memory at once."""
+        """Compute the gradients of a step; the first step finds out how many images fit into memory at once."""
         if self._rows_that_fit is not None:
             return self._backward(self._rows_that_fit)
         size = self.settings.batch_size
@@ -149,10 +149,10 @@ class Training:
             raise UcdError("not even one image fits into memory", hint, exit_code=1) from error
 
     def _backward(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss over all images of the step and all processes, `batch_size` of them at a time.
+        """Compute the gradients of the mean loss over the step's images, of all processes, `batch_size` at a time.
 
-        Returns the terms of this process's loss, and the rows of the weights whose images were seen (of all
-        processes); all rows when the optimizer moves all.
+        Returns the terms of this process's loss, and the weight rows of the images seen by any process; all rows if the
+        optimizer updates all.
         """
         for parameter in self.concepts.parameters():
             parameter.grad = None
@@ -172,24 +172,24 @@ class Training:
         self._rows_that_fit, self._term_names = batch_size, tuple(totals)
         for table in self.concepts.embeddings.values():
             table.grad = self.accelerator.reduce(table.grad, "mean")
-        seen = self._accumulate(torch.cat(rows), torch.cat(gradients))
-        return torch.stack(list(totals.values())), seen
+        updated_rows = self._accumulate(torch.cat(rows), torch.cat(gradients))
+        return torch.stack(list(totals.values())), updated_rows
 
     def _my_draws(self) -> Iterator[range]:
-        """The draws of this step that are this process's, a batch at a time."""
+        """This process's draws of the current step, one batch at a time."""
         size, accelerator = self.settings.batch_size, self.accelerator
         first = self.step * self.images_per_step + accelerator.process_index * size
         for start in range(first, first + self.images_per_step, size * accelerator.num_processes):
             yield range(start, start + size)
 
     def _raw_weights(self, rows: Tensor) -> Tensor:
-        """Those rows, (B, K), as a leaf of their own: their gradient is as small as they are."""
+        """These rows, (B, K), as a separate leaf, so that their gradient has only these rows."""
         raw = self.concepts.raw_weights
         chosen = raw.detach().expand(len(rows), -1) if len(raw) == 1 else raw.detach()[rows]
         return chosen.clone().requires_grad_(raw.requires_grad)
 
     def _accumulate(self, rows: Tensor, gradients: Tensor) -> Tensor:
-        """Give the weights their gradient from that of the rows (B,) of each process's images (B, K)."""
+        """Set the weights' gradient from that (B, K) of each process's rows (B,), and return the rows to update."""
         raw = self.concepts.raw_weights
         if len(raw) == 1:
             rows = torch.zeros_like(rows)
@@ -208,7 +208,7 @@ class Training:
         return bool(due and self.concepts.revive(seeded(self.settings.seed, "revive", self.step)))
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that decides the next step, as named tensors."""
+        """Everything that determines the next step, as named tensors."""
         tensors = {"step": torch.tensor(self.step), "settled_since": torch.tensor(self.settled_since)}
         tensors |= {f"concepts.{name}": value for name, value in self.concepts.tensors().items()}
         for index, moments in self._optimizer.state_dict()["state"].items():
@@ -218,27 +218,27 @@ class Training:
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from `state()`. Raises UcdError when it belongs to other images or another number of concepts."""
+        """Continue from `state()`. Raises UcdError if it has other images or another number of concepts."""
         if missing := {name for name in self.state() if not name.startswith(("optimizer.", "scaler."))} - set(tensors):
             raise UcdError(f"the checkpoint lacks {', '.join(sorted(missing))}", "start over with --force")
-        parts = {name: _below(tensors, name) for name in ("concepts", "optimizer", "scaler")}
+        sections = {name: _below(tensors, name) for name in ("concepts", "optimizer", "scaler")}
         for name, value in self.concepts.tensors().items():
-            if parts["concepts"][name].shape != value.shape:
-                was, now = tuple(parts["concepts"][name].shape), tuple(value.shape)
+            if sections["concepts"][name].shape != value.shape:
+                was, now = tuple(sections["concepts"][name].shape), tuple(value.shape)
                 raise UcdError(
                     f"the checkpoint's {name} is {was}, this run's {now}",
                     "resume with the recipe and images it began with",
                 )
-        self.concepts.load(parts["concepts"])
+        self.concepts.load(sections["concepts"])
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
+        for name, value in sections["optimizer"].items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         self._optimizer.load_state_dict(
             {"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]}
         )
-        if self.accelerator.scaler and parts["scaler"]:
-            self.accelerator.scaler.load_state_dict({name: value.item() for name, value in parts["scaler"].items()})
+        if self.accelerator.scaler and sections["scaler"]:
+            self.accelerator.scaler.load_state_dict({name: value.item() for name, value in sections["scaler"].items()})
         self.step, self.settled_since = int(tensors["step"]), int(tensors["settled_since"])
 
 

@@ -1,7 +1,7 @@
-"""What each image of a training step is drawn with. Draw number d of a run depends on the seed and d alone.
+"""The random choices for each image of a training step. Draw number d of a run depends only on the seed and d.
 
-So a resumed run needs no state of any random generator, and however the images of a step are dealt out to batches,
-accumulation and processes, they are the same.
+So a resumed run needs no random state, and a step's images are the same however they are split over batches,
+accumulation and processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concepts_cli.models.noise import Noise
 
 
 class Draws:
-    """Images, mirrorings, noise, timesteps and sentences for a training over N images and K concepts."""
+    """Draws images, flips, noise, timesteps and sentences for training on N images and K concepts."""
 
     def __init__(
         self,
@@ -35,14 +35,14 @@ class Draws:
         shared_sentence: bool = False,
     ):
         self.latents, self.seed, self.concepts, self.sentences = latents, seed, concepts, sentences
-        self.process, self.leaning = process, timesteps
+        self.process, self.density = process, timesteps
         self.flip_probability, self.repeats, self.shared_sentence = flip_probability, repeats, shared_sentence
-        # Two are kept: of this epoch, and of the one that it runs on into.
+        # Two are kept, because a batch may span the end of an epoch.
         self._order: Callable[[int], Tensor] = lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, draws: Sequence[int]) -> Batch:
         """These draws as a batch on the CPU."""
-        return Batch(*(torch.stack(parts) for parts in zip(*map(self._draw, draws), strict=True)))
+        return Batch(*(torch.stack(tensors) for tensors in zip(*map(self._draw, draws), strict=True)))
 
     def _draw(self, draw: int) -> tuple[Tensor, ...]:
         row = self.row(draw)
@@ -58,7 +58,7 @@ class Draws:
         return torch.tensor(row), latents, noise, self._timestep(when), sentences, choice
 
     def row(self, draw: int) -> int:
-        """The image of a draw: an epoch shows each `repeats` times, in a new order."""
+        """The image of a draw: each epoch shows every image `repeats` times, in a new order."""
         epoch, position = divmod(draw, len(self.latents) * self.repeats)
         return int(self._order(epoch)[position])
 
@@ -67,12 +67,12 @@ class Draws:
         return torch.randperm(count * self.repeats, generator=seeded(self.seed, "epoch", epoch)) % count
 
     def _timestep(self, uniform: float) -> Tensor:
-        """A number from [0, 1) as a time of the process, (): all alike, or with a density that grows to one end."""
-        leaning = {"uniform": uniform, "high-noise": uniform**0.5, "low-noise": 1 - (1 - uniform) ** 0.5}
-        return self.process.time(torch.tensor(leaning[self.leaning], dtype=torch.float64))
+        """Turn a uniform number in [0, 1) into a time of the process, (): uniform, or denser towards one end."""
+        shares = {"uniform": uniform, "high-noise": uniform**0.5, "low-noise": 1 - (1 - uniform) ** 0.5}
+        return self.process.time(torch.tensor(shares[self.density], dtype=torch.float64))
 
 
 def seeded(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A CPU generator for one purpose: the same for the same three, unrelated otherwise."""
+    """A CPU generator that depends only on the seed, the purpose and the index."""
     digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,8 +1,8 @@
-"""The weights of images that were not trained on, under frozen concepts.
+"""The weights of new images, with frozen concepts.
 
-With the words frozen the scores don't depend on the weights, so eq. 10 of an image is a quadratic function of its K
-weights. The model is asked once, without gradient, for the K + 1 scores of S draws of noise and timestep; what is left
-of them is a K x K matrix and K numbers, and the best weights follow without another look at the model.
+With the words frozen, the scores don't depend on the weights, so the loss of an image (eq. 10) is a quadratic function
+of its K weights. The model computes the K + 1 scores of S draws of noise and timestep once, without gradient. They
+reduce to a K x K matrix and K numbers, which give the best weights without calling the model again.
 
 Shapes: K concepts, S draws (steps), M sentences, C H W latents.
 """
@@ -24,14 +24,14 @@ from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.recipe import Recipe
 
-STEPS = 16  # draws an image
-ROWS = 48  # per call of the model; a draw has K + 1
-ITERATIONS = 500  # of the projected gradient on the simplex, on K numbers each
+STEPS = 16  # draws per image
+ROWS = 48  # rows per model call; each draw uses K + 1
+ITERATIONS = 500  # of projected gradient descent on the simplex
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image's concept weights (K), its loss with them (eq. 10), and its loss without any concept."""
+    """An image's concept weights (K,), its loss with them (eq. 10), and its loss without any concept."""
 
     path: str
     sha256: str
@@ -44,8 +44,8 @@ class Encoded:
 class Quadratic:
     """Eq. 10 of one image as a function of its weights w: `w' gram w - 2 w' cross + base`, in float64.
 
-    Shapes: gram (K, K), cross (K,), base (). `without` () is the loss of the unconditional score, which is `base` under
-    eq. 11.
+    Shapes: gram (K, K), cross (K,), base (). `without` () is the loss of the unconditional score, which equals `base`
+    under eq. 11.
     """
 
     gram: Tensor
@@ -57,10 +57,11 @@ class Quadratic:
         return float(weights @ self.gram @ weights - 2 * weights @ self.cross + self.base)
 
     def best_weights(self, constraint: str, initial: float) -> Tensor:
-        """The weights (K,) of least loss.
+        """The weights (K,) with the smallest loss.
 
-        `softmax`: on the simplex, the paper's constraint of eq. 10. `none`: anywhere; where several are as good, as
-        for two concepts that are one, those next to `initial`, which is where gradient descent from there ends.
+        `softmax` keeps them on the simplex, the paper's constraint of eq. 10. `none` allows any weights; of equally
+        good ones, as for two identical concepts, it takes those nearest to `initial`, where gradient descent from there
+        ends.
         """
         if constraint == "softmax":
             return _on_simplex(self.gram, self.cross)
@@ -79,26 +80,26 @@ def encode_records(
     seed: int = 0,
     rows: int = ROWS,
 ) -> Iterator[Encoded]:
-    """The weights of each image, by `steps` draws; resolution, sentences and constraint are the recipe's.
+    """Find the weights of each image with `steps` draws; resolution, sentences and constraint are the recipe's.
 
-    The draws of an image follow from the seed and the hash of its file alone, and a call of the model holds draws of
-    one image, `rows` rows of them: whatever other images are encoded along, an image's weights are the same to the bit.
-    Raises UcdError (exit status 1) for scores that are not finite.
+    An image's draws depend only on the seed and the hash of its file, and each model call has at most `rows` rows, all
+    of one image. So an image's weights are bit-identical whatever other images are encoded with it. Raises UcdError
+    (exit status 1) for scores that are not finite.
     """
     sentences = templates(recipe.concepts.property)
     uncond = model.encode_prompts([""])
-    # Every sentence with nothing in its place, then with each concept: M * (K + 1) rows.
+    # Per sentence, the unconditional row and one row per concept: M * (K + 1) rows.
     encoded = (model.encode_prompts([s.format(token) for token in tokens]) for s in sentences)
     conditioning = Conditioning.join(part for sentence in encoded for part in (uncond, sentence))
     rows_of = torch.arange(len(conditioning), device=model.device).unflatten(0, (len(sentences), -1))  # (M, K + 1)
-    # A draw's sentence is the same for every image, so that images differ by what they show.
+    # Each draw has the same sentence for every image, so that weights differ only by what images show.
     order = torch.randperm(len(sentences), generator=seeded(seed, "encode"))
     chosen = rows_of[order[torch.arange(steps) % len(sentences)].to(model.device)]  # (S, K + 1)
     is_mean = recipe.weights.composition == "mean"
     resolution = recipe.data.resolution or model.resolution
     posteriors = encode(
         model, records, resolution=resolution, resize=recipe.data.resize, mirrored=False, batch_size=1
-    )  # one by one: in a batch the other images would change the last digits
+    )  # one at a time: in a batch, the other images would change the last digits
     for record, (mean, std) in zip(records, posteriors, strict=True):
         generator = seeded(seed, f"encode {record.sha256}")
         quadratic = _quadratic(model, mean[0, 0], std[0, 0], conditioning, chosen, generator, rows, is_mean)
@@ -137,21 +138,21 @@ def _quadratic(
     for part in torch.arange(steps).split(max(1, rows // calls)):
         stacked, when = noisy[part].repeat_interleave(calls, dim=0), times[part].repeat_interleave(calls)
         pieces = zip(stacked.split(rows), when.split(rows), chosen[part].flatten().split(rows), strict=True)
-        predicted = [model.predict(some, at, conditioning[which]) for some, at, which in pieces]
+        predicted = [model.predict(latents, time, conditioning[row]) for latents, time, row in pieces]
         scores = torch.cat(predicted).cpu().double()
         scores = scores.unflatten(0, (-1, calls)).flatten(2)  # (s, K + 1, C H W)
-        uncond, wanted = scores[:, :1], target[part].cpu().double().flatten(1)[:, None]
+        uncond, truth = scores[:, :1], target[part].cpu().double().flatten(1)[:, None]
         start = torch.zeros_like(uncond) if is_mean else uncond
-        added, missing = scores[:, 1:] - start, wanted - start  # what each concept adds, and what is to be added
+        added, residual = scores[:, 1:] - start, truth - start  # what each concept adds, and what they should add up to
         gram = gram + (added @ added.mT).sum(dim=0)
-        cross = cross + (added @ missing.mT).sum(dim=0)[:, 0]
-        base = base + missing.square().sum()
-        without = without + (wanted - uncond).square().sum()
+        cross = cross + (added @ residual.mT).sum(dim=0)[:, 0]
+        base = base + residual.square().sum()
+        without = without + (truth - uncond).square().sum()
     return Quadratic(*(total / noise.numel() for total in (gram, cross, base, without)))
 
 
 def _on_simplex(gram: Tensor, cross: Tensor) -> Tensor:
-    """The w >= 0 of sum 1 with least `w' gram w - 2 w' cross`: FISTA (Beck & Teboulle, 2009) with restarts."""
+    """Minimise `w' gram w - 2 w' cross` over w >= 0 with sum 1: FISTA (Beck & Teboulle, 2009) with restarts."""
     step = 1 / torch.linalg.eigvalsh(gram)[-1].clamp(min=1e-12)
     weights = ahead = torch.full_like(cross, 1 / len(cross))
     momentum = 1.0
@@ -159,14 +160,14 @@ def _on_simplex(gram: Tensor, cross: Tensor) -> Tensor:
         following = _project(ahead - step * (gram @ ahead - cross))
         if (ahead - following) @ (following - weights) > 0:
             momentum = 1.0  # it overshot (O'Donoghue & Candès, 2015)
-        faster = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead = following + (momentum - 1) / faster * (following - weights)
-        weights, momentum = following, faster
+        next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead = following + (momentum - 1) / next_momentum * (following - weights)
+        weights, momentum = following, next_momentum
     return weights
 
 
 def _project(point: Tensor) -> Tensor:
-    """The point of the simplex next to `point` (K,) (Duchi et al., 2008)."""
+    """The point of the simplex nearest to `point` (K,) (Duchi et al., 2008)."""
     descending = point.sort(descending=True).values
     excess = (descending.cumsum(dim=0) - 1) / torch.arange(1, len(point) + 1, dtype=point.dtype)
     return (point - excess[(descending > excess).nonzero()[-1, 0]]).clamp(min=0)

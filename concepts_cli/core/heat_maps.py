@@ -1,7 +1,7 @@
-"""Heat maps of concepts in images: attention of a word, and which concept's score explains which place.
+"""Heat maps of concepts in images: a word's attention, and which concept's score explains which place.
 
-Shapes: B images, K subjects, C H W latents, T tokens. A real image is inverted to noise, and attention is recorded
-while it is made anew; a generated one is recorded while it is made.
+Shapes: B images, K subjects, C H W latents, T tokens. A real image is inverted to noise, and its attention is recorded
+while it is reconstructed; a generated image's is recorded while it is generated.
 """
 
 from __future__ import annotations
@@ -19,38 +19,40 @@ from concepts_cli.core.sampling import Predict, composed_scores, denoise, guided
 from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import AttentionProbe, DiffusionModel
 
-CORRECTIONS = {"ddim": 0, "fixed-point": 1}  # of each step of an inversion
+CORRECTIONS = {"ddim": 0, "fixed-point": 1}  # per step of an inversion
 LEVELS = 10  # noise levels at which scores are compared
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a map is of: a word, and the prompt that says it and nothing else."""
+    """What a map shows: a word, and a prompt about nothing else."""
 
     word: str
     prompt: str
 
 
 def tokens_of(model: DiffusionModel, prompt: str, subject: Subject) -> list[int]:
-    """The tokens of `prompt` whose attention says where the subject is.
+    """The tokens of `prompt` whose attention shows where the subject is.
 
-    Under a causal text encoder what follows a word has read it. Where the prompt is the subject's own, everything from
-    its word to the end then counts, the end of the text and its padding above all, which know what the picture is; in
-    a prompt that says more, the word itself. Raises UcdError when the word is not there.
+    In a causal text encoder, every token after a word has read it. In the subject's own prompt, all tokens from its
+    word on count, including the end of the text and its padding, which know most about the picture; in any other
+    prompt, only the word itself. Raises UcdError if the word is not in the prompt.
     """
     positions = model.positions(prompt, subject.word)
     if not positions:
-        cut = " that the model reads" if model.is_truncated(prompt) else ""
-        raise UcdError(f"{subject.word!r} is not in the prompt{cut}: {prompt!r}", "name a word of the prompt")
+        where = "part of the prompt that the model reads" if model.is_truncated(prompt) else "prompt"
+        raise UcdError(f"{subject.word!r} is not in the {where}: {prompt!r}", "name a word of the prompt")
     if prompt == subject.prompt and model.is_causal:
         return list(range(positions[0], model.max_tokens))
     return positions
 
 
 def attention_of(model: DiffusionModel) -> AttentionProbe:
-    """The model's attention probe. Raises UcdError for a model that has none."""
+    """The model's attention probe. Raises UcdError if it has none."""
     if model.attention is None:
-        raise UcdError(f"{model.name} has no attention to draw heat maps of", "use a run of another model")
+        raise UcdError(
+            f"{model.name} doesn't expose its attention, so it has no heat maps", "use a run of another model"
+        )
     return model.attention
 
 
@@ -64,29 +66,30 @@ def reconstruct(
     inversion: str = "ddim",
     selection: Selection = EVERYTHING,
 ) -> tuple[Tensor, Tensor]:
-    """Turn latents into noise and back, each under its own prompt, and record the way back.
+    """Turn latents into noise and back, each under its own prompt, and record the attention on the way back.
 
-    Shapes: latents (B, C, H, W), B prompts -> attention (B, T, H, W), reconstructed latents (B, C, H, W). An image
-    comes once for each prompt. The way in has a guidance of 1, as published (Mokady et al., *Null-text Inversion*, CVPR
-    2023), but for `fixed-point`, which has that of the way back and undoes it.
+    Shapes: latents (B, C, H, W), B prompts -> attention (B, T, H, W), reconstructed latents (B, C, H, W). An image is
+    repeated for each of its prompts. The inversion has a guidance of 1, as published (Mokady et al., *Null-text
+    Inversion*, CVPR 2023), except `fixed-point`, which has the reconstruction's guidance and undoes it.
     """
-    inward = guidance_scale if inversion == "fixed-point" else 1.0
-    way_in, way_back = (_scores(model, prompts, scale) for scale in (inward, guidance_scale))
-    *_, noise = invert(model, latents, way_in, num_inference_steps, corrections=CORRECTIONS[inversion])
-    rows = slice(None) if guidance_scale == 1 else slice(1, None, 2)  # with guidance each has two rows
+    inversion_scale = guidance_scale if inversion == "fixed-point" else 1.0
+    inversion_scores, reconstruction_scores = (
+        _scores(model, prompts, scale) for scale in (inversion_scale, guidance_scale)
+    )
+    *_, noise = invert(model, latents, inversion_scores, num_inference_steps, corrections=CORRECTIONS[inversion])
+    rows = slice(None) if guidance_scale == 1 else slice(1, None, 2)  # with guidance, each image has two rows
     with attention_of(model).record(rows=rows, selection=selection) as recorder:
-        *_, clean = denoise(model.sampler(), noise, way_back, num_inference_steps)
+        *_, clean = denoise(model.sampler(), noise, reconstruction_scores, num_inference_steps)
     return recorder.maps(), clean
 
 
 @torch.no_grad()
 def score_gains(model: DiffusionModel, latents: Tensor, prompts: Sequence[str], *, seed: int = 0) -> Tensor:
-    """How much nearer to the truth each prompt brings the model's prediction, place by place: (B, K, H, W).
+    """How much each prompt improves the model's prediction at each place: (B, K, H, W).
 
-    The squared error of the unconditional prediction less that of the conditional one, (x - u)^2 - (x - c)^2, over
-    the channels and over `LEVELS` noise levels; the loss that concepts are learned by (eq. 10), one concept at a
-    time and not summed over the image. The noise is the same for all prompts; K and the unconditional are one call
-    of the model per level.
+    The squared error of the unconditional prediction minus that of the conditional one, (x - u)^2 - (x - c)^2, summed
+    over channels and averaged over `LEVELS` noise levels: the training loss (eq. 10), for one concept at a time and not
+    summed over the image. All prompts share the same noise; each level is one model call of K + 1 rows per image.
     """
     conditioning = model.encode_prompts(["", *prompts])
     calls = len(conditioning)
@@ -104,10 +107,10 @@ def score_gains(model: DiffusionModel, latents: Tensor, prompts: Sequence[str], 
 
 
 def shares(gains: Tensor) -> Tensor:
-    """Which subject explains which place: (B, K, H, W) gains as shares of one, (B, K, H, W).
+    """How much of each place each subject explains: gains (B, K, H, W) -> shares that sum to 1 over K, (B, K, H, W).
 
-    A softmax over the K, of gains that are smoothed by a sixteenth of the map's width and taken in units of their own
-    root mean square. One subject alone has all of every place.
+    A softmax over K of the gains, smoothed by a sixteenth of the map's longer side and divided by their own root mean
+    square. A single subject has all of every place.
     """
     smooth = _blurred(gains, max(gains.shape[-2:]) / 16)
     scale = smooth.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=torch.finfo(gains.dtype).tiny)
@@ -115,7 +118,7 @@ def shares(gains: Tensor) -> Tensor:
 
 
 def _scores(model: DiffusionModel, prompts: Sequence[str], guidance_scale: float) -> Predict:
-    """Scores of a prompt a row; at a guidance of 1 the conditional ones alone."""
+    """Scores of one prompt per row; at a guidance of 1, only the conditional ones."""
     if guidance_scale != 1:
         return composed_scores(model, [guided(prompt, guidance_scale, seed=0) for prompt in prompts])
     different = list(dict.fromkeys(prompts))
@@ -124,7 +127,7 @@ def _scores(model: DiffusionModel, prompts: Sequence[str], guidance_scale: float
 
 
 def _blurred(maps: Tensor, sigma: float) -> Tensor:
-    """(B, K, H, W) under a Gaussian of that many places; edges are repeated."""
+    """Blur (B, K, H, W) with a Gaussian of `sigma` places; edges are repeated."""
     reach = max(1, round(2 * sigma))
     offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
     bell = torch.exp(-((offsets / sigma) ** 2) / 2)

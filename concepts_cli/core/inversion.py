@@ -1,5 +1,5 @@
-"""Real images as noise that a model turns back into them: DDIM inversion (Song et al., *Denoising Diffusion Implicit
-Models*, ICLR 2021, section 4.3).
+"""Turn real images into noise that the model turns back into them: DDIM inversion (Song et al., *Denoising Diffusion
+Implicit Models*, ICLR 2021, section 4.3).
 
 Shapes: B images, C H W latents.
 """
@@ -19,12 +19,12 @@ from concepts_cli.models.interface import DiffusionModel
 def invert(
     model: DiffusionModel, latents: Tensor, predict: Predict, num_inference_steps: int, *, corrections: int = 0
 ) -> Iterator[Tensor]:
-    """Latents (B, C, H, W) after every step from clean to noise; `denoise` with the model's first sampler goes back.
+    """Yield latents (B, C, H, W) after each step from clean to noise; the model's first sampler undoes it.
 
-    A step asks for the noise at the level that it goes to, of latents that are still at the level below, and there lies
-    its error. Each correction takes the step again with the noise predicted where the last one led: where that settles,
-    the way back is exact, under guidance too (the fixed point of Pan et al., *Effective Real Image Editing with
-    Accelerated Iterative Diffusion Inversion*, ICCV 2023). For a flow the steps are Euler's.
+    A step needs the noise prediction at its target level, but its latents are still at the level below: that is its
+    error. Each correction repeats the step with the noise predicted at its result. Once that converges, the way back is
+    exact, under guidance too (the fixed point of Pan et al., *Effective Real Image Editing with Accelerated Iterative
+    Diffusion Inversion*, ICCV 2023). For a flow, these are Euler steps.
     """
     process = model.noise
     for below, time in model.sampler().ascent(num_inference_steps, latents.device):

@@ -1,7 +1,7 @@
-"""Every training image goes through the image encoder once; what it makes lies on disk, a small file an image.
+"""Latents of the training images: each image is encoded once and cached on disk, one small file per image.
 
-The name of a file has everything that its content depends on, so what is there is right: later runs use it, whatever
-other images they have; two runs may fill the cache at once; and encoding that was cut short goes on. Files are
+A file's path names everything that its content depends on, so an existing file is always valid: later runs use it,
+whatever other images they have; two runs may fill the cache at once; and interrupted encoding continues. Files are
 memory-mapped when they are read.
 """
 
@@ -24,12 +24,12 @@ from concepts_cli.data.images import ImageRecord, open_image, to_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import DiffusionModel
 
-KEPT_BYTES = 256 * 2**20  # of latents that stay in memory once they were read
+KEPT_BYTES = 256 * 2**20  # of latents to keep in memory once read
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation of one image's latents, each (C, h, w)
 
 
 class Latents(Protocol):
-    """N images as the image encoder sees them."""
+    """The latents of N images."""
 
     def __len__(self) -> int: ...
 
@@ -37,7 +37,7 @@ class Latents(Protocol):
 
 
 class HeldLatents:
-    """Latents in memory: means and deviations, each (O, N, C, h, w); O is 2 when mirrored ones are there, else 1."""
+    """Latents in memory: means and deviations, (O, N, C, h, w) each; O is 2 with mirror images, else 1."""
 
     def __init__(self, mean: Tensor, std: Tensor):
         self.mean, self.std = mean, std
@@ -51,7 +51,7 @@ class HeldLatents:
 
 
 class Preparation(TypedDict):
-    """What is done to an image before the image encoder sees it."""
+    """How an image is prepared for the image encoder."""
 
     resolution: int
     resize: str
@@ -59,12 +59,12 @@ class Preparation(TypedDict):
 
 
 class CachedLatents:
-    """Latents in the cache folder, read when they are asked for; the last `KEPT_BYTES` of them stay in memory."""
+    """Latents in the cache folder, read on demand; the last `KEPT_BYTES` of them stay in memory."""
 
     def __init__(
         self, model: DiffusionModel, records: Sequence[ImageRecord], *, resolution: int, resize: str, mirrored: bool
     ):
-        """`resolution` in pixels; `resize` as `to_pixels` has it; `mirrored` keeps mirror images, too."""
+        """`resolution` is in pixels; `resize` is as for `to_pixels`; `mirrored` also caches mirror images."""
         self.model, self.records = model, records
         self.how: Preparation = {"resolution": resolution, "resize": resize, "mirrored": mirrored}
         key = f"2 {model.fingerprint} {model.dtype} {resolution} {resize} {mirrored}"
@@ -72,8 +72,8 @@ class CachedLatents:
         channels, height, width = model.latent_shape(resolution, resolution)
         self.bytes_each = 2 * (1 + mirrored) * channels * height * width * model.dtype.itemsize
         self._unwritten: dict[int, dict[str, Tensor]] = {}
-        most = max(KEPT_BYTES // self.bytes_each, 1)
-        self._read: Callable[[int], dict[str, Tensor]] = lru_cache(maxsize=most)(self._load)
+        capacity = max(KEPT_BYTES // self.bytes_each, 1)
+        self._read: Callable[[int], dict[str, Tensor]] = lru_cache(maxsize=capacity)(self._load)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -84,17 +84,17 @@ class CachedLatents:
         return tensors["mean"][side].float(), tensors["std"][side].float()
 
     def missing(self, rows: Sequence[int]) -> list[int]:
-        """Those of `rows` that have not been encoded."""
+        """Those of `rows` that are not cached yet."""
         return [row for row in rows if not self._is_there(row)]
 
     def fill(self, rows: Sequence[int], *, batch_size: int = 8) -> Iterator[int]:
-        """Encode and keep `rows`, a batch at a time; yields each when it is done."""
+        """Encode and cache `rows`, one batch at a time; yield each row when it is done."""
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             ((means, stds),) = encode(self.model, [self.records[row] for row in batch], **self.how)
             for position, row in enumerate(batch):
-                parts = {"mean": means[:, position], "std": stds[:, position]}
-                self._write(row, {name: part.to(self.model.dtype).contiguous() for name, part in parts.items()})
+                moments = {"mean": means[:, position], "std": stds[:, position]}
+                self._write(row, {name: each.to(self.model.dtype).contiguous() for name, each in moments.items()})
                 yield row
 
     def _path(self, row: int) -> Path:
@@ -102,7 +102,7 @@ class CachedLatents:
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
     def _is_there(self, row: int) -> bool:
-        """Whether the file is there and as long as it must be: the header and then every byte of the tensors."""
+        """Whether the file exists with its full length: the header, then every byte of the tensors."""
         if row in self._unwritten:
             return True
         try:
@@ -119,19 +119,19 @@ class CachedLatents:
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            hint = "remove it and go on with --resume: it is made anew"
+            hint = "delete it and continue with --resume, which makes it again"
             raise UcdError(f"the cached latents {path} can't be read", hint, exit_code=1) from error
 
     def _write(self, row: int, tensors: dict[str, Tensor]) -> None:
-        """Beside its place, then renamed; a cache that can't be written doesn't stop the training."""
+        """Write atomically; if the cache can't be written, keep the latents in memory."""
         path = self._path(row)
         beside = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, beside)
-            if not self._is_there(row):  # what another run wrote meanwhile is as good, and may be in use
+            if not self._is_there(row):  # another run may have written it meanwhile, and be using it
                 beside.replace(path)
-        except (OSError, SafetensorError):  # safetensors has its own for a full disk
+        except (OSError, SafetensorError):  # safetensors has its own error for a full disk
             self._unwritten[row] = tensors
         finally:
             with suppress(OSError):
@@ -154,7 +154,7 @@ def encode(
     mirrored: bool,
     batch_size: int = 8,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mean and standard deviation of a batch of images at a time, each (O, B, C, h, w)."""
+    """Yield the mean and standard deviation of one batch of images at a time, (O, B, C, h, w) each."""
     for start in range(0, len(records), batch_size):
         batch = records[start : start + batch_size]
         pixels = torch.stack([to_pixels(open_image(Path(r.path)), resolution, resize) for r in batch])

@@ -1,4 +1,4 @@
-"""What is minimised: the distance between the true noise and what concepts say of it.
+"""The loss: the distance between the true noise and the concepts' prediction of it.
 
 Shapes: B images, K concepts, C H W latents, S sentences.
 """
@@ -23,14 +23,14 @@ from concepts_cli.recipe import RegularizerSettings
 
 @dataclass(frozen=True)
 class Batch:
-    """B images to be explained."""
+    """The images of one forward pass, with everything drawn for them."""
 
     rows: Tensor  # (B,) which images
     latents: Tensor  # (B, C, H, W), clean
     noise: Tensor  # (B, C, H, W)
     timesteps: Tensor  # (B,), in the unit of the model's noise
-    sentences: Tensor  # (B, K) the template that each concept's word is put into
-    choices: Tensor  # (B,) a concept at random
+    sentences: Tensor  # (B, K) the template for each concept's word
+    choices: Tensor  # (B,) a random concept
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,7 +45,7 @@ class Batch:
 
 
 class Objective(ABC):
-    """A frozen model, concepts to be learned, and a loss of theirs. `sentences` are templates with one `{}` each."""
+    """A frozen model, the concepts to learn, and their loss. `sentences` are templates with one `{}` each."""
 
     def __init__(self, model: DiffusionModel, concepts: Concepts, tokens: Sequence[str], sentences: Sequence[str]):
         self.model, self.concepts = model, concepts.to(model.device)
@@ -56,20 +56,20 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss, named, each (), means over the batch; `raw_weights` (B, K) are those of its images."""
+        """The named terms of the loss, () each, means over the batch; `raw_weights` (B, K) are its images' rows."""
 
     def noisy_and_target(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Noisy latents and what the model should say of them (eq. 10), (B, C, H, W) each."""
+        """Noisy latents and what the model should predict from them (eq. 10), (B, C, H, W) each."""
         return self.model.noise.example(batch.latents, batch.noise, batch.timesteps)
 
     def encode(self, index: Tensor) -> Conditioning:
-        """Conditioning of rows (...) of `prompts`, flattened; a text that occurs twice is encoded once."""
+        """The conditioning of rows (...) of `prompts`, flattened; each distinct text is encoded once."""
         different, where = index.flatten().unique(return_inverse=True)
         return self.model.encode(self.prompts[different])[where]
 
 
 class ComposedLoss(Objective):
-    """The paper's: all concepts explain every image together, by its weights (eq. 10 and 11)."""
+    """The paper's loss: all concepts explain every image together, by its weights (eq. 10 and 11)."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ComposedLoss(Objective):
         checkpointed: bool = False,
     ):
         super().__init__(model, concepts, tokens, sentences)
-        # Softmax weights sum to 1, and what eq. 11 then makes of the unconditional score is nothing.
+        # Softmax weights sum to 1, so the unconditional score cancels in eq. 11.
         self.with_uncond = composition == "eq11" and concepts.constraint != "softmax"
         self.regularizers, self.checkpointed = regularizers or RegularizerSettings(), checkpointed
         with torch.no_grad():
@@ -108,10 +108,10 @@ class ComposedLoss(Objective):
 
 
 class InversionLoss(Objective):
-    """Textual inversion (Gal et al., ICLR 2023): one concept explains an image alone.
+    """Textual inversion (Gal et al., ICLR 2023): a single concept explains each image.
 
-    Which one is `owners[row]`, or without `owners` (N,) a random one every time, so that every word is learned from
-    all images: the baselines of the paper's Table 1.
+    `owners` (N,) says which; without it every draw takes a random concept, so that every word is learned from all
+    images. These are the baselines of the paper's Table 1.
     """
 
     def __init__(

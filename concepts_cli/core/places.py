@@ -36,7 +36,7 @@ HINT = f"a place is one of {', '.join(NAMED)}; four shares LEFT,TOP,RIGHT,BOTTOM
 
 @dataclass(frozen=True)
 class Place:
-    """A box, or the bright and opaque part of a mask image, by the name that it was given."""
+    """A box, or the bright and opaque part of a mask image, with the name it was given."""
 
     name: str
     box: Box | None = None
@@ -50,7 +50,7 @@ class Place:
 
     @property
     def fingerprint(self) -> str:
-        """The name, and a hash of a mask's pixels: two masks of one name are two places."""
+        """The name, plus a hash of a mask's pixels: masks of the same name may differ."""
         if not self.mask:
             return self.name
         return f"{self.mask.name} {hashlib.sha256(self._pixels.numpy().tobytes()).hexdigest()[:8]}"
@@ -99,6 +99,6 @@ def parse_place(text: str) -> Place:
     if Path(name).suffix:
         place = Place(name, mask=Path(name))
         if not place._pixels.any():
-            raise UcdError(f"the mask {name} is black all over", "a term acts where its mask is bright")
+            raise UcdError(f"the mask {name} is entirely black", "a term acts where its mask is bright")
         return place
-    raise UcdError(f"there is no place {name!r}", did_you_mean(name, tuple(NAMED)) or HINT)
+    raise UcdError(f"no such place: {name!r}", did_you_mean(name, tuple(NAMED)) or HINT)

@@ -1,7 +1,6 @@
-"""Terms that may be added to the loss, to keep concepts apart: the options of the authors' published trainer.
+"""Optional loss terms that keep concepts apart, as in the authors' published trainer.
 
-Shapes: B images, K concepts, C H W latents, D embedding width. With K = 1 there are no pairs, and a term over pairs
-is 0.
+Shapes: B images, K concepts, C H W latents, D embedding width. With K = 1, terms over pairs are 0.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from torch.nn import functional as F
 
 from concepts_cli.recipe import RegularizerSettings
 
-NEAREST = 1e-6  # distances and angles below it count as it, so that two concepts that coincide give no infinity
+NEAREST = 1e-6  # smallest distance or angle, so that identical concepts don't give infinity
 
 
 def regularization(
     settings: RegularizerSettings, scores: Tensor, weights: Tensor, embeddings: Tensor
 ) -> dict[str, Tensor]:
-    """The terms that have a coefficient, by their setting's name, each times its coefficient.
+    """The terms with a coefficient, by their setting's name, each multiplied by it.
 
     Shapes: scores (B, K, C, H, W), weights (B, K), embeddings (K, D).
     """
@@ -47,7 +46,7 @@ def regularization(
 
 
 def similarity(vectors: Tensor, *, square: bool = False) -> Tensor:  # (B, K, M) -> ()
-    """Dot products of pairs over their length M: the mean, or with `square` the root of the sum of squares."""
+    """Dot products of pairs, divided by their length M: the mean, or with `square` the root of the sum of squares."""
     dots = _pairs(vectors @ vectors.transpose(1, 2)) / vectors.shape[2]
     if not square:
         return _mean(dots)
@@ -58,8 +57,8 @@ def similarity(vectors: Tensor, *, square: bool = False) -> Tensor:  # (B, K, M)
 def energy(vectors: Tensor, kind: str) -> Tensor:  # (B, K, M) -> ()
     """Hyperspherical energy (Liu et al., *Learning towards Minimum Hyperspherical Energy*, NeurIPS 2018) of pairs.
 
-    `euclidean` is the mean of 1 / distance, `log` of log(1 / distance), `arccos` of log(1 / angle), for which vectors
-    are taken at length 1.
+    `euclidean` is the mean of 1 / distance, `log` of log(1 / distance), `arccos` of log(1 / angle), with vectors
+    scaled to length 1.
     """
     if kind == "arccos":
         unit = F.normalize(vectors, dim=2)

@@ -1,4 +1,4 @@
-"""AdamW for a matrix of which every step sees a few rows: the others are neither moved nor read."""
+"""AdamW for a matrix of which each step sees a few rows: the others are neither updated nor read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.optim.optimizer import ParamsT
 
 
 class RowAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter, ICLR 2019) in which each row keeps a step count of its own.
+    """AdamW (Loshchilov and Hutter, ICLR 2019) with a separate step count per row.
 
-    Where a gradient is a sparse tensor over the first dimension, a row without one stays as it is, its moments too. For
-    rows that have a gradient at every step, and for dense gradients, it is torch.optim.AdamW. A step costs the rows
-    that it touches; the state is two more matrices and a count a row.
+    With a gradient that is sparse in the first dimension, rows without a gradient keep their values and moments. For
+    rows with a gradient at every step, and for dense gradients, it is torch.optim.AdamW. A step costs only the rows
+    that it touches; the state is two more matrices, and one count per row.
     """
 
     def __init__(self, params: ParamsT, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float):
@@ -29,7 +29,7 @@ class RowAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; a `closure` computes the loss anew before it, as in every optimizer of torch's."""
+        """Take one step; a `closure` recomputes the loss first, as in torch's own optimizers."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""From noise to pictures: the model's samplers, our own loop, scores composed at every step.
+"""From noise to images: the model's samplers, our own loop, and scores composed at every step.
 
 Shapes: B images, K terms, C H W latents.
 """
@@ -29,8 +29,8 @@ Texts = Mapping[tuple[str, str], Conditioning]  # (run, prompt) -> one row
 class Term:
     """A prompt in a composition, and the weight of its score.
 
-    `run` names the taught_model of the prompt: "" is the first one, another a run whose concepts the prompt mentions.
-    A term with a `place` acts there, one without everywhere.
+    `run` names the taught model of the prompt: "" is the first, any other that of a run whose concepts the prompt
+    mentions. A term acts at its `place`, or everywhere without one.
     """
 
     prompt: str
@@ -41,7 +41,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Request:
-    """One image to be made: the terms of its score and its seed. A plain prompt is one term at the guidance scale."""
+    """One image to generate: the terms of its score and its seed. A plain prompt is one term at the guidance scale."""
 
     terms: tuple[Term, ...]
     seed: int
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class TaughtModel:
-    """What reads a prompt: a model that is taught the words of one run before. Runs may share a model."""
+    """A model, and how to teach it the words of one run before it reads a prompt. Runs may share a model."""
 
     model: DiffusionModel
     teach: Callable[[DiffusionModel], None] = lambda model: None
@@ -61,12 +61,12 @@ def guided(prompt: str, guidance_scale: float, seed: int) -> Request:
 
 
 def composition(terms: Iterable[Term], seed: int) -> Request:
-    """The terms together; one of weight 0 is left out, and costs nothing. A place that is everywhere is none."""
+    """All terms together; a term of weight 0 is left out, and costs nothing."""
     return Request(tuple(anywhere(term) for term in terms if term.weight), seed)
 
 
 def anywhere(term: Term) -> Term:
-    """The term without a place that covers the whole picture."""
+    """The term, without a place that covers the whole picture."""
     return replace(term, place=None) if term.place and term.place.covers_everything else term
 
 
@@ -76,44 +76,44 @@ def composed_scores(
     negative_prompt: str = "",
     texts: Texts | None = None,
 ) -> Predict:
-    """The composed score of every request (eq. 5 and 11): the mean of the models' unconditional scores, and the sum of
-    every term's weight times its score's difference from its own model's unconditional one.
+    """The composed score of every request (eq. 5 and 11): the mean of the models' unconditional scores, plus each
+    term's weight times the difference between its score and its own model's unconditional score.
 
-    A model is called once, with one unconditional row and then one a term, request after request. All requests have as
-    many terms as the first, of the same runs. The unconditional score reads `negative_prompt`. `texts` are encoded
-    here unless given.
+    Each model is called once, with one unconditional row and one row per term for each request in turn. All requests
+    have as many terms as the first, of the same runs. `negative_prompt` is the text of the unconditional score. `texts`
+    are encoded here unless given.
     """
     taught = _taught(model)
     texts = texts or encode_texts(taught, requests, negative_prompt)
     runs = [term.run for term in requests[0].terms] or [""]
-    parts = []  # a model, B * (1 + K') rows of conditioning, weights (B, K') of its K' terms, and the terms
-    for one in _different(taught[run].model for run in runs):
-        unconditional = _unconditional(taught, one)
-        mine = [[term for term in request.terms if taught[term.run].model is one] for request in requests]
+    groups = []  # per model: itself, B * (1 + K') rows of conditioning, weights (B, K') of its K' terms, and the terms
+    for network in _different(taught[run].model for run in runs):
+        unconditional = _unconditional(taught, network)
+        own_terms = [[term for term in request.terms if taught[term.run].model is network] for request in requests]
         rows = [
             texts[key]
-            for terms in mine
+            for terms in own_terms
             for key in ((unconditional, negative_prompt), *((term.run, term.prompt) for term in terms))
         ]
-        weights = torch.tensor([[term.weight for term in terms] for terms in mine], device=one.device)
-        parts.append((one, Conditioning.join(rows), weights, mine))
+        weights = torch.tensor([[term.weight for term in terms] for terms in own_terms], device=network.device)
+        groups.append((network, Conditioning.join(rows), weights, own_terms))
 
     def predict(latents: Tensor, time: Tensor) -> Tensor:
         composed = torch.zeros((), device=latents.device)
-        for one, conditioning, weights, terms in parts:
+        for network, conditioning, weights, terms in groups:
             calls = 1 + weights.shape[1]
-            stacked = one.predict(latents.repeat_interleave(calls, dim=0), time, conditioning)
+            stacked = network.predict(latents.repeat_interleave(calls, dim=0), time, conditioning)
             scores = stacked.unflatten(0, (-1, calls))
             composed = composed + compose(scores[:, 0], scores[:, 1:], in_their_places(weights, terms, latents))
-            if len(parts) > 1:
-                composed = composed - (1 - 1 / len(parts)) * scores[:, 0]
+            if len(groups) > 1:
+                composed = composed - (1 - 1 / len(groups)) * scores[:, 0]
         return composed
 
     return predict
 
 
 def in_their_places(weights: Tensor, terms: Sequence[Sequence[Term]], latents: Tensor) -> Tensor:
-    """Weights (B, K) as maps over the latents, (B, K, H, W), where a term has a place; otherwise as they are."""
+    """Weights (B, K) as maps over the latents, (B, K, H, W), if any term has a place; otherwise unchanged."""
     if not any(term.place for row in terms for term in row):
         return weights
     height, width = latents.shape[-2:]
@@ -165,16 +165,15 @@ def denoise(
     eta: float = 0,
     corrector: Langevin | None = None,
 ) -> Iterator[Tensor]:
-    """Latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
+    """Yield the latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
-    `generators`, one per image, feed the samplers that add noise on the way; `eta` is DDIM's (Song et al. 2021,
-    eq. 16). The `corrector` takes its steps before each of these. Raises UcdError for an eta or a corrector that
-    doesn't go with the sampler.
+    `generators`, one per image, are for samplers that add noise on the way; `eta` is DDIM's (Song et al. 2021, eq. 16).
+    The `corrector` runs before each step. Raises UcdError for an eta or a corrector that the sampler doesn't support.
     """
     if eta and not sampler.takes_eta:
-        raise UcdError(f"eta is {eta:g}, and {sampler.name} has none", "only ddim takes it")
+        raise UcdError(f"{sampler.name} takes no eta, got {eta:g}", "only ddim takes it")
     if corrector and not sampler.follows_process:
-        raise UcdError(f"corrector steps don't go with {sampler.name}", "use ddim, dpm++, ddpm, pndm, deis or unipc")
+        raise UcdError(f"corrector steps don't work with {sampler.name}", "use ddim, dpm++, ddpm, pndm, deis or unipc")
     times = sampler.times(num_inference_steps, latents.device)
     latents = sampler.start(latents)
     for time in times:
@@ -189,12 +188,12 @@ def denoise(
 def generate(
     model: DiffusionModel | Mapping[str, TaughtModel], requests: Sequence[Request], settings: SampleSettings
 ) -> Iterator[Image.Image]:
-    """A picture for every request, in order, `settings.batch_size` at a time; requests of unlike term counts apart.
+    """Yield a picture for every request, in order, in batches of requests with terms of the same runs.
 
-    Of the settings, guidance, seed and number of images are the requests' own, and precision the model's; all others
-    are obeyed here. Texts are encoded once, pictures decoded once. With several taught the first one's model starts
-    from noise and decodes. Raises UcdError for a size, a scheduler or a number of steps that the model can't do, and
-    for models that don't go together.
+    Guidance, seed and number of images come from the requests, and precision from the model; all other settings apply
+    here. Each text is encoded once. With several taught models, the first starts from noise and decodes. Raises
+    UcdError for a size, a scheduler or a number of steps that the model doesn't support, and for models that can't be
+    composed.
     """
     taught = _taught(model)
     main = taught[""].model
@@ -228,11 +227,11 @@ def _check(model: DiffusionModel, settings: SampleSettings) -> None:
     """Raise UcdError for what the model can't do, before the work begins."""
     most, multiple = model.noise.max_steps, model.size_multiple
     if most is not None and settings.steps > most:
-        raise UcdError(f"got {settings.steps} denoising steps", f"this model has {most} at most")
+        raise UcdError(f"got {settings.steps} denoising steps", f"this model has at most {most}")
     if any(side and side % multiple for side in (settings.height, settings.width)):
         raise UcdError(
             f"got {settings.height or model.resolution} x {settings.width or model.resolution} pixels",
-            f"height and width are multiples of {multiple} for this model",
+            f"this model needs multiples of {multiple}",
         )
 
 
@@ -245,5 +244,5 @@ def _different(models: Iterable[DiffusionModel]) -> list[DiffusionModel]:
 
 
 def _unconditional(taught: Mapping[str, TaughtModel], model: DiffusionModel) -> str:
-    """The run that a model's negative prompt is read with: the first of those that share it."""
+    """The run whose words a model's negative prompt may use: the first of those that share the model."""
     return next(run for run, taught_model in taught.items() if taught_model.model is model)

@@ -1,7 +1,7 @@
-"""Scores composed: the equation that the whole project turns on.
+"""Composed scores: the equation at the heart of the method.
 
-Shapes: B images, K concepts, C H W latents. "Score" is what the model predicts, noise,
-velocity or flow: all are affine in the score, and composing any of them by eq. 11 is the same.
+Shapes: B images, K concepts, C H W latents. "Score" is what the model predicts (noise, velocity or flow): each is
+affine in the score, so eq. 11 composes them all alike.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from concepts_cli.models.interface import DiffusionModel
 def compose(uncond: Tensor, conditional: Tensor, weights: Tensor) -> Tensor:
     """Eq. 11 of Liu et al. 2023: `uncond + sum_k w_k (cond_k - uncond)`.
 
-    Shapes: uncond (B, C, H, W), conditional (B, K, C, H, W), weights (B, K), or (B, K, H, W) where a concept acts in a
-    part of the image only -> (B, C, H, W). Guidance is K = 1 with w the guidance scale; weights that sum to 1 leave no
-    unconditional score in it.
+    Shapes: uncond (B, C, H, W), conditional (B, K, C, H, W), weights (B, K), or (B, K, H, W) if a concept acts only in
+    part of the image -> (B, C, H, W). Guidance is K = 1 with w the guidance scale; if the weights sum to 1, the
+    unconditional score cancels.
     """
     return uncond + weighted_sum(conditional - uncond[:, None], weights)
 
@@ -30,7 +30,7 @@ def weighted_sum(conditional: Tensor, weights: Tensor) -> Tensor:
 
 
 def stacked_scores(model: DiffusionModel, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
-    """All K conditional scores of every image, in one call of the model.
+    """All K conditional scores of every image, in one model call.
 
     `conditioning` has B * K rows, those of an image side by side. (B, C, H, W), (B,) -> (B, K, C, H, W).
     """
@@ -40,9 +40,9 @@ def stacked_scores(model: DiffusionModel, noisy: Tensor, times: Tensor, conditio
 
 
 def checkpointed_scores(model: DiffusionModel, noisy: Tensor, times: Tensor, prompts: Tokens, index: Tensor) -> Tensor:
-    """The same a concept at a time, text and all recomputed in the backward pass; `index` (B, K) are rows of `prompts`.
+    """The same, one concept at a time, recomputed in the backward pass; `index` (B, K) are rows of `prompts`.
 
-    Peak memory then does not grow with K, for one more forward pass.
+    Peak memory then doesn't grow with K, at the cost of one more forward pass.
     """
 
     def score(rows: Tensor) -> Tensor:  # (B,) -> (B, C, H, W)

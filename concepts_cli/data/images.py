@@ -33,22 +33,22 @@ def find_images(places: Sequence[str | Path], images_per_folder: int | None = No
     `images_per_folder` keeps the first few of each folder. Raises UcdError for a path that does not exist, and if there
     are no images.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for place in map(Path, places):
         if place.is_file():
-            found.append(place)
+            paths.append(place)
             continue
         if not place.is_dir():
             raise UcdError(
                 f"no such folder or image: {place}", "data.images lists folders or files, relative to the recipe"
             )
-        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not inside:
+        in_folder = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not in_folder:
             raise UcdError(f"no images in {place}", f"looked for {', '.join(sorted(SUFFIXES))}")
-        found += inside[:images_per_folder]
-    if not found:
+        paths += in_folder[:images_per_folder]
+    if not paths:
         raise UcdError("no images", "data.images lists folders or files, relative to the recipe")
-    return found
+    return paths
 
 
 def open_image(path: Path, *, under: str = "white") -> Image.Image:

@@ -19,7 +19,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # what Pillow has for a siz
 
 
 class MapNumbers(TypedDict):
-    """What `numbers` says of a map."""
+    """The figures that `numbers` computes for a map."""
 
     mean: float
     peak: float

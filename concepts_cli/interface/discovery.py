@@ -17,27 +17,27 @@ from concepts_cli.recipe import Recipe, choose_recipe
 
 
 class Discovery(Iterator[Step]):
-    """A training under way: an iterator of its steps. `finish` takes those that are left and returns the run.
+    """A training in progress: an iterator of its steps. `finish` takes the remaining ones and returns the run.
 
-    Leaving the loop pauses it, a second loop goes on. Interrupting it (Ctrl-C, a kernel's stop button) lets the step
-    end, writes a checkpoint and raises KeyboardInterrupt; after that, too, a loop goes on, and so does
-    `discover(..., output=discovery.path, resume=True)` in another session.
+    Leaving the loop pauses the training; another loop continues it. Interrupting it (Ctrl-C, a kernel's stop button)
+    finishes the current step, writes a checkpoint and raises KeyboardInterrupt; after that, another loop continues too,
+    and so does `discover(..., output=discovery.path, resume=True)` in another session.
     """
 
     def __init__(self, trainer: Trainer, device: str | None = None):
         self._trainer, self._device = trainer, device
         self._steps: Iterator[Step] | None = None
         self._signals: list[float] = []  # during the step in progress
-        self._pending = False  # whether one came too late to end the step before
+        self._pending = False  # whether a signal came too late for the previous step
 
     @property
     def path(self) -> Path:
-        """The run folder, which grows from step to step."""
+        """The run folder, which grows with every step."""
         return self._trainer.run.path
 
     @property
     def total_steps(self) -> int:
-        """How many steps there are in all, unless patience ends them early."""
+        """The total number of steps, unless patience ends them early."""
         return self._trainer.training.total_steps
 
     def __next__(self) -> Step:
@@ -56,7 +56,7 @@ class Discovery(Iterator[Step]):
             return step
 
     def finish(self) -> Run:
-        """Take the steps that are left, and return the run. Raises what a step raises, again if it did before.
+        """Take the remaining steps and return the run. Raises what a step raises, again if it did before.
 
         run = ucd.discover("quickstart").finish()
         """

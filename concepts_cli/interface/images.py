@@ -1,4 +1,4 @@
-"""Images as callers have them, paths or PIL images, and the files that commands read."""
+"""Turn callers' images, paths or PIL images, into the files that commands read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Images = AnyImage | Iterable[AnyImage]
 
 
 def as_files(images: Images, folder: Path) -> list[Path]:
-    """The files of images. One in memory is written to `folder` as a PNG, unless it still is what its file holds.
+    """The files of images. One in memory is written to `folder` as a PNG, unless it is unchanged from its own file.
 
-    Raises UcdError for what is neither a path nor a PIL image, and for none at all.
+    Raises UcdError for anything but paths and PIL images, and for an empty list.
     """
-    several = images if isinstance(images, Iterable) and not is_one(images) else [images]
-    files = [_as_file(image, folder / f"{n:05d}.png") for n, image in enumerate(several)]
+    items = images if isinstance(images, Iterable) and not is_one(images) else [images]
+    files = [_as_file(image, folder / f"{n:05d}.png") for n, image in enumerate(items)]
     if not files:
         raise UcdError("an empty list of images", "give paths or PIL images")
     return files
@@ -46,9 +46,9 @@ def _as_file(image: object, path: Path) -> Path:
 
 
 def _own_file(image: Image.Image) -> Path | None:
-    """The file that an image was opened from, where it was not changed since.
+    """The file that an image was opened from, if the image is unchanged.
 
-    The weights of an image depend a little on its file's hash, so they should be those of the file where there is one.
+    An image's weights depend a little on its file's hash, so its own file gives the right ones.
     """
     path = Path(getattr(image, "filename", "") or "")
     if not path.is_file():

@@ -22,5 +22,5 @@ class LoadedRun(RunFolder):
             self._kept = None  # first, so that there are never two in memory
             self._kept = ((device, dtype), super().load_model(device, dtype))
         model = self._kept[1]
-        self.teach(model)  # a composition with another run has taught it that one's concepts
+        self.teach(model)  # a composition may have taught it another run's concepts
         return model

@@ -1,4 +1,4 @@
-"""How callers say what to make: options, terms and places as Python has them, turned into those of the commands."""
+"""Turn options, terms and places as Python has them into those of the commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Terms = Mapping[str, float] | Sequence[str]
 
 
 class SampleOptions(TypedDict, total=False):
-    """How pictures are made. Options default to the recipe's `sample` settings, which say what they mean."""
+    """How pictures are made. Options default to the recipe's `sample` settings, which document them."""
 
     steps: int
     guidance_scale: float
@@ -37,7 +37,7 @@ class SampleOptions(TypedDict, total=False):
 
 
 def sample_settings(run: RunFolder, n: int, options: Mapping[str, Any]) -> SampleSettings:
-    """The recipe's settings with `n` pictures and these options. Raises UcdError for what is unknown or wrong."""
+    """The recipe's settings with `n` pictures and these options. Raises UcdError for unknown and wrong options."""
     return override(run.recipe.sample, {"num_images": n, **options}, as_options=False)
 
 
@@ -47,7 +47,7 @@ def written_terms(terms: Terms) -> list[WrittenTerm]:
 
 
 def is_concept(run: RunFolder, text: str) -> bool:
-    """Whether a concept is meant rather than a prompt; `t9` is, whether the run has it or not."""
+    """Whether the text names a concept, not a prompt; `t9` does, whether the run has it or not."""
     return text == "all" or f"<{text}>" in run.tokens or re.fullmatch(CONCEPT, text.strip()) is not None
 
 
@@ -57,7 +57,7 @@ def several(names: str | Sequence[str]) -> list[str]:
 
 @contextmanager
 def output_folder(output: AnyPath | None) -> Iterator[Path]:
-    """`output`, or a folder that goes away again."""
+    """`output`, or a temporary folder."""
     if output is not None:
         yield Path(output)
         return

@@ -1,4 +1,4 @@
-"""What calls return: pictures, heat maps and figures that a notebook also knows how to show."""
+"""What calls return: pictures, heat maps and figures, which notebooks can show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from concepts_cli.pictures.overlays import HeatMap as DrawnMap
 
 
 class Pictures(list[Image.Image]):
-    """RGB pictures. Each says in `.info` what made it: prompt, seed, guidance_scale, scheduler, model and so on.
+    """RGB pictures. Each has in `.info` what made it: prompt, seed, guidance_scale, scheduler, model and so on.
 
     pictures = run.sample("t1", n=4)
     pictures[0].save("first.png")
@@ -46,7 +46,7 @@ class HeatMap:
     """Where in a picture a concept or a word is; places are shares of the picture's width and height.
 
     `map` is (H, W) at the latents' size, in [0, 1] for a contrast; `overlay` is the page that the command writes: the
-    picture, and the same under its map.
+    picture, and the picture under its map.
     """
 
     concept: str
@@ -64,7 +64,7 @@ class HeatMap:
 
     @classmethod
     def read(cls, drawn: DrawnMap, image: Path | None) -> HeatMap:
-        """What `visualize` has drawn, read from its files."""
+        """Read what `visualize` has drawn from its files."""
         return cls(
             concept=drawn.concept,
             prompt=drawn.prompt,
@@ -99,7 +99,7 @@ class HeatMaps(list[HeatMap]):
 
 @dataclass(frozen=True)
 class Evaluation(Mapping[str, Mapping[str, Any]]):
-    """What was measured, by metric: the figures of evaluation.json, None where one is infinite or does not exist.
+    """The results by metric: the figures of evaluation.json, None for one that is infinite or undefined.
 
     evaluation = run.evaluate("clip")
     evaluation["clip"]["accuracy"]

@@ -1,4 +1,4 @@
-"""A finished run in a notebook: what the commands do with it, as calls that return what they make."""
+"""A finished run in a notebook: each command as a call that returns what it makes."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from concepts_cli.runs.run import bare_name
 if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
 
-SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images in each, where a notebook shows a run
+SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images per row, when a notebook shows a run
 
 
 def open_run(path: AnyPath | None = None, *, device: str | None = None) -> Run:
-    """Open a run: a folder, or its name in `runs/`; without one $UCD_RUN, or the newest run.
+    """Open a run by its folder, or its name in `runs/`. Default: $UCD_RUN, then the newest run.
 
-    Its model works on `device`, by default the best there is. Raises UcdError when there is no such run.
+    Its model runs on `device`, by default the fastest available. Raises UcdError if there is no such run.
 
         run = ucd.open_run("runs/demo")
     """
@@ -60,10 +60,9 @@ def open_run(path: AnyPath | None = None, *, device: str | None = None) -> Run:
 class Run:
     """A run folder. Shapes: N training images, K concepts, H W latents.
 
-    Its model is loaded by the first call that needs it and kept. Calls that make pictures leave nothing behind unless
-    `output` names a folder. There they write what the command would, and don't make again what is there already;
-    `output=run.path / "samples"` is where `ucd sample` writes. Every call that takes a while has `progress`, which
-    draws a bar on stderr.
+    Its model is loaded by the first call that needs it and kept. Calls that make pictures leave no files unless
+    `output` names a folder. There they write what the command would, and keep existing pictures;
+    `output=run.path / "samples"` is where `ucd sample` writes. Long calls take `progress`, which draws a bar on stderr.
     """
 
     def __init__(self, path: AnyPath, *, device: str | None = None):
@@ -275,11 +274,11 @@ class Run:
                 device=self._device,
                 out=CallerOutput(progress),
             )
-            files = [Path(one.image) if one.image else None for one in drawn]
+            files = [Path(overlay.image) if overlay.image else None for overlay in drawn]
             kept = [file if file and memory not in file.parents else None for file in files]
-            found = HeatMaps(map(HeatMap.read, drawn, kept))
-            found.sheet = read_picture(folder / "sheet.png")
-            return found
+            results = HeatMaps(map(HeatMap.read, drawn, kept))
+            results.sheet = read_picture(folder / "sheet.png")
+            return results
 
     @silenced()
     def evaluate(
@@ -311,7 +310,7 @@ class Run:
         return Evaluation(result["metrics"])
 
     def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
-        """Write the page of the run, report.html in its folder by default, and return where it is: `ucd report`."""
+        """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`."""
         return report(self._folder, output=None if output is None else Path(output), force=force)
 
     def __repr__(self) -> str:
@@ -320,7 +319,7 @@ class Run:
         return f"<Run {self.path}: {len(self.concepts)} concepts in {len(self.images)} images, {self.recipe.model}>"
 
     def _repr_png_(self) -> bytes | None:
-        """The training images that hold most of each concept, strongest first, where they still are."""
+        """The training images with most of each concept, strongest first; None if one is missing."""
         try:
             order = self.weights.argsort(dim=0, descending=True)[:SHOWN_IMAGES, :SHOWN_CONCEPTS].T.tolist()
             rows = {

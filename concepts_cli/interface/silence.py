@@ -33,7 +33,7 @@ class CallerOutput(Output):
         warnings.warn(text, stacklevel=1)  # in this module's name, by which `silenced` lets it pass
 
     def error(self, error: UcdError) -> NoReturn:
-        """A command says what it leaves out and goes on; a caller is told, and decides."""
+        """Raise what a command would report before it goes on: the caller decides."""
         raise error
 
 

@@ -18,8 +18,8 @@ from concepts_cli.metrics.scores import match_one_to_one
 class Assignment:
     """How each image's strongest concept agrees with its hidden classes.
 
-    Concept k is the strongest of `sizes[k]` images, `counts[k, c]` of them of class c. ARI and NMI compare partitions,
-    so they exist only where every image has one class.
+    Concept k is the strongest in `sizes[k]` images, of which `counts[k, c]` are of class c. ARI and NMI compare
+    partitions, so they exist only if every image has one class.
     """
 
     classes: tuple[str, ...]
@@ -33,9 +33,9 @@ class Assignment:
 def assign(weights: np.ndarray, labels: Sequence[Sequence[str]]) -> Assignment:
     """Compare the argmax of each row of `weights` (N, K) with N images' classes.
 
-    Matched accuracy is the share of images whose strongest concept is matched, one to one, to a class of theirs, with
-    the best match there is (Hungarian). ARI (Hubert & Arabie, 1985) and NMI (arithmetic mean) are scikit-learn's: 1
-    is perfect, 0 what chance gives ARI.
+    Matched accuracy is the share of images whose strongest concept is matched to one of their classes, by the best
+    one-to-one match (Hungarian). ARI (Hubert & Arabie, 1985) and NMI (arithmetic mean) are scikit-learn's: 1 is
+    perfect, and chance gives an ARI of 0.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -68,10 +68,12 @@ class AssignmentMetric(Metric):
         result = assign(weights, labels)
 
         def agreement(drawn: np.ndarray) -> dict[str, float]:
-            one = assign(weights[drawn], [labels[i] for i in drawn])
-            found = {"matched_accuracy": one.matched_accuracy, "ari": one.ari, "nmi": one.nmi}
+            resampled = assign(weights[drawn], [labels[i] for i in drawn])
+            measures = {"matched_accuracy": resampled.matched_accuracy, "ari": resampled.ari, "nmi": resampled.nmi}
             return {
-                name: value for name, value in found.items() if value is not None and getattr(result, name) is not None
+                name: value
+                for name, value in measures.items()
+                if value is not None and getattr(result, name) is not None
             }
 
         return {

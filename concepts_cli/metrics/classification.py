@@ -18,12 +18,12 @@ from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric, describe_concepts
 
 FOLDS = 5
-PIXELS = 64  # side of the images that "pixels" stands for
+PIXELS = 64  # side of the images whose pixels are classified
 
 
 @dataclass(frozen=True)
 class Classified:
-    """What two classifiers say of N images: whether each is right, (N,)."""
+    """Which of N images two classifiers get right, (N,) each."""
 
     kmeans: np.ndarray
     logistic: np.ndarray
@@ -31,12 +31,11 @@ class Classified:
 
 
 def classify(features: np.ndarray, labels: Sequence[str], *, seed: int = 0) -> Classified:
-    """K-means and logistic regression (scikit-learn) on features (N, E) of images with a label each.
+    """K-means and logistic regression (scikit-learn) on features (N, E) of images with one label each.
 
-    K-means sees no label: it finds as many clusters as there are classes (10 starts), and a cluster is then named by
-    most of its images. Logistic regression, on standardised features, is told the labels of the other images: each
-    image is classified by the one of FOLDS stratified folds that left it out. Raises UcdError for fewer than two
-    classes, or a class of one image.
+    K-means sees no labels: it finds as many clusters as there are classes (10 starts), and a cluster is then named
+    after most of its images. Logistic regression, on standardised features, classifies each image with the one of FOLDS
+    stratified folds that left it out. Raises UcdError for fewer than two classes, or a class with one image.
     """
     from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
@@ -46,10 +45,10 @@ def classify(features: np.ndarray, labels: Sequence[str], *, seed: int = 0) -> C
 
     classes, truth, sizes = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     if len(classes) < 2:
-        raise UcdError(f"held-out images of one class, {classes[0]}", "classification needs two at least")
+        raise UcdError(f"all held-out images are of one class, {classes[0]}", "classification needs at least two")
     if sizes.min() < 2:
         few = ", ".join(classes[sizes < 2])
-        raise UcdError(f"classes with a single held-out image: {few}", "classification needs two of each at least")
+        raise UcdError(f"classes with a single held-out image: {few}", "classification needs at least two of each")
     features = np.asarray(features, dtype=np.float64)
     clusters = KMeans(len(classes), n_init=10, random_state=seed).fit_predict(features)
     named = np.zeros(len(classes), dtype=int)
@@ -74,10 +73,10 @@ class ClassificationMetric(Metric):
         records, labels = inputs.held_out
         encoded = encode_records(inputs.model, records, recipe=inputs.run.recipe, tokens=inputs.run.tokens)
         tracked = inputs.out.track(encoded, total=len(records), label="encoding held-out images")
-        weights = np.array([one.weights for one in tracked])
+        weights = np.array([image.weights for image in tracked])
         paths = [Path(record.path) for record in records]
         pixels = np.stack([to_pixels(open_image(path), PIXELS).flatten().numpy() for path in paths])
-        found = {}
+        by_features = {}
         for name, features in {"weights": weights, "pixels": pixels, "clip": inputs.clip.features(paths)}.items():
             result = classify(features, labels)
             right = {"kmeans": result.kmeans, "logistic": result.logistic}
@@ -87,12 +86,12 @@ class ClassificationMetric(Metric):
 
             everyone = np.arange(len(labels))
             spans = arithmetic.intervals(shares, [everyone])
-            found[name] = {**shares(everyone), "dimensions": features.shape[1], "intervals": spans}
+            by_features[name] = {**shares(everyone), "dimensions": features.shape[1], "intervals": spans}
         strongest = assign(weights, [[label] for label in labels])
         return {
             "scorer": "scikit-learn",
             "clip_model": inputs.clip.name,
-            "features": found,
+            "features": by_features,
             "matched_accuracy": strongest.matched_accuracy,
             "folds": result.folds,
             "steps": STEPS,

@@ -1,4 +1,4 @@
-"""Do concepts hold together? Every pair composed, and every training image made anew from its own weights."""
+"""Do concepts combine? Every pair composed, and every training image generated again from its own weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.plan import PicturePlan
 
 PER_PAIR, MOST_PICTURES = 4, 400
-MOST_IMAGES = 100  # made anew, evenly spread over the collection
+MOST_IMAGES = 100  # to generate again, evenly spread over the training images
 
 
 class CompositionMetric(Metric):
@@ -32,25 +32,25 @@ class CompositionMetric(Metric):
 
     def check(self, inputs: MetricInputs) -> None:
         if len(inputs.concepts) < 2:
-            raise UcdError("one concept can't be composed with another", "train with more: --set concepts.count=5")
+            raise UcdError("a single concept can't be composed", "train with more: --set concepts.count=5")
         _check_samples(inputs)
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         run, settings, concepts = inputs.run, inputs.run.recipe.sample, inputs.concepts
         pairs = list(combinations(range(len(concepts)), 2))
-        each = max(1, min(PER_PAIR, MOST_PICTURES // len(pairs)))
+        per_pair = max(1, min(PER_PAIR, MOST_PICTURES // len(pairs)))
         prompts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
         folder = run.path / "compositions" / "pairs"
         planned = []
         for pair in pairs:
             terms = [Term(prompts[k], settings.guidance_scale) for k in pair]
             name = "+".join(concepts[k] for k in pair)
-            for n in range(each):
+            for n in range(per_pair):
                 planned.append((folder / name / f"{n:05d}.png", composition(terms, settings.seed + n)))
         paths = _make(inputs, planned)
         presence = concept_presence(inputs)
-        seen = presence.seen(paths).reshape(len(pairs), each, len(concepts))
-        both = np.array([seen[row][:, list(pair)].all(axis=1) for row, pair in enumerate(pairs)])  # (pairs, each)
+        seen = presence.seen(paths).reshape(len(pairs), per_pair, len(concepts))
+        both = np.array([seen[row][:, list(pair)].all(axis=1) for row, pair in enumerate(pairs)])  # (pairs, per_pair)
         matrix: list[list[float | None]] = [[None] * len(concepts) for _ in concepts]
         for (a, b), hits in zip(pairs, both, strict=True):
             matrix[a][b] = matrix[b][a] = float(hits.mean())
@@ -69,10 +69,10 @@ class CompositionMetric(Metric):
 
 
 class RecompositionMetric(Metric):
-    """Do concepts add up to the image again? Each training image made anew from its own weights.
+    """Do concepts add up to the image again? Each training image generated from its own weights.
 
-    An image agrees when the concepts that are seen in it and in the picture made of its weights are the same (the
-    measure of Intrinsic Concept Extraction, CVPR 2025, for weights that are trained).
+    An image agrees if the same concepts are seen in it and in the picture generated from its weights (the measure of
+    Intrinsic Concept Extraction, CVPR 2025, for trained weights).
     """
 
     name = "recomposition"
@@ -80,7 +80,7 @@ class RecompositionMetric(Metric):
     def check(self, inputs: MetricInputs) -> None:
         _check_samples(inputs)
         if gone := [record.path for record in _spread(inputs.run.images) if not Path(record.path).is_file()]:
-            raise UcdError(f"the training image {gone[0]} is not there any more", "restore the images")
+            raise UcdError(f"the training image {gone[0]} is missing", "restore the images")
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         run, settings = inputs.run, inputs.run.recipe.sample
@@ -95,8 +95,8 @@ class RecompositionMetric(Metric):
         presence = concept_presence(inputs)
         before, after = presence.seen([Path(record.path) for record in records]), presence.seen(made)
         same = (before == after).all(axis=1)
-        shared, any_ = (before & after).sum(axis=1), (before | after).sum(axis=1)
-        overlap = np.where(any_ > 0, shared / np.maximum(any_, 1), 1.0)
+        shared, either = (before & after).sum(axis=1), (before | after).sum(axis=1)
+        overlap = np.where(either > 0, shared / np.maximum(either, 1), 1.0)
         return {
             "scorer": presence.scorer,
             "caveat": presence.caveat,
@@ -113,7 +113,7 @@ class RecompositionMetric(Metric):
 
 def _check_samples(inputs: MetricInputs) -> None:
     if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
-        raise UcdError("compositions are judged by samples of every concept of the run", "leave --samples out")
+        raise UcdError("compositions need samples of every concept of the run", "leave --samples out")
 
 
 def _spread(records: list[ImageRecord]) -> list[ImageRecord]:
@@ -123,7 +123,7 @@ def _spread(records: list[ImageRecord]) -> list[ImageRecord]:
 
 
 def _make(inputs: MetricInputs, planned: list[tuple[Path, Any]]) -> list[Path]:
-    """The pictures, made where they are missing. One of an earlier training or of other settings is made anew."""
+    """Make the missing pictures; those of an earlier training or of other settings are replaced."""
     plan = PicturePlan(inputs.run, replace(inputs.run.recipe.sample, num_images=1), tuple(planned))
     try:
         plan.missing()

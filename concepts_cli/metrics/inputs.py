@@ -1,4 +1,4 @@
-"""What metrics measure: a run, its samples, labels and scorers, each loaded once and when first asked for."""
+"""What metrics measure: a run, its samples, labels and scorers, each loaded lazily and once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Scorer = ClipScorer | ResNetScorer
 
 
 class MetricInputs:
-    """A run under evaluation. Every property raises UcdError when what it stands for is missing or can't be used."""
+    """A run under evaluation. Every property raises UcdError if its value is missing or can't be used."""
 
     def __init__(
         self,
@@ -52,20 +52,20 @@ class MetricInputs:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The hidden classes: as given, or the recipe's, or all that the labels name."""
+        """The hidden classes: those given, else the recipe's, else all that the labels name."""
         names: Sequence[str] | None = tuple(name.strip() for name in self._class_names) or self.settings.class_names
         if not names and (self.settings.labels or folder_labels(self._paths)):
             names = sorted(set(chain(*self.labels)))
         if not names or not all(names):
             hint = "--class-names geyser,mosque,…, or evaluate.class_names in the recipe"
             raise UcdError("no class names to score against", hint)
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UcdError(f"class names given twice: {', '.join(twice)}", "name each class once")
+        if duplicates := sorted({name for name in names if names.count(name) > 1}):
+            raise UcdError(f"class names given duplicates: {', '.join(duplicates)}", "name each class once")
         return tuple(names)
 
     @cached_property
     def labels(self) -> list[list[str]]:
-        """The training images' classes: the recipe's, or the folders that they lie in."""
+        """The training images' classes: the recipe's labels, else the names of their folders."""
         if self.settings.labels:
             return read_labels(self.settings.labels, self._paths)
         if not (labels := folder_labels(self._paths)):
@@ -82,7 +82,7 @@ class MetricInputs:
         """Labelled images that were not trained on, and the class of each."""
         places = self._held_out or self.settings.held_out
         if not places:
-            hint = "--held-out FOLDER with a folder of images a class, or evaluate.held_out in the recipe"
+            hint = "--held-out FOLDER with one subfolder per class, or evaluate.held_out in the recipe"
             raise UcdError("no labelled images to classify", hint)
         try:
             records = read_images(find_images(places))
@@ -98,7 +98,7 @@ class MetricInputs:
 
     @cached_property
     def words(self) -> list[str]:
-        """What concepts may be named."""
+        """The words that concepts may be named with."""
         if self.settings.words:
             return read_words(self.settings.words)
         return known_words(built_in=self._is_built_in)
@@ -127,7 +127,7 @@ class MetricInputs:
         return self.other_samples or own_samples(self.run, self.device, self.out)
 
     def features(self, metric: str) -> np.ndarray:
-        """Of the samples, by a scorer: (N, E)."""
+        """The samples' features by a scorer: (N, E)."""
         if metric not in self._features:
             self._features[metric] = self.scorer(metric).features(self.samples.paths)
         return self._features[metric]

@@ -24,13 +24,13 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
-        """What evaluation.json says of the metric."""
+        """The metric's entry in evaluation.json."""
 
 
 def describe_concepts(
     concepts: Sequence[str], classes: Sequence[str], counts: np.ndarray, sizes: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """What each concept shows: its commonest class, that class's share (purity), and the one it is matched to.
+    """What each concept shows: its most common class, that class's share (purity), and the class it is matched to.
 
     Shapes: counts (K, C) images of each class, sizes (K,) images in all.
     """

@@ -17,12 +17,12 @@ from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
 
 ALIKE = 0.1  # silhouette of two concepts' samples, below which they can't be told apart
-MIXED = 0.6  # share of a concept's samples that its commonest word should have
+MIXED = 0.6  # share of a concept's samples that its most common word should have
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word and its cosine similarity; of samples, the share of them that it fits best."""
+    """A word and its cosine similarity; for samples, also the share of them that it fits best."""
 
     word: str
     similarity: float
@@ -30,7 +30,7 @@ class Word:
 
 
 def nearest_words(embeddings: np.ndarray, table: np.ndarray, words: Sequence[str], count: int = 5) -> list[list[Word]]:
-    """The words whose embeddings point most nearly the way of each concept's: (K, D), (V, D) -> K lists."""
+    """The words whose embeddings are nearest to each concept's, by cosine: (K, D), (V, D) -> K lists."""
     similarities = _unit(embeddings) @ _unit(table).T
     return [[Word(words[v], float(row[v])) for v in (-row).argsort(kind="stable")[:count]] for row in similarities]
 
@@ -38,21 +38,22 @@ def nearest_words(embeddings: np.ndarray, table: np.ndarray, words: Sequence[str
 def seen_words(similarities: np.ndarray, owners: np.ndarray, words: Sequence[str], count: int = 3) -> list[list[Word]]:
     """What a concept's samples look like: similarities (N, W) of samples, owners (N,) concepts -> K lists.
 
-    In the order of the share of its samples that a word fits best, then of the mean similarity.
+    Sorted by the share of its samples that a word fits best, then by mean similarity.
     """
-    found = []
+    ranked = []
     for k in range(int(owners.max()) + 1):
         own = similarities[owners == k]
         shares = np.bincount(own.argmax(axis=1), minlength=len(words)) / len(own)
         means = own.mean(axis=0)
         best = np.lexsort((-means, -shares))[:count]
-        found.append([Word(words[w], float(means[w]), float(shares[w])) for w in best])
-    return found
+        ranked.append([Word(words[w], float(means[w]), float(shares[w])) for w in best])
+    return ranked
 
 
 def dead_concepts(weights: np.ndarray) -> list[int]:
-    """Concepts that explain nothing: the strongest of no training image, and with less than half of an equal share of
-    the weight. Weights (N, K), by their size.
+    """Concepts that are strongest in no training image and have less than half of an equal share of the weight.
+
+    Weights (N, K) count by absolute value.
     """
     sizes = np.abs(weights)
     count = weights.shape[1]
@@ -62,35 +63,35 @@ def dead_concepts(weights: np.ndarray) -> list[int]:
 
 
 def duplicate_concepts(features: np.ndarray, owners: np.ndarray) -> list[tuple[int, int, float]]:
-    """Pairs of concepts whose samples can't be told apart, and by how little: features (N, E), owners (N,).
+    """Pairs of concepts whose samples can't be told apart, with their silhouette: features (N, E), owners (N,).
 
-    By the silhouette (Rousseeuw, 1987) of the two groups under the cosine distance: 1 far apart, 0 the same.
+    The silhouette (Rousseeuw, 1987) of the two groups uses the cosine distance: 1 is far apart, 0 the same.
     """
     from sklearn.metrics import silhouette_score
 
-    found = []
+    duplicates = []
     for first, second in combinations(range(int(owners.max()) + 1), 2):
         pair = np.isin(owners, (first, second))
         if min((owners == first).sum(), (owners == second).sum()) < 2:
             continue
         apart = float(silhouette_score(features[pair], owners[pair], metric="cosine"))
         if apart < ALIKE:
-            found.append((first, second, apart))
-    return found
+            duplicates.append((first, second, apart))
+    return duplicates
 
 
 def advice(
     names: Sequence[str], dead: Sequence[int], duplicates: Sequence[tuple[int, int, float]], mixed: Sequence[int]
 ) -> str:
-    """What these say of the number of concepts, in a sentence."""
+    """Advice on the number of concepts, in one sentence."""
     alike = _groups([(first, second) for first, second, _ in duplicates])
     spare = set(dead).union(*(sorted(group)[1:] for group in alike))
-    said = []
+    problems = []
     if dead:
-        said.append(f"{_list(names[k] for k in dead)} explain{'s' * (len(dead) == 1)} no training image")
-    said += [f"{_list(names[k] for k in sorted(group))} look the same" for group in alike]
+        problems.append(f"{_list(names[k] for k in dead)} explain{'s' * (len(dead) == 1)} no training image")
+    problems += [f"{_list(names[k] for k in sorted(group))} look the same" for group in alike]
     if spare:
-        return f"{'; '.join(said)}: try concepts.count={len(names) - len(spare)}"
+        return f"{'; '.join(problems)}: try concepts.count={len(names) - len(spare)}"
     if mixed:
         several = f"{_list(names[k] for k in mixed)} show{'s' * (len(mixed) == 1)} more than one thing"
         return f"{several}: try concepts.count={len(names) + len(mixed)}"
@@ -98,7 +99,7 @@ def advice(
 
 
 def _groups(pairs: Iterable[tuple[int, int]]) -> list[set[int]]:
-    """What hangs together by pairs."""
+    """The groups that the pairs connect."""
     groups: list[set[int]] = []
     for pair in pairs:
         touching = [group for group in groups if group & set(pair)]
@@ -116,7 +117,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class NamingMetric(Metric):
-    """Words for each concept, by its embedding and by its samples; the dead and the doubled."""
+    """Words for each concept, by its embedding and by its samples; and which concepts are dead or duplicates."""
 
     name = "naming"
 
@@ -127,7 +128,7 @@ class NamingMetric(Metric):
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         samples, features = inputs.samples, inputs.features("clip")
-        # A folder of samples is in the order of its names, t10 before t2.
+        # A folder of samples is sorted by name, t10 before t2.
         owners = np.array([inputs.concepts.index(samples.concepts[k]) for k in samples.owners])
         vocabulary = inputs.model.whole_words()
         encoder, table = next(iter(inputs.model.tables.items()))
@@ -135,8 +136,8 @@ class NamingMetric(Metric):
         neighbours = nearest_words(inputs.run.embeddings[encoder].float().numpy(), known, list(vocabulary))
         seen = seen_words(inputs.clip.score(features, inputs.words), owners, inputs.words)
         weights = inputs.run.weights.float().numpy()
-        dead, doubled = dead_concepts(weights), duplicate_concepts(features, owners)
-        mixed = [k for k, found in enumerate(seen) if (share := found[0].share) is not None and share < MIXED]
+        dead, duplicates = dead_concepts(weights), duplicate_concepts(features, owners)
+        mixed = [k for k, words in enumerate(seen) if (share := words[0].share) is not None and share < MIXED]
         sizes = np.bincount(weights.argmax(axis=1), minlength=len(inputs.concepts))
         return {
             "scorer": inputs.clip.name,
@@ -149,12 +150,13 @@ class NamingMetric(Metric):
                     "training_images": sizes[k],
                     "dead": k in dead,
                     "mixed": k in mixed,
-                    "same_as": [inputs.concepts[a + b - k] for a, b, _ in doubled if k in (a, b)],
+                    "same_as": [inputs.concepts[a + b - k] for a, b, _ in duplicates if k in (a, b)],
                 }
                 for k, name in enumerate(inputs.concepts)
             },
             "duplicates": [
-                {"concepts": [inputs.concepts[a], inputs.concepts[b]], "silhouette": apart} for a, b, apart in doubled
+                {"concepts": [inputs.concepts[a], inputs.concepts[b]], "silhouette": apart}
+                for a, b, apart in duplicates
             ],
-            "advice": advice(inputs.concepts, dead, doubled, mixed),
+            "advice": advice(inputs.concepts, dead, duplicates, mixed),
         }

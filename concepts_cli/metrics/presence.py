@@ -1,7 +1,7 @@
 """Which of a run's concepts are seen in a picture.
 
-The built-in reader answers for the word by which a concept's samples differ most from the others'. For other models
-CLIP compares a picture with a concept's own samples, and the threshold is what most of those reach.
+The built-in reader looks for the word by which a concept's samples differ most from the others'. For other models, CLIP
+compares the picture with a concept's own samples; the threshold is what most of those reach.
 
 Shapes: N pictures, K concepts, E features.
 """
@@ -22,7 +22,9 @@ REACHED = 0.95  # the share of a concept's own samples that reach its threshold
 
 @dataclass(frozen=True)
 class Presence:
-    """A judge of pictures: what it calls each concept, and the score (N, K) from which a concept counts as seen (K)."""
+    """A judge of pictures: its word for each concept, its scores (N, K), and the thresholds (K,) from which a concept
+    counts as seen.
+    """
 
     scorer: str
     caveat: str | None
@@ -38,7 +40,7 @@ class Presence:
 def own_words(means: np.ndarray) -> np.ndarray:
     """The word that sets each concept apart from the others: mean scores (K, W) -> (K,).
 
-    What all samples show, such as the day, says nothing of any of them.
+    What all samples show, such as daylight, sets no concept apart.
     """
     if len(means) == 1:
         return means.argmax(axis=1)
@@ -70,5 +72,5 @@ def concept_presence(inputs: MetricInputs) -> Presence:
     typical /= np.linalg.norm(typical, axis=1, keepdims=True)
     own = [features[group] @ typical[k] for k, group in enumerate(groups)]
     limits = np.array([np.quantile(similarities, 1 - REACHED) for similarities in own])
-    nothing = (None,) * len(groups)
-    return Presence(clip.name, clip.caveat, nothing, limits, lambda paths: clip.features(paths) @ typical.T)
+    no_words = (None,) * len(groups)
+    return Presence(clip.name, clip.caveat, no_words, limits, lambda paths: clip.features(paths) @ typical.T)

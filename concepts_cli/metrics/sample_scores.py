@@ -35,26 +35,26 @@ class SampleScores(Metric):
 
         def measure(drawn: np.ndarray) -> dict[str, float]:
             counted = counts(drawn)
-            found = {
+            measures = {
                 "accuracy": arithmetic.accuracy(scores[drawn], threshold),
                 "kl": arithmetic.kl_from_uniform(scores[drawn], smoothing),
                 "kl_reverse": arithmetic.kl_to_uniform(scores[drawn], smoothing),
                 "matched_accuracy": arithmetic.matched_accuracy(counted),
                 "purity": arithmetic.purity(counted),
             }
-            return found if own is None else found | {"clip_score": arithmetic.clip_score(own[drawn])}
+            return measures if own is None else measures | {"clip_score": arithmetic.clip_score(own[drawn])}
 
         whole, own = np.arange(len(scores)), None
         counted = counts(whole)
         concepts = describe_concepts(samples.concepts, names, counted, counted.sum(axis=1))
         spreads = [arithmetic.diversity(features[owners == k]) for k in range(len(concepts))]
-        for one, spread in zip(concepts.values(), spreads, strict=True):
-            one["diversity"] = spread
+        for concept, spread in zip(concepts.values(), spreads, strict=True):
+            concept["diversity"] = spread
         if self.name == "clip":  # against the caption of the class that each concept stands for
-            shown = [one["matched_class"] or one["best_class"] for one in concepts.values()]
+            shown = [concept["matched_class"] or concept["best_class"] for concept in concepts.values()]
             own = scores[np.arange(len(scores)), [names.index(shown[k]) for k in owners]]
-            for k, one in enumerate(concepts.values()):
-                one["clip_score"] = arithmetic.clip_score(own[owners == k])
+            for k, concept in enumerate(concepts.values()):
+                concept["clip_score"] = arithmetic.clip_score(own[owners == k])
         known = [spread for spread in spreads if spread is not None]
         return {
             "scorer": scorer.name,

@@ -1,6 +1,6 @@
-"""From scores of images against classes to the paper's numbers, and to what they leave out.
+"""From scores of images against classes to the paper's measures, and to others that they leave out.
 
-Shapes: N images, C classes, K concepts, E features. An image's class is the one it scores best for.
+Shapes: N images, C classes, K concepts, E features. An image's class is the one with its best score.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def accuracy(scores: np.ndarray, threshold: float) -> float:
 
 
 def kl_from_uniform(scores: np.ndarray, smoothing: float = 0.0) -> float:
-    """How far the images are from covering all classes alike, in nats, as published: scores (N, C) -> [0, inf].
+    """How far the images are from showing all classes equally, in nats, as published: scores (N, C) -> [0, inf].
 
         q[c] = (#{n : argmax_c' s[n, c'] = c} + smoothing) / Z,  Z such that q sums to 1
         KL(uniform || q) = sum_c 1/C log((1/C) / q[c])
 
-    Every image counts, those below the threshold too. Published with smoothing 1e-8 for ResNet-50 and none for CLIP,
+    Every image counts, even below the threshold. Published with smoothing 1e-8 for ResNet-50 and none for CLIP,
     where a class without images makes it infinite.
     """
     shares = _class_shares(scores, smoothing)
@@ -39,7 +39,7 @@ def kl_from_uniform(scores: np.ndarray, smoothing: float = 0.0) -> float:
 
 
 def kl_to_uniform(scores: np.ndarray, smoothing: float = 0.0) -> float:
-    """The other direction, which no missing class makes infinite: scores (N, C) -> [0, log C], in nats.
+    """The reverse direction, which stays finite if classes are missing: scores (N, C) -> [0, log C], in nats.
 
     KL(q || uniform) = sum_c q[c] log(q[c] / (1/C))
     """
@@ -61,9 +61,9 @@ def class_counts(scores: np.ndarray, concepts: np.ndarray, count: int) -> np.nda
 
 
 def match_one_to_one(counts: np.ndarray) -> dict[int, int]:
-    """The pairs concept -> class, none used twice, that agree with most images (the Hungarian method): counts (K, C).
+    """The one-to-one match of concepts to classes that agrees with most images (the Hungarian method): counts (K, C).
 
-    With more concepts than classes, or fewer, the rest stay without a partner.
+    With more concepts than classes, or fewer, the rest stay unmatched.
     """
     rows, columns = linear_sum_assignment(counts, maximize=True)
     return {int(row): int(column) for row, column in zip(rows, columns, strict=True)}
@@ -75,17 +75,17 @@ def matched_accuracy(counts: np.ndarray) -> float:
 
 
 def purity(counts: np.ndarray) -> float:
-    """The share of images that show their concept's commonest class, shared with others or not: counts (K, C)."""
+    """The share of images that show their concept's most common class, which concepts may share: counts (K, C)."""
     return float(counts.max(axis=1).sum() / counts.sum())
 
 
 def clip_score(similarities: np.ndarray) -> float:
-    """Mean of 100 max(cosine, 0) of images with a caption each (Hessel et al., 2021, as torchmetrics scales it)."""
+    """Mean of 100 max(cosine, 0) of images with their captions (Hessel et al., 2021, as torchmetrics scales it)."""
     return float(100 * similarities.clip(min=0).mean())
 
 
 def diversity(features: np.ndarray) -> float | None:
-    """Mean cosine distance of two different images: features (N, E) -> [0, 2]; None for fewer than two."""
+    """Mean cosine distance between different images: features (N, E) -> [0, 2]; None for fewer than two."""
     count = len(features)
     if count < 2:
         return None
@@ -96,10 +96,10 @@ def diversity(features: np.ndarray) -> float | None:
 def intervals(
     measure: Callable[[np.ndarray], dict[str, float]], groups: Sequence[np.ndarray], *, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95% percentile bootstrap intervals of what `measure` says of the images drawn.
+    """95% percentile bootstrap intervals of `measure`, a function of image indices.
 
-    `groups` are the places of the images, those of a concept together: as many are drawn of each as there are, since
-    how many samples a concept has is nobody's chance. Empty where a group has fewer than two.
+    `groups` are the indices of each concept's images. Each group is resampled to its own size, since the number of
+    samples per concept is not random. Empty if a group has fewer than two.
     """
     groups = [group for group in groups if len(group)]
     if min(map(len, groups)) < 2:
@@ -107,9 +107,9 @@ def intervals(
     rng = np.random.default_rng(seed)
     drawn = [measure(np.concatenate([rng.choice(group, len(group)) for group in groups])) for _ in range(RESAMPLES)]
     tail = (1 - CONFIDENCE) / 2
-    found = {}
+    bounds = {}
     for name in drawn[0]:
-        values = [one[name] for one in drawn]
+        values = [resample[name] for resample in drawn]
         low, high = np.quantile(values, tail, method="lower"), np.quantile(values, 1 - tail, method="higher")
-        found[name] = (float(low), float(high))  # never between two, which may be infinite
-    return found
+        bounds[name] = (float(low), float(high))  # no interpolation: values may be infinite
+    return bounds

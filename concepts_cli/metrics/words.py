@@ -8,8 +8,8 @@ from concepts_cli.errors import UcdError
 
 
 def known_words(*, built_in: bool) -> list[str]:
-    """What a concept may be, when nobody says: the built-in model's objects, filters and times of day; for others
-    the labels of ImageNet-1k.
+    """The default words: the built-in model's objects, filters and times of day; for other models, the labels of
+    ImageNet-1k.
     """
     if built_in:
         from concepts_cli.mini.captions import CLASSES
@@ -24,11 +24,11 @@ def known_words(*, built_in: bool) -> list[str]:
 
 
 def read_words(path: str | Path) -> list[str]:
-    """The words of a file, one a line; `#` begins a comment. Raises UcdError for a file that has none."""
+    """The words in a file, one per line; `#` begins a comment. Raises UcdError if there are none."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UcdError(f"words can't be read: {path}: {error}", "evaluate.words names a text file") from error
     if words := [word for line in lines if (word := line.partition("#")[0].strip())]:
         return list(dict.fromkeys(words))
-    raise UcdError(f"no words in {path}", "one a line")
+    raise UcdError(f"no words in {path}", "write one per line")

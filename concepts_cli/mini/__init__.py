@@ -1,7 +1,7 @@
 """The built-in model: a small text-to-image diffusion model of drawn scenes, with its data and its training.
 
 `WEIGHTS` is an ordinary `StableDiffusionPipeline` folder, with a small CLIP in `clip/` and a small ResNet in `resnet/`
-that measure what it draws. `MODEL_CARD.md` tells what they were trained on and how well they do.
+that judge its images. `MODEL_CARD.md` says what they were trained on and how well they do.
 May import recipe, data, drawing, processes and below.
 """
 

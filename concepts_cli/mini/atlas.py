@@ -1,7 +1,7 @@
 """The sprites: 24 objects in 4 drawing styles, 64 px each, kept in one PNG beside this file.
 
-Reading it needs only Pillow. Building it anew needs the npm packages that hold the drawings, and `resvg-py` for
-Fluent's SVGs:
+Reading it needs only Pillow. Building it again needs the npm packages with the drawings, and `resvg-py` for Fluent's
+SVGs:
 
     npm install emoji-datasource-google@16 emoji-datasource-twitter@16 fluentui-emoji@1.3
     python -m concepts_cli.mini.atlas node_modules

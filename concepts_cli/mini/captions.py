@@ -1,7 +1,7 @@
-"""What may be said of a scene: all of it, a part of it, and where things are.
+"""Captions: they name all of a scene or a part of it, and say where things are.
 
-A caption names some of a scene's objects, so "a dog" is true of every scene with a dog in it, whatever else is there.
-Without that no picture of "a dog" would ever hold anything else, and concepts could not be composed.
+A caption may leave objects out, so "a dog" is true of every scene with a dog in it, whatever else is there. Otherwise
+no picture of "a dog" would ever show anything else, and concepts could not be composed.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "pink": (246, 176, 202),
 }
 
-# Concepts are later learned in the templates of `ucd train`, so captions use these, and the plainest of all.
+# `ucd train` learns concepts in its prompt templates, so captions use these, and some plainer ones.
 OBJECT_TEMPLATES = (*OBJECT, "a photo of {}", "a {}", "{}")
 STYLE_TEMPLATES = STYLE
 
-MOST_WORDS = 18  # in a caption: the text encoder reads 20 tokens, the start and the end among them
-CLEARLY_APART = 14  # pixels between the middles of two objects, of which a caption says where they are
+MOST_WORDS = 18  # in a caption: the text encoder reads 20 tokens, including the start and the end
+CLEARLY_APART = 14  # pixels between the middles of two objects, for a caption to say where they are
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that could be said of a scene. `middles` are the objects' (x, y) in pixels, in the order of `labels`."""
+    """What a caption could say about a scene. `middles` are the objects' (x, y) in px, in the order of `labels`."""
 
     labels: tuple[str, ...]
     middles: tuple[tuple[float, float], ...]
@@ -45,17 +45,17 @@ class Facts:
 
     @property
     def names(self) -> frozenset[str]:
-        """The words of `VOCABULARY` that one can see to be true of it."""
-        seen = [*self.labels, self.drawing, "night" if self.night else "day"]
+        """The words of `VOCABULARY` that are visibly true of the scene."""
+        visible = [*self.labels, self.drawing, "night" if self.night else "day"]
         if self.style:
-            seen.append(self.style)
+            visible.append(self.style)
         if self.style in (None, *KEEP_COLOURS):
-            seen.append(self.background)
-        return frozenset(seen)
+            visible.append(self.background)
+        return frozenset(visible)
 
 
 def draw_caption(rng: np.random.Generator, facts: Facts) -> str:
-    """A true caption of a scene, of `MOST_WORDS` words at most."""
+    """A true caption of a scene, of at most `MOST_WORDS` words."""
     if rng.random() < 0.05:
         return _setting(rng, facts)
     if facts.style and rng.random() < 0.3:
@@ -85,7 +85,7 @@ def _template(rng: np.random.Generator, facts: Facts, *, alone: bool) -> str:
 
 
 def _relation(facts: Facts, pair: Sequence[int]) -> str | None:
-    """'dog left of a castle', where the first of two objects is clearly to one side of the second."""
+    """'dog left of a castle', if the first of two objects is clearly to one side of the second."""
     (x, y), (other_x, other_y) = (facts.middles[i] for i in pair)
     across, down = x - other_x, y - other_y
     if max(abs(across), abs(down)) < CLEARLY_APART:
@@ -96,18 +96,18 @@ def _relation(facts: Facts, pair: Sequence[int]) -> str | None:
 
 
 def _with_setting(rng: np.random.Generator, facts: Facts, caption: str) -> str:
-    """`caption`, perhaps followed by the background and the time of day, as far as there is room."""
+    """`caption`, perhaps followed by the background and the time of day, if there is room."""
     chance = rng.random(3)
-    parts = []
+    phrases = []
     if chance[0] < 0.35 and facts.background in BACKGROUNDS:
-        parts.append(f" on a {facts.background} background" if chance[1] < 0.4 else f" on {facts.background}")
+        phrases.append(f" on a {facts.background} background" if chance[1] < 0.4 else f" on {facts.background}")
     if facts.night and chance[2] < 0.85:
-        parts.append(" at night")
+        phrases.append(" at night")
     elif not facts.night and chance[2] < 0.08:
-        parts.append(" by day")
-    for part in parts:
-        if len((caption + part).split()) <= MOST_WORDS:
-            caption += part
+        phrases.append(" by day")
+    for phrase in phrases:
+        if len((caption + phrase).split()) <= MOST_WORDS:
+            caption += phrase
     return caption
 
 
@@ -135,11 +135,11 @@ def words() -> list[str]:
     return list(dict.fromkeys(word for text in texts for word in text.replace("{}", " ").replace("-", " - ").split()))
 
 
-# What a judge of pictures may be asked about.
+# What a judge of pictures can be asked about.
 VOCABULARY: tuple[str, ...] = (*CLASSES, *DRAWINGS, *BACKGROUNDS, *STYLES, "night", "day")
 
 
 def claims(caption: str) -> frozenset[str]:
-    """What a caption names; all of it is among the names of the scene that it was drawn for."""
+    """The words of `VOCABULARY` in a caption; all are among the names of its scene."""
     text = f" {caption} "
     return frozenset(name for name in VOCABULARY if f" {name} " in text)

@@ -1,10 +1,10 @@
-"""Captioned 64 px scenes, drawn from the sprites of the atlas: all that the built-in model knows of the world.
+"""Captioned 64 px scenes, drawn from the sprites of the atlas: all that the built-in model knows.
 
     scene = draw_scene(np.random.default_rng(0))
     scene.caption   # 'a photo of a tiger on blue'
 
-A scene has one, two or three objects in one of four drawing styles, of any size and anywhere, hardly covering one
-another, on a plain or graded background, by day or at night, perhaps seen through a filter (`STYLES`). The same
+A scene has one, two or three objects in one of four drawing styles, of any size and anywhere, hardly
+overlapping, on a plain or graded background, by day or at night, perhaps seen through a filter (`STYLES`). The same
 generator state draws the same scene.
 """
 
@@ -47,11 +47,11 @@ TRIES = 60  # placements, before the objects are drawn at their smallest
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and all that is known of it."""
+    """A picture and everything known about it."""
 
     image: np.ndarray  # (64, 64, 3) uint8
     caption: str
-    masks: np.ndarray  # (objects, 64, 64) bool: the pixels where each object is what one sees
+    masks: np.ndarray  # (objects, 64, 64) bool: the visible pixels of each object
     facts: Facts
 
     @property
@@ -90,12 +90,12 @@ def draw_scene(
     drawing: str | None = None,
     held_out: bool = False,
 ) -> Scene:
-    """Draw a scene; what is not given is chosen by `rng`, as in the training corpus.
+    """Draw a scene; `rng` chooses what is not given, as in the training corpus.
 
     `labels` are one to three of `CLASSES`; `style=""` means no filter. With `held_out` the background is one that
-    training never has. Raises ValueError for a name that does not exist.
+    training never uses. Raises ValueError for a name that does not exist.
     """
-    # Every choice is drawn, used or not: giving one part leaves the others as they were.
+    # Every choice is drawn, used or not, so that giving one leaves the others unchanged.
     chance = rng.random(3)
     three = tuple(CLASSES[i] for i in rng.choice(len(CLASSES), size=3, replace=False))
     count = 1 + int(np.searchsorted(np.cumsum(COUNTS[:-1]), chance[0], side="right"))
@@ -104,7 +104,7 @@ def draw_scene(
 
     labels = three[:count] if labels is None else tuple(labels)
     night = (style in (None, "") and chance[1] < 0.15) if night is None else night
-    # Not three small ones, and no two in mosaic: nobody could tell them.
+    # No filter over three small objects, and no mosaic over two: nobody could recognise them.
     filtered = not night and len(labels) < (2 if filter_name == "mosaic" else 3) and chance[2] < 0.18
     style = (filter_name if filtered else "") if style is None else style
     background, drawing = background or colour, drawing or hand
@@ -133,20 +133,20 @@ def _check(labels: tuple[str, ...], background: str, style: str, drawing: str) -
 
 
 def _arrange(rng: np.random.Generator, count: int) -> list[Square]:
-    """Squares for `count` objects anywhere in the scene, hardly covering one another."""
+    """Squares for `count` objects anywhere in the scene, hardly overlapping."""
     low, high = SIDES[count]
     squares: list[Square] = []
     for attempt in range(TRIES * count):
         if len(squares) == count:
             break
-        if attempt and attempt % TRIES == 0:  # a corner that leaves no room: begin again
+        if attempt and attempt % TRIES == 0:  # no room left: start over
             squares.clear()
         side = int(rng.integers(low, max(low + 1, high - attempt // 4)))
         left, top = (int(place) for place in rng.integers(SIZE - side + 1, size=2))
         square = Square(left, top, side)
         if all(square.covered(other) <= MOST_COVERED for other in squares):
             squares.append(square)
-    while len(squares) < count:  # side by side, where luck has failed
+    while len(squares) < count:  # side by side, as a last resort
         squares = [Square(i * SIZE // count, (SIZE - low) // 2, min(low, SIZE // count)) for i in range(count)]
     return squares
 

@@ -34,4 +34,4 @@ def _vintage(image: np.ndarray) -> np.ndarray:
 
 
 STYLES: dict[str, Filter] = {"mosaic": _mosaic, "sketch": _sketch, "neon": _neon, "vintage": _vintage}
-KEEP_COLOURS = ("mosaic",)  # through the others nobody can tell the background
+KEEP_COLOURS = ("mosaic",)  # through the others, nobody can tell the background

@@ -1,9 +1,9 @@
-"""Small sets of unlabelled scenes to discover concepts in, with the answers kept elsewhere.
+"""Small sets of unlabelled scenes to discover concepts in, with the answers in a separate file.
 
     python -m concepts_cli.mini.sets s2 my-pictures --seed 3
 
-writes my-pictures/images/image-00.png … in no telling order, and my-pictures/classes.json: what is in each. The
-backgrounds are such as the built-in model has never seen.
+writes my-pictures/images/image-00.png … in random order, and my-pictures/classes.json, which says what is in
+each. Training the built-in model never used these backgrounds.
 """
 
 import argparse
@@ -25,7 +25,7 @@ NAMES = (*SETS, "scenes", "styles")
 def draw_set(name: str, *, images_per_class: int = 5, seed: int = 0) -> list[tuple[Scene, list[str]]]:
     """The scenes of a set in random order, each with its hidden classes.
 
-    `s1` to `s4`: one object an image, `images_per_class` of each of five classes. `scenes`: two of four objects, by
+    `s1` to `s4`: one object per image, `images_per_class` of each of five classes. `scenes`: two of four objects, by
     day or at night. `styles`: each of four filters over objects of any kind; the filter comes first among the classes.
     """
     if name not in NAMES:
@@ -37,9 +37,9 @@ def draw_set(name: str, *, images_per_class: int = 5, seed: int = 0) -> list[tup
             drawn.append((draw_scene(rng, labels=(label,), night=False, style="", held_out=True), [label]))
     elif name == "scenes":
         # Half of the pairs by day, half at night, in turn, until there are as many images as in the other sets.
-        wanted = [(pair, night) for pair in combinations(SCENE_OBJECTS, 2) for night in (False, True)]
+        variants = [(pair, night) for pair in combinations(SCENE_OBJECTS, 2) for night in (False, True)]
         for i in range(images_per_class * 5):
-            pair, night = wanted[i % len(wanted)]
+            pair, night = variants[i % len(variants)]
             pair = tuple(rng.permutation(pair).tolist())
             scene = draw_scene(rng, labels=pair, night=night, style="", held_out=True)
             drawn.append((scene, [*pair, "night" if night else "day"]))

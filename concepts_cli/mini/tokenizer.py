@@ -43,13 +43,13 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """The tokenizer of both text encoders. Its end token, which also pads, has the highest number, as CLIP expects."""
+    """The tokenizer of both text encoders. Its end token, which also pads, has the highest id, as CLIP expects."""
     vocabulary, merges = _vocabulary()
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
 
 def tokenize(captions: list[str]) -> Tensor:
-    """B captions -> (B, 16) token ids."""
+    """B captions -> (B, MAX_TOKENS) token ids."""
     options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
     return build_tokenizer()(captions, **options).input_ids
 

@@ -1,6 +1,6 @@
 """Model families, one per file, and the function that chooses among them. May import mini and below.
 
-A new family is a class that fulfils `interface.DiffusionModel`, in a file of its own, and a line in `FAMILIES`.
+A new family is a class that implements `interface.DiffusionModel`, in its own file, and a line in `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
 
 BUILT_IN = "mini"
-SOLE_ENCODER = "text_encoder"  # what a family with a single text encoder calls it
+SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
 
 # The `_class_name` in a pipeline's model_index.json -> the family's `load`, or `module:Class` to import it from.
 FAMILIES: dict[str, str | Callable[..., DiffusionModel]] = {
@@ -37,7 +37,7 @@ def load_model(
     """Load a frozen text-to-image model by hub id, local folder, or `mini` for the one that ships with this package.
 
     `device` defaults to the first CUDA device, then Apple's, then the CPU; `dtype` to float16 on CUDA and float32
-    elsewhere. The pipeline's own index chooses the family. Raises UcdError when the model doesn't exist, is damaged, or
+    elsewhere. The pipeline's own index gives the family. Raises UcdError when the model doesn't exist, is damaged, or
     belongs to a family that isn't supported.
     """
     import torch
@@ -60,7 +60,7 @@ def load_model(
 
 def _family(name: str, pipeline_class: str) -> Callable[..., DiffusionModel]:
     if pipeline_class not in FAMILIES:
-        raise UcdError(f"{name} is a {pipeline_class}", f"supported: {', '.join(FAMILIES)}")
+        raise UcdError(f"{name} is a {pipeline_class}, which is not supported", f"supported: {', '.join(FAMILIES)}")
     family: Any = FAMILIES[pipeline_class]
     if isinstance(family, str):
         module, _, attribute = family.partition(":")
@@ -82,7 +82,7 @@ def _pipeline_class(name: str, source: str, revision: str | None) -> str:
             raise _not_loaded(name, error) from error
     if not index.is_file():
         raise UcdError(
-            f"{name} holds no diffusers pipeline", "it needs a model_index.json; `mini` is the model that ships"
+            f"{name} is not a diffusers pipeline", "it needs a model_index.json; `mini` is the built-in model"
         )
     try:
         return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])

@@ -1,4 +1,4 @@
-"""Batches whose content only the model family knows: prompts as tokens, and what the text encoders made of them."""
+"""Batches whose content only the model family knows: prompts as tokens, and as the text encoders' output."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class TensorBatch:
         return len(next(iter(self.tensors.values())))
 
     def __getitem__(self, rows: Rows) -> Self:
-        """Those rows in that order; `rows` is a slice, or any number of indices (M,)."""
+        """These rows, in this order; `rows` is a slice, or any number of indices (M,)."""
         return type(self)({name: tensor[rows] for name, tensor in self.tensors.items()})
 
     def repeat(self, times: int) -> Self:
-        """The whole batch `times` over, (times * B) rows; a single row is repeated without a copy."""
+        """The whole batch `times` times, (times * B) rows; a single row is repeated without a copy."""
         return type(self)(
             {name: tensor.expand(times, *tensor.shape).flatten(0, 1) for name, tensor in self.tensors.items()}
         )
 
     def distinct(self) -> tuple[Self, Tensor]:
-        """Each different row once, and where the B rows are among them, (B,)."""
+        """The distinct rows, and the position of each of the B rows among them, (B,)."""
         flat = torch.cat([tensor.flatten(1) for tensor in self.tensors.values()], dim=1)
         different, where = flat.unique(dim=0, return_inverse=True)
         first = torch.full((len(different),), len(flat), device=flat.device)
@@ -40,7 +40,7 @@ class TensorBatch:
 
     @classmethod
     def join(cls, parts: Iterable[Self]) -> Self:
-        """The rows of all parts, one part after the other."""
+        """The rows of all parts, in order."""
         parts = list(parts)
         return cls({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
 
@@ -50,4 +50,4 @@ class Tokens(TensorBatch):
 
 
 class Conditioning(TensorBatch):
-    """What `predict` needs to know of each prompt: hidden states, and whatever else its family conditions on."""
+    """What `predict` needs to know about each prompt: hidden states, and whatever else its family conditions on."""

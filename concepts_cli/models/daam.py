@@ -1,7 +1,7 @@
-"""The package `daam` (Tang et al., ACL 2023) itself, where it can be used: the other engine of `ucd visualize`.
+"""The package `daam` itself (Tang et al., ACL 2023): the other engine of `ucd visualize`.
 
-It takes one prompt at a time, under guidance, of a model with 77 tokens and 64x64 or 96x96 latents, and lower-cases the
-prompt.
+It takes one prompt at a time, which it lower-cases, and needs guidance and a model with 77 tokens and 64x64 or 96x96
+latents.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOKENS = 77
 
 
 def trace(pipeline: Any) -> Any:
-    """`daam.trace`. Raises UcdError when the package is not installed."""
+    """Call `daam.trace`. Raises UcdError if the package is not installed."""
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
         from daam import trace as daam_trace
@@ -35,30 +35,30 @@ def trace(pipeline: Any) -> Any:
 
 
 def check(model: StableDiffusion, prompt: str, guidance_scale: float, settings: SampleSettings) -> None:
-    """Raise UcdError for what daam can't do."""
+    """Raise UcdError for what daam doesn't support."""
     native = "use --engine native"
     sides = {settings.height or model.resolution, settings.width or model.resolution}
     if model.max_tokens != TOKENS or sides not in ({512}, {768}):
         has = f"{model.name} has {' x '.join(map(str, sorted(sides)))} px and {model.max_tokens} tokens"
         raise UcdError(f"daam needs pictures of 512 or 768 px and {TOKENS} tokens; {has}", native)
     if guidance_scale <= 1:
-        raise UcdError("daam records under guidance only", f"--guidance-scale above 1, or {native}")
+        raise UcdError("daam needs guidance", f"set --guidance-scale above 1, or {native}")
     if prompt != prompt.lower():
-        raise UcdError(f"daam lower-cases prompts: {prompt!r}", f"write it in small letters, or {native}")
+        raise UcdError(f"daam lower-cases prompts: {prompt!r}", f"write it in lower case, or {native}")
 
 
 @torch.no_grad()
 def daam_map(
     model: DiffusionModel, prompt: str, word: str, *, guidance_scale: float, seed: int, settings: SampleSettings
 ) -> tuple[Image.Image, Tensor]:
-    """The picture of a prompt, and daam's map of a word in it, (H, W), a mean over the steps.
+    """Generate the picture of a prompt, and daam's map of a word in it, (H, W), averaged over the steps.
 
-    Raises UcdError for what daam can't do, and when it does not find the word.
+    Raises UcdError for what daam doesn't support, and if daam doesn't find the word.
     """
     from diffusers import StableDiffusionPipeline
 
     if not isinstance(model, StableDiffusion):
-        raise UcdError(f"daam does not know models like {model.name}", "use --engine native")
+        raise UcdError(f"daam doesn't support models like {model.name}", "use --engine native")
     check(model, prompt, guidance_scale, settings)
     pipeline = StableDiffusionPipeline(
         vae=model.vae,

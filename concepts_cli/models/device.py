@@ -1,4 +1,4 @@
-"""Which device a model goes to."""
+"""Choose the device of a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from concepts_cli.errors import UcdError
 
 
 def chosen_device(name: str | torch.device | None = None) -> torch.device:
-    """`name`, or the best there is: the first CUDA device, then Apple's, then the CPU.
+    """`name`, or the fastest available: the first CUDA device, then Apple's, then the CPU.
 
-    Raises UcdError for a device that isn't there.
+    Raises UcdError for a device that doesn't exist.
     """
     if name is None:
         if torch.cuda.is_available():
@@ -20,12 +20,12 @@ def chosen_device(name: str | torch.device | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UcdError(f"no such device: {name!r}", "cuda, cuda:1, mps or cpu") from error
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
         device.type, 0
     )
-    if (device.index or 0) >= there:
+    if (device.index or 0) >= count:
         raise UcdError(
             f"no device {name!r} here",
-            f"there is {chosen_device()}" + (", and cpu" if chosen_device().type != "cpu" else ""),
+            f"available: {chosen_device()}" + (", cpu" if chosen_device().type != "cpu" else ""),
         )
     return device

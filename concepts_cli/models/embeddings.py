@@ -1,7 +1,7 @@
-"""What a concept is, in memory and in files: an embedding per text encoder.
+"""Concept embeddings in memory and in files, one per text encoder.
 
-In memory a mapping from text encoder to a tensor (K, D). In files a model with one text encoder has the tensor
-`embeddings`, others have one tensor for each, such as `embeddings.text_encoder_2`.
+In memory, a mapping from text encoder to a tensor (K, D). In a file, a model with one text encoder has the tensor
+`embeddings`, any other has one tensor per encoder, such as `embeddings.text_encoder_2`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def to_file(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Embeddings by text encoder as tensors by their names in a file."""
+    """Embeddings by text encoder, as tensors by their names in a file."""
     if set(embeddings) == {SOLE_ENCODER}:
         return {"embeddings": embeddings[SOLE_ENCODER]}
     return {f"embeddings.{encoder}": tensor for encoder, tensor in embeddings.items()}
 
 
 def from_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The embeddings among a file's tensors, by text encoder; empty when it holds none."""
+    """The embeddings among a file's tensors, by text encoder; empty if there are none."""
     if "embeddings" in tensors:
         return {SOLE_ENCODER: tensors["embeddings"]}
     prefix = "embeddings."

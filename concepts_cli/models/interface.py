@@ -1,4 +1,4 @@
-"""What the rest of the code may ask of a model. A family is a class that answers it; all else is written once.
+"""The interface of a model. A family is a class that implements it; everything else is written once.
 
 Shapes: B batch, P prompts, K concepts, T tokens, V words, D embedding width, C h w latents, H W pixels. Times are in
 the unit of the family's `noise`.
@@ -21,12 +21,12 @@ from concepts_cli.models.noise import Noise
 
 @dataclass(frozen=True)
 class Selection:
-    """Which attention counts; what is empty or None takes all."""
+    """Which attention counts; empty and None mean all."""
 
     layers: tuple[str, ...] = ()  # parts of layers' names: "up_blocks", "mid_block", "up_blocks.1.attentions.0"
-    resolutions: tuple[int, ...] = ()  # a layer's places along its longer side
+    resolutions: tuple[int, ...] = ()  # longer side of a layer's attention maps
     heads: tuple[int, ...] = ()  # from 0, within each layer
-    timesteps: tuple[float, float] | None = None  # first and last, of the model's (0 to 999)
+    timesteps: tuple[float, float] | None = None  # first and last of the model's (0 to 999)
 
     def takes(self, layer: str, places: tuple[int, int], timestep: float) -> bool:
         return (
@@ -46,21 +46,21 @@ class AttentionRecord(Protocol):
     """The attention of a block of `predict` calls."""
 
     def maps(self, size: tuple[int, int] | None = None) -> Tensor:
-        """The mean attention of every place to every token, (B, T, h, w), at `size` or that of the latents.
+        """The mean attention of every place to every token, (B, T, h, w), at `size`, by default the latents'.
 
-        Raises UcdError when the selection took no call.
+        Raises UcdError if the selection matches no call.
         """
 
 
 class AttentionProbe(Protocol):
-    """Watches a model attend to its prompt, and changes no output."""
+    """Records a model's attention to its prompt, and changes no output."""
 
     def record(
         self, *, rows: slice | Sequence[int] = slice(None), selection: Selection = EVERYTHING
     ) -> AbstractContextManager[AttentionRecord]:
-        """Record within a `with` block. `rows` are those of the batch of each `predict` call that count.
+        """Record within a `with` block. `rows` selects rows of each `predict` call's batch.
 
-        Raises UcdError for a selection that leaves no layer.
+        Raises UcdError for a selection that matches no layer.
         """
 
 
@@ -69,19 +69,19 @@ class Sampler(Protocol):
 
     name: str
     takes_eta: bool
-    follows_process: bool  # whether its latents at a time are those of the model's `noise.add`, and not scaled
+    follows_process: bool  # whether its latents are those of the model's `noise.add`, unscaled
 
     def times(self, num_steps: int, device: torch.device) -> Tensor:
-        """The times of the predictions from noise to clean, (S,); some samplers ask more than once a step."""
+        """The times of the predictions from noise to clean, (S,); some samplers predict more than once per step."""
 
     def ascent(self, num_steps: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of a deterministic sampler: the times (from, to) of its steps backwards, from clean to noise, () each."""
+        """For a deterministic sampler, the times (from, to) of its steps backwards, from clean to noise, () each."""
 
     def start(self, noise: Tensor) -> Tensor:
         """Standard normal noise (B, C, h, w) as the sampler's first latents; called after `times`."""
 
     def model_input(self, latents: Tensor, time: Tensor) -> Tensor:
-        """The latents (B, C, h, w) as the model wants them at `time`."""
+        """The latents (B, C, h, w) as the model expects them at `time`."""
 
     def step(
         self,
@@ -92,33 +92,33 @@ class Sampler(Protocol):
         generators: Sequence[torch.Generator] | None = None,
         eta: float = 0,
     ) -> Tensor:
-        """The next latents (B, C, h, w). `generators`, one per image, feed samplers that add noise on the way."""
+        """The next latents (B, C, h, w). `generators`, one per image, are for samplers that add noise on the way."""
 
 
 class DiffusionModel(ABC):
-    """A frozen text-to-image model. Every tensor that comes out of it is float32, whatever its own `dtype`."""
+    """A frozen text-to-image model. All its outputs are float32, whatever its own `dtype`."""
 
-    name: str  # as it was asked for
+    name: str  # as passed to `load_model`
     device: torch.device
     dtype: torch.dtype  # of the weights
     noise: Noise
 
     # ---- text
 
-    is_causal: bool  # whether a token has read only those before it
+    is_causal: bool  # whether a token reads only those before it
     max_tokens: int  # T
 
     @property
     @abstractmethod
     def tables(self) -> Mapping[str, Tensor]:
-        """The frozen word embeddings (V, D) by text encoder. A single one is called `SOLE_ENCODER`."""
+        """The frozen word embeddings (V, D) by text encoder. An only one is called `SOLE_ENCODER`."""
 
     @abstractmethod
     def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
-        """Let K `tokens` mean the rows of `embeddings`, by text encoder (K, D), in every later prompt.
+        """Make K `tokens` stand for the rows of `embeddings`, (K, D) by text encoder, in every later prompt.
 
-        Nothing is copied: gradients flow to the tensors, and a later change of them is seen. Raises UcdError for a word
-        that the vocabulary already has.
+        Nothing is copied: gradients flow to the tensors, and later changes to them take effect. Raises UcdError for a
+        word that the vocabulary already has.
         """
 
     @abstractmethod
@@ -131,11 +131,11 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def pieces(self, text: str) -> Mapping[str, list[int]]:
-        """The rows of each text encoder's table that a text by itself is made of."""
+        """The token ids of a text by itself, by text encoder: rows of its table."""
 
     @abstractmethod
     def whole_words(self) -> Mapping[str, int]:
-        """The words that are one token of the first text encoder, and their rows of its table."""
+        """The words that are a single token of the first text encoder, with their rows of its table."""
 
     @abstractmethod
     def positions(self, prompt: str, text: str) -> list[int]:
@@ -150,12 +150,12 @@ class DiffusionModel(ABC):
 
     # ---- images
 
-    resolution: int  # of the side of an image that the model was trained on, in pixels
-    size_multiple: int  # height and width are multiples of it, in pixels
+    resolution: int  # side of the images that the model was trained on, in pixels
+    size_multiple: int  # height and width must be multiples of it, in pixels
 
     @abstractmethod
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """(C, h, w) of an image of `height` x `width` px, by default the model's own."""
+        """(C, h, w) of an image of `height` x `width` px, by default the model's native size."""
 
     @abstractmethod
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,7 @@ class DiffusionModel(ABC):
     # ---- the network
 
     attention: AttentionProbe | None = None
-    samplers: tuple[str, ...]  # their names; the first is deterministic, and inversion undoes it
+    samplers: tuple[str, ...]  # their names; the first is deterministic, and undoes an inversion
 
     @abstractmethod
     def sampler(self, name: str | None = None) -> Sampler:
@@ -181,19 +181,21 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        """What `noise.prediction` says, of noisy latents (B, C, h, w) at times (B,) or (): (B, C, h, w)."""
+        """The model's prediction, as `noise.prediction` says, from noisy latents (B, C, h, w) at times (B,) or (): (B,
+        C, h, w).
+        """
 
     @abstractmethod
     def compile(self) -> None:
-        """torch.compile what `predict` runs."""
+        """Compile what `predict` runs with torch.compile."""
 
     @abstractmethod
     def checkpoint_gradients(self) -> None:
         """Keep fewer activations for the backward pass and recompute the rest. Nothing else changes."""
 
     def differs_from(self, other: DiffusionModel) -> str | None:
-        """Why this model's scores can't be added to another's, or None when they can: they need one latent space, one
-        noise schedule and one target.
+        """Why this model's scores can't be added to another's, or None if they can. Both need the same latent space,
+        noise schedule and target.
         """
         if not self.noise.same_schedule(other.noise):
             return "they have different noise schedules"

@@ -1,4 +1,4 @@
-"""Learned words in a frozen text encoder: the tokenizer knows them, the embedding table is never touched."""
+"""Learned words in a frozen text encoder: the tokenizer knows them, and the embedding table never changes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 
 class LearnedTokens(nn.Module):
-    """Stands in for a text encoder's token table and looks a few extra ids up elsewhere.
+    """Replaces a text encoder's token table, and looks a few extra ids up elsewhere.
 
-    The table keeps its size, its dtype and its values; gradients reach the learned rows (K, D) and nothing else. A
-    text encoder so equipped is otherwise the one that was loaded.
+    The table keeps its size, its dtype and its values; gradients reach only the learned rows (K, D).
     """
 
     def __init__(self, table: nn.Embedding):
@@ -21,7 +20,7 @@ class LearnedTokens(nn.Module):
         self._learned: list[Tensor] = []  # (K, D), in a list, so that it is not a parameter of the text encoder
         self.register_buffer(
             "rows", torch.empty(0, dtype=torch.long), persistent=False
-        )  # of a token id; -1: the table's
+        )  # learned row of each token id; -1: none
 
     @property
     def weight(self) -> Tensor:
@@ -36,9 +35,9 @@ class LearnedTokens(nn.Module):
         return torch.where((rows >= 0)[..., None], learned, hidden)
 
     def learn(self, ids: Sequence[int], embeddings: Tensor) -> None:
-        """Let token `ids[k]` mean `embeddings[k]`, as it is now and as it is trained. Shapes: embeddings (K, D).
+        """Make token `ids[k]` stand for `embeddings[k]`, now and as it is trained. Shapes: embeddings (K, D).
 
-        Ids lie beyond the table, or in it where a table has more rows than the tokenizer has words.
+        Ids lie beyond the table, or within it if it has more rows than the tokenizer has words.
         """
         rows = torch.full((max(self.table.num_embeddings, max(ids) + 1),), -1)
         rows[list(ids)] = torch.arange(len(ids))

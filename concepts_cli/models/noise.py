@@ -30,18 +30,18 @@ class Noise(ABC):
 
     @abstractmethod
     def time(self, u: Tensor) -> Tensor:
-        """The time at share `u` of the process, from 0 (clean) to 1 (noise): any shape, kept."""
+        """The time at share `u` of the process, from 0 (clean) to 1 (noise), in the shape of `u`."""
 
     @abstractmethod
     def levels(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and spread at those times, each in the shape of `time`."""
+        """Signal and spread at these times, in the shape of `time`."""
 
     @abstractmethod
     def same_schedule(self, other: Noise) -> bool:
         """Whether the other process has the same levels at the same times."""
 
     def add(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """`clean` (B, C, H, W) with that much of `noise` (B, C, H, W)."""
+        """`clean` (B, C, H, W) plus `noise` (B, C, H, W), at the levels of `time`."""
         signal, spread = self._levels_for(clean, time)
         return signal * clean + spread * noise
 
@@ -64,9 +64,9 @@ class Noise(ABC):
         return (noisy - spread * prediction) / signal, prediction
 
     def undo_step(self, prediction: Tensor, noisy: Tensor, time: Tensor, lower: Tensor, below: Tensor) -> Tensor:
-        """Where a deterministic step down to `lower` at time `below` started, given the prediction there.
+        """The latents from which a deterministic step led down to `lower` at time `below`: (B, C, H, W).
 
-        `noisy` is the guess of that place which the prediction was made at: (B, C, H, W), as the result.
+        `noisy` is the current guess of these latents, and `prediction` the model's prediction there.
         """
         _, noise = self.split(prediction, noisy, time)
         signal, spread = self._levels_for(lower, below)
@@ -78,7 +78,7 @@ class Noise(ABC):
         return noise - clean if self.prediction == "flow" else noise
 
     def _levels_for(self, latents: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """The levels, shaped so that they multiply `latents`."""
+        """The levels, shaped to multiply `latents`."""
         signal, spread = self.levels(time)
         shape = (*time.shape, *[1] * (latents.ndim - time.ndim)) if time.ndim else ()
         return signal.reshape(shape), spread.reshape(shape)
@@ -87,21 +87,21 @@ class Noise(ABC):
 class DiscreteNoise(Noise):
     """A schedule of T steps (DDPM; Ho et al., NeurIPS 2020). Times are integers from 0 to T - 1.
 
-    Time -1 is the end of denoising: no noise, or as little as at time 0 where the schedule says so.
+    Time -1 is the end of denoising: no noise, or as little as at time 0 if the schedule says so.
     """
 
     def __init__(self, alphas: Tensor, final_alpha: Tensor, prediction: str):
         """`alphas` (T,) are the products of 1 - beta up to each step, `final_alpha` () the one before the first."""
         super().__init__(prediction, len(alphas))
         self.alphas = alphas
-        every = torch.cat([alphas, final_alpha.to(alphas).reshape(1)])  # the last is found at -1
+        every = torch.cat([alphas, final_alpha.to(alphas).reshape(1)])  # index -1 is the end
         self._signal, self._spread = every.sqrt(), (1 - every).sqrt()
 
     def time(self, u: Tensor) -> Tensor:
         return (u * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
 
     def levels(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        time = time.long()  # some samplers have whole numbers as floats
+        time = time.long()  # some samplers give whole numbers as floats
         return self._signal[time], self._spread[time]
 
     def same_schedule(self, other: Noise) -> bool:
@@ -127,7 +127,8 @@ class FlowNoise(Noise):
         return 1 - share, share
 
     def undo_step(self, prediction: Tensor, noisy: Tensor, time: Tensor, lower: Tensor, below: Tensor) -> Tensor:
-        return lower + (time - below) / self.end * prediction  # where there is no signal, noise says nothing new
+        # Not by `split`: at `end` there is no signal, and the noise it gives is `noisy`, whatever the prediction.
+        return lower + (time - below) / self.end * prediction
 
     def same_schedule(self, other: Noise) -> bool:
         return isinstance(other, FlowNoise) and self.end == other.end

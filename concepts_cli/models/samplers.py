@@ -31,7 +31,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """A fresh scheduler of that short name over a model's own noise schedule. Raises UcdError for an unknown name."""
+    """A new scheduler by its short name, with a model's own noise schedule. Raises UcdError for an unknown name."""
     import diffusers
 
     if name not in SCHEDULERS:

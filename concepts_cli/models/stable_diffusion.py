@@ -40,7 +40,7 @@ class StableDiffusion(DiffusionModel):
     def load(
         cls, source: str, *, name: str, revision: str | None, device: torch.device, dtype: torch.dtype
     ) -> StableDiffusion:
-        """Load a folder or hub id. Raises what diffusers raises for one that is incomplete."""
+        """Load a folder or hub id. Raises what diffusers raises if it is incomplete."""
         import diffusers
         import transformers
 
@@ -117,7 +117,7 @@ class StableDiffusion(DiffusionModel):
         return DiffusersSampler(self.scheduler(name or "ddim"))
 
     def scheduler(self, name: str = "ddim") -> Any:
-        """A fresh diffusers scheduler of that short name over the model's own noise schedule."""
+        """A new diffusers scheduler by its short name, with the model's own noise schedule."""
         return diffusers_scheduler(name, self.scheduler_config)
 
     def predict(self, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:

@@ -19,7 +19,7 @@ class TextEncoder:
         """Raises UcdError for a tokenizer whose files are missing."""
         self.tokenizer, self.encoder = tokenizer, encoder
         table = encoder.get_input_embeddings()
-        # A table may have rows to spare; but where files are missing, transformers makes a tokenizer that is empty.
+        # A table may have spare rows; but if files are missing, transformers makes an empty tokenizer.
         if not table.num_embeddings / 2 <= len(tokenizer) <= table.num_embeddings:
             raise UcdError(
                 f"the tokenizer of {model_name} knows {len(tokenizer)} tokens, its text encoder {table.num_embeddings}",
@@ -39,14 +39,14 @@ class TextEncoder:
         return self.tokenizer.model_max_length
 
     def set_concepts(self, tokens: Sequence[str], embeddings: Tensor) -> None:
-        """Let `tokens` mean the rows of `embeddings` (K, D) from now on; gradients flow to them.
+        """Make `tokens` stand for the rows of `embeddings` (K, D) from now on; gradients flow to them.
 
         Raises UcdError for a word that the vocabulary already has.
         """
         known = set(self.tokenizer.get_vocab()) - set(self.tokenizer.get_added_vocab())
         if taken := known.intersection(tokens):
             raise UcdError(
-                f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "name the concepts otherwise"
+                f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "give the concepts other names"
             )
         self.tokenizer.add_tokens(list(tokens))
         self._tokens.learn(self.tokenizer.convert_tokens_to_ids(list(tokens)), embeddings)
@@ -72,7 +72,7 @@ class TextEncoder:
         return sorted({start + i for start in starts for i in range(len(part))})
 
     def whole_words(self) -> dict[str, int]:
-        """The tokens that are a word by themselves, and their rows of the table: of CLIP's byte-pair vocabulary."""
+        """The tokens of CLIP's byte-pair vocabulary that are whole words, with their rows of the table."""
         added = set(self.tokenizer.get_added_vocab())
         words: dict[str, int] = {}
         for token, row in sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]):
@@ -82,10 +82,10 @@ class TextEncoder:
         return words
 
     def checkpoint_gradients(self) -> None:
-        """Recompute activations in the backward pass; left alone where dropout would then change the output."""
+        """Recompute activations in the backward pass, unless dropout would then change the output."""
         if not self.encoder.config.attention_dropout:
             self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
-            self.encoder.train()  # transformers checkpoints in training mode only; without dropout it is the same
+            self.encoder.train()  # transformers checkpoints only in training mode; without dropout, it is the same
 
     def __call__(self, input_ids: Tensor) -> Tensor:  # (P, T) -> (P, T, D)
         return self.encoder(input_ids)[0]

@@ -1,7 +1,7 @@
-"""Where in the image a word of the prompt acts: cross-attention maps, recorded while a UNet works.
+"""Where in the image a word of the prompt acts: cross-attention maps, recorded while a UNet runs.
 
 The method is DAAM's (Tang et al., *What the DAAM: Interpreting Stable Diffusion Using Cross Attention*, ACL 2023): the
-attention that each place pays to each token, brought to the latents' size and summed over heads, layers and time steps.
+attention that each place pays to each token, resized to the latents' size and summed over heads, layers and time steps.
 
 Shapes: B images, T tokens, (H, W) the latents' size, (h, w) a layer's.
 """
@@ -26,7 +26,7 @@ Rows = slice | Sequence[int]
 
 @dataclass
 class AttentionRecorder:
-    """What was recorded: a running sum for each layer, whatever the number of steps."""
+    """The recorded attention: one running sum per layer, whatever the number of steps."""
 
     rows: Rows  # of the UNet's batch: the conditional half under guidance
     selection: Selection = EVERYTHING
@@ -34,12 +34,12 @@ class AttentionRecorder:
     timestep: float = 0.0  # of the UNet's last call
     sums: dict[str, Tensor] = field(default_factory=dict)  # layer -> (B, heads, T, h, w)
     steps: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, tuple[tuple[int, int], int]] = field(default_factory=dict)  # layer -> (h, w), heads; taken or not
+    layers: dict[str, tuple[tuple[int, int], int]] = field(default_factory=dict)  # all that ran -> (h, w), heads
 
     def takes(self, layer: str, places: int, heads: int) -> bool:
-        """Whether this layer of the running UNet call is asked for."""
+        """Whether the selection includes this layer of the current UNet call."""
         size = layer_size(self.size, places)
-        self.seen[layer] = size, heads
+        self.layers[layer] = size, heads
         some = not self.selection.heads or any(head < heads for head in self.selection.heads)
         return some and self.selection.takes(layer, size, self.timestep)
 
@@ -47,7 +47,7 @@ class AttentionRecorder:
         if self.selection.heads:
             chosen = [head for head in self.selection.heads if head < probabilities.shape[1]]
             probabilities = probabilities[:, chosen]
-        maps = probabilities.float().transpose(2, 3).unflatten(3, self.seen[layer][0])
+        maps = probabilities.float().transpose(2, 3).unflatten(3, self.layers[layer][0])
         if layer in self.sums:
             self.sums[layer] += maps
         else:
@@ -57,11 +57,11 @@ class AttentionRecorder:
     def maps(self, size: tuple[int, int] | None = None) -> Tensor:
         """The mean attention of every place to every token, (B, T, H, W) in about [0, 1].
 
-        Each head's mean over the steps is enlarged bicubically to `size`, by default the latents', and clamped at 0,
-        where that overshoots; then all heads of all layers count alike. Raises RuntimeError when the UNet never ran,
-        and UcdError when it had no timestep that is asked for.
+        Each head's mean over the steps is enlarged bicubically to `size`, by default the latents', and clamped at 0
+        against overshoot; then all heads of all layers count equally. Raises RuntimeError if the UNet never ran, and
+        UcdError if it ran at no selected timestep.
         """
-        if not self.seen:
+        if not self.layers:
             raise RuntimeError("no attention was recorded: the UNet did not run inside `record_attention`")
         if not self.sums:
             first, last = self.selection.timesteps or (0, 0)
@@ -81,15 +81,15 @@ class AttentionRecorder:
         self.timestep = float(torch.as_tensor(timestep).flatten()[0])
 
     def after_call(self) -> None:
-        """Say at once, not after a whole picture, that nothing can come of the selection."""
-        if self.sums or not self.seen or not self.selection.takes_step(self.timestep):
+        """Raise UcdError after the first call, not after a whole picture, if the selection matches no layer."""
+        if self.sums or not self.layers or not self.selection.takes_step(self.timestep):
             return
         have = dict.fromkeys(
-            f"{name.split('.transformer')[0]} ({max(places)})" for name, (places, _) in self.seen.items()
+            f"{name.split('.transformer')[0]} ({max(places)})" for name, (places, _) in self.layers.items()
         )
-        heads = max(heads for _, heads in self.seen.values())
+        heads = max(heads for _, heads in self.layers.values())
         raise UcdError(
-            "no layer of the model is left by this choice of layers, resolutions and heads",
+            "no layer of the model matches these layers, resolutions and heads",
             f"it has {', '.join(have)}, each with its resolution, and up to {heads} heads",
         )
 
@@ -110,14 +110,14 @@ class UNetAttention:
 def record_attention(
     unet: nn.Module, *, rows: Rows = slice(None), selection: Selection = EVERYTHING
 ) -> Iterator[AttentionRecorder]:
-    """Record the cross-attention of `unet` in this block; its outputs stay the same to the last bit.
+    """Record the cross-attention of `unet` in this block; its outputs stay bit-identical.
 
         with record_attention(unet, rows=slice(batch, None)) as recorder:   # guidance: the second half has the prompts
             ...                                                             # any number of steps
         maps = recorder.maps()
 
     `rows` chooses the B entries of the UNet's batch to record, `selection` among layers, heads and timesteps. The
-    layers' own processors are put back when the block ends, after an exception too.
+    layers' own processors are restored when the block ends, even after an exception.
     """
     layers = {name: module for name, module in unet.named_modules() if _is_cross_attention(name, module)}
     originals = {name: layer.processor for name, layer in layers.items()}
@@ -138,7 +138,7 @@ def record_attention(
 
 
 class _RecordingProcessor:
-    """Lets the layer's own processor make the output, and works the probabilities out beside it."""
+    """Leaves the output to the layer's own processor, and computes the probabilities beside it."""
 
     def __init__(self, original: Any, layer: str, recorder: AttentionRecorder):
         self.original, self.layer, self.recorder = original, layer, recorder
@@ -172,12 +172,12 @@ class _RecordingProcessor:
 
 
 def layer_size(latents: tuple[int, int], places: int) -> tuple[int, int]:
-    """(h, w) of the layer with that many places: latents are halved, rounding up, from level to level."""
+    """(h, w) of the layer with this many places: each level halves the latents, rounding up."""
     height, width = latents
     while height * width > places:
         height, width = (height + 1) // 2, (width + 1) // 2
     if height * width != places:
-        raise ValueError(f"{places} places are no halving of {latents[0]} x {latents[1]} latents")
+        raise ValueError(f"{places} places are not a halving of {latents[0]} x {latents[1]} latents")
     return height, width
 
 

@@ -25,7 +25,7 @@ from concepts_cli.runs.run import Run
 def draw_generated(
     taught: Mapping[str, TaughtModel], targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
 ) -> Iterator[Path]:
-    """Generate, record and write, a batch of pictures at a time: those that `sample` makes by the same settings."""
+    """Generate, record and write, one batch of pictures at a time; `sample` makes the same with the same settings."""
     model, settings = taught[""].model, plan.settings
     if maps.engine == "daam":
         for target in targets:
@@ -49,15 +49,18 @@ def draw_generated(
         with attention_of(model).record(rows=rows, selection=maps.selection) as recorder:
             pictures = list(generate(taught, batch, settings))
         recorded = recorder.maps().unflatten(0, (len(batch), terms))
-        inside = [target for target in targets if target.request in batch]
+        batch_targets = [target for target in targets if target.request in batch]
         heats = [
-            token_map(recorded[batch.index(t.request), t.term], tokens_of(model, t.prompt, t.subject)) for t in inside
+            token_map(recorded[batch.index(t.request), t.term], tokens_of(model, t.prompt, t.subject))
+            for t in batch_targets
         ]
         if maps.kind == "contrast":
             pixels = torch.stack([as_pixels(picture) for picture in pictures])
             latents, _ = model.encode_images(pixels)
-            heats = _contrast(model, plan.run, latents, inside, [batch.index(t.request) for t in inside], heats)
-        for target, heat in zip(inside, heats, strict=True):
+            heats = _contrast(
+                model, plan.run, latents, batch_targets, [batch.index(t.request) for t in batch_targets], heats
+            )
+        for target, heat in zip(batch_targets, heats, strict=True):
             write_overlay(target, pictures[batch.index(target.request)], heat, plan, maps)
             yield target.path
 
@@ -65,7 +68,7 @@ def draw_generated(
 def draw_images(
     taught: Mapping[str, TaughtModel], targets: Sequence[Target], plan: PicturePlan, maps: MapSettings
 ) -> Iterator[Path]:
-    """Invert, record and write, a batch of images at a time, all the concepts of each in one pass."""
+    """Invert, record and write, one batch of images at a time, all concepts of an image in one pass."""
     model = taught[""].model
     data, settings = plan.run.recipe.data, plan.settings
     resolution = data.resolution or model.resolution
@@ -77,24 +80,26 @@ def draw_images(
             pictures = [ImageOps.fit(picture, (min(picture.size), min(picture.size))) for picture in pictures]
         pixels = torch.stack([to_pixels(picture, resolution) for picture in pictures])
         latents, _ = model.encode_images(pixels)
-        inside = [target for target in targets if target.image in batch]
-        rows = [batch.index(target.image) for target in inside if target.image]
+        batch_targets = [target for target in targets if target.image in batch]
+        rows = [batch.index(target.image) for target in batch_targets if target.image]
         recorded, clean = reconstruct(
             model,
             latents[rows],
-            [target.prompt for target in inside],
+            [target.prompt for target in batch_targets],
             num_inference_steps=settings.steps,
             guidance_scale=maps.guidance_scale,
             inversion=maps.inversion,
             selection=maps.selection,
         )
-        again = model.decode(clean).cpu()
-        errors = (again - (pixels[rows] / 2 + 0.5)).square().mean(dim=(1, 2, 3)).sqrt().tolist()
-        heats = [token_map(r, tokens_of(model, t.prompt, t.subject)) for r, t in zip(recorded, inside, strict=True)]
+        reconstructed = model.decode(clean).cpu()
+        errors = (reconstructed - (pixels[rows] / 2 + 0.5)).square().mean(dim=(1, 2, 3)).sqrt().tolist()
+        heats = [
+            token_map(r, tokens_of(model, t.prompt, t.subject)) for r, t in zip(recorded, batch_targets, strict=True)
+        ]
         if maps.kind == "contrast":
-            heats = _contrast(model, plan.run, latents, inside, rows, heats)
-        for i, target in enumerate(inside):
-            write_overlay(target, pictures[rows[i]], heats[i], plan, maps, to_image(again[i]), errors[i])
+            heats = _contrast(model, plan.run, latents, batch_targets, rows, heats)
+        for i, target in enumerate(batch_targets):
+            write_overlay(target, pictures[rows[i]], heats[i], plan, maps, to_image(reconstructed[i]), errors[i])
             yield target.path
 
 
@@ -106,9 +111,7 @@ def _contrast(
     rows: Sequence[int],
     heats: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Attention where the subject's score explains the picture better than those of the others and of the run's
-    concepts do.
-    """
+    """Attention times the share of each place that the subject's score explains, among all subjects and concepts."""
     concepts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
     prompts = list(dict.fromkeys([*(target.subject.prompt for target in targets), *concepts]))
     share = shares(score_gains(model, latents, prompts))

@@ -15,12 +15,12 @@ from concepts_cli.errors import UcdError
 from concepts_cli.pictures.terms import WrittenTerm, parse_term, term_key
 from concepts_cli.runs.run import Run
 
-LEAST_SHARE = 0.05  # of all weights: a concept with less is left out, and costs nothing
-ADDED = re.compile(r"(?P<term>.*)=\s*\+(?P<number>.*)")  # `t3=+2`: beside the image's own weight
+LEAST_SHARE = 0.05  # of all weights; a concept with less is left out
+ADDED = re.compile(r"(?P<term>.*)=\s*\+(?P<number>.*)")  # `t3=+2` adds to the image's own weight
 
 
 def image_weights(run: Run, image: Path, device: str | None = None) -> list[float]:
-    """The concept weights (K) of an image: its row, if it was trained on, known by its content; else `encode`'s.
+    """The concept weights (K) of an image: its row if it was trained on, recognised by its content; else `encode`'s.
 
     Raises UcdError for an image that can't be read.
     """
@@ -41,9 +41,9 @@ def like_terms(
 ) -> list[Term]:
     """The terms of an image with these concept weights (K), changed: `t1=3` sets a weight, `t3=+2` adds to it.
 
-    Weights that sum to one (`constraint: softmax`) are shares of the guidance scale, others are as they were trained.
-    Concepts that hardly count are left out. What the image has not, such as a text, a place or another run's concept,
-    is a term of its own. Raises UcdError for terms that can't be read.
+    Weights that sum to one (`constraint: softmax`) are shares of the guidance scale; others are used as trained.
+    Concepts with very little weight are left out. A change to something else, such as a text, a place or another run's
+    concept, adds a term. Raises UcdError for terms that can't be read, and if none is left.
     """
     scale = guidance_scale if run.recipe.weights.constraint == "softmax" else 1.0
     total = sum(abs(weight) for weight in weights) or 1.0
@@ -59,5 +59,5 @@ def like_terms(
         terms[term_key(term)] = replace(term, weight=before + term.weight)
     kept = [term for term in terms.values() if term.weight]
     if not kept:
-        raise UcdError("nothing is left of the image", "leave one of its concepts a weight, or add a term")
+        raise UcdError("nothing is left of the image", "keep some weight for one of its concepts, or add a term")
     return kept

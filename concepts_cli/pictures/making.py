@@ -1,4 +1,4 @@
-"""Make the pictures of a plan that are not there yet."""
+"""Make the missing pictures of a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concepts_cli.processes.team import Team
 
 
 def make_missing(plan: PicturePlan, *, force: bool = False, device: str | None = None, out: Output) -> None:
-    """Make what is missing of an order. Of several processes (`accelerate launch`) each makes its share."""
+    """Make the missing pictures of a plan. Of several processes (`accelerate launch`), each makes its share."""
     team = Team(device)
     missing = team.share(lambda: plan.missing(force))
     if missing:
@@ -25,7 +25,7 @@ def make_missing(plan: PicturePlan, *, force: bool = False, device: str | None =
 def _warn_of_cuts(
     taught: Mapping[str, TaughtModel], requests: Sequence[Request], negative_prompt: str, out: Output
 ) -> None:
-    """Say which texts a text encoder sees only the beginning of."""
+    """Warn about texts that are too long for a text encoder."""
     texts = dict.fromkeys((term.run, term.prompt) for request in requests for term in request.terms)
     texts["", negative_prompt] = None
     for run, prompt in texts:

@@ -1,4 +1,4 @@
-"""How pictures are called: captions, and plain names of files and folders."""
+"""Names of pictures: captions, and plain names of files and folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concepts_cli.core.sampling import Request
 
 
 def caption(request: Request) -> str:
-    """A plain prompt as it is; of a composition every term with its weight, and its run when it is another."""
+    """A plain prompt as it is; for a composition, every term with its weight, and its run if it is another one."""
     if len(request.terms) == 1 and not request.terms[0].run and not request.terms[0].place:
         return request.terms[0].prompt
     return (
@@ -25,7 +25,7 @@ def caption(request: Request) -> str:
 
 
 def file_name(text: str) -> str:
-    """A plain folder or file name made of what a prompt says; a hash tells apart what is cut or has no letters."""
+    """A plain file or folder name for a prompt; a hash distinguishes prompts that were cut or lost characters."""
     name = re.sub(r"[^\w.=-]+", "-", re.sub("[<>]", "", text)).strip("-.")
     lost = re.search(r"[^\w\s<>!-/:-@\[-`{-~]", text)  # other than letters and plain punctuation
     if len(name) <= 60 and name and not lost:

@@ -1,4 +1,4 @@
-"""Overlays: heat maps as files, made once, and found again by what they say of themselves."""
+"""Overlays: heat maps as files, made once and recognised later by their metadata."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ KINDS, ENGINES, INVERSIONS = ("contrast", "attention"), ("native", "daam"), tupl
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How maps are made, and what is written of them."""
+    """How maps are made, and which files are written."""
 
     kind: str = "contrast"  # attention, or attention times the share of a place that the concept's score explains
     engine: str = "native"
     inversion: str = "ddim"
-    guidance_scale: float = 1.0  # of the way back from an inversion
+    guidance_scale: float = 1.0  # of the reconstruction after an inversion
     selection: Selection = EVERYTHING
-    threshold: float = 0.25  # of what is covered, and of masks
+    threshold: float = 0.25  # heat from which a place is covered, and white in a mask
     save_maps: bool = False
     save_masks: bool = False
 
@@ -43,7 +43,7 @@ class MapSettings:
                 raise UcdError(f"no {what} {value!r}", did_you_mean(value, known) or " or ".join(known))
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
-                "daam has attention maps, of all layers, heads and timesteps", "use --engine native for others"
+                "daam has only attention maps, of all layers, heads and timesteps", "use --engine native for others"
             )
 
 
@@ -55,7 +55,7 @@ class HeatMap:
     concept: str
     prompt: str
     seed: int | None  # of a generated picture
-    image: str | None  # a real one
+    image: str | None  # the file of a real one
     weight: float | None  # of the concept, in a training image
     mean: float
     peak: float
@@ -68,13 +68,13 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Target:
-    """A map to be made: where it goes, what it is of, and the request of the picture (or reconstruction) it is in."""
+    """A map to draw: its file, its subject, and the request for the picture (or reconstruction) that it shows."""
 
     path: Path
     name: str  # t1, or a word
     subject: Subject
     request: Request
-    term: int = 0  # of the request's, whose attention it is
+    term: int = 0  # which of the request's terms it maps
     image: Path | None = None
     sha256: str = ""
     weight: float | None = None
@@ -93,9 +93,9 @@ class Target:
 
 
 def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, str]:
-    """What an overlay says of itself: enough to make it again."""
+    """An overlay's metadata: enough to make it again."""
     chosen = {name: value for name, value in vars(maps.selection).items() if value}
-    said = plan.metadata(target.request) | {
+    fields = plan.metadata(target.request) | {
         "word": target.subject.word,
         "term": str(target.term),
         "map": maps.kind,
@@ -103,7 +103,7 @@ def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, 
         "attention": json.dumps(chosen) if chosen else "all",
         "threshold": f"{maps.threshold:g}",
     }
-    return said | {"image": target.sha256, "inversion": maps.inversion} if target.image else said
+    return fields | {"image": target.sha256, "inversion": maps.inversion} if target.image else fields
 
 
 def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:
@@ -126,15 +126,15 @@ def described(target: Target) -> HeatMap:
 
 
 def drawn_sheet(targets: Sequence[Target]) -> Image.Image:
-    """One row per picture: itself, and under each of its maps."""
+    """One row per picture: the picture, then the picture under each of its maps."""
     rows: dict[str, list[tuple[Image.Image, str]]] = {}
     for target in targets:
         label = target.image.name if target.image else f"seed {target.request.seed}"
         key = f"{target.sha256 or caption(target.request)} {label}"
         with Image.open(target.path) as page:
             picture, hot = panels(page)
-        under = target.name if target.weight is None else f"{target.name}  {target.weight:.2f}"
-        rows.setdefault(key, [(picture, label)]).append((hot, under))
+        map_label = target.name if target.weight is None else f"{target.name}  {target.weight:.2f}"
+        rows.setdefault(key, [(picture, label)]).append((hot, map_label))
     return sheet(list(rows.values()))
 
 
@@ -144,23 +144,23 @@ def write_overlay(
     heat: Tensor,
     plan: PicturePlan,
     maps: MapSettings,
-    again: Image.Image | None = None,
+    reconstruction: Image.Image | None = None,
     error: float | None = None,
 ) -> None:
-    """The overlay, and the map and the mask where they are asked for."""
+    """Write the overlay, and the map and the mask if they are asked for."""
     raw = heat.float().cpu().numpy()
-    # A contrast is in [0, 1] by itself, and what is low in it shall look low; attention is not.
+    # A contrast is already in [0, 1], and its low values should look low; attention is not.
     shown = normalise(heat).float().cpu().numpy() if maps.kind == "attention" else raw
     about = [target.image.name if target.image else f"seed {target.request.seed}", target.prompt]
     if target.weight is not None:
         about.insert(1, f"weight {target.weight:.2f}")
-    extra = (again, f"reconstruction, error {error:.3f}") if again else None
+    extra = (reconstruction, f"reconstruction, error {error:.3f}") if reconstruction else None
     page, boxes = overlay(picture, shown, title=target.subject.word, subtitle="  ·  ".join(about), extra=extra)
     if maps.save_maps:
         with replacing(target.map_path) as beside:
             np.save(beside, raw)
     if maps.save_masks:
         write_png(target.mask_path, mask(shown, picture.size, maps.threshold), {"threshold": maps.threshold})
-    said = numbers(raw, shown, maps.threshold) | {"reconstruction_error": error}
-    text = {"numbers": json.dumps(said), "panels": json.dumps(boxes)}
+    figures = numbers(raw, shown, maps.threshold) | {"reconstruction_error": error}
+    text = {"numbers": json.dumps(figures), "panels": json.dumps(boxes)}
     write_png(target.path, page, metadata(target, plan, maps) | text)

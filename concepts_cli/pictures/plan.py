@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PicturePlan:
-    """Pictures to be made: where each goes and what it shows. `others` are the runs that terms name beside `run`.
+    """Pictures to make: each one's path and request. `others` are the runs that terms name besides `run`.
 
     Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn.
     """
@@ -50,22 +50,22 @@ class PicturePlan:
 
     @property
     def runs(self) -> dict[str, Run]:
-        """By the name that terms have for them."""
+        """All runs, by the names that terms have for them."""
         return {"": self.run, **self.others}
 
     def missing(self, force: bool = False) -> list[tuple[Path, Request]]:
-        """What isn't there yet, with `force` everything. Raises UcdError when a file of that name shows something
-        else, or none can be written there.
+        """The pictures to make: those that don't exist; with `force`, all. Raises UcdError if a file shows something
+        else, or a folder can't be written to.
         """
-        wanted = [
+        to_make = [
             (path, request) for path, request in self.planned if force or not is_made(path, self.metadata(request))
         ]
-        for folder in dict.fromkeys(path.parent for path, _ in wanted):
+        for folder in dict.fromkeys(path.parent for path, _ in to_make):
             check_place(folder)
-        return wanted
+        return to_make
 
     def load_models(self, device: str | None = None) -> dict[str, TaughtModel]:
-        """The models of all runs, one for those that name the same. Raises UcdError for one that can't be loaded."""
+        """The models of all runs; runs with the same model share it. Raises UcdError for one that can't be loaded."""
         models: dict[str, DiffusionModel] = {}
         taught: dict[str, TaughtModel] = {}
         for name, run in self.runs.items():
@@ -77,14 +77,14 @@ class PicturePlan:
         return taught
 
     def make(self, taught: Mapping[str, TaughtModel], missing: Sequence[tuple[Path, Request]]) -> Iterator[Picture]:
-        """Make and write them, one after the other, batches inside."""
+        """Generate the missing pictures in batches, and write and yield them one by one."""
         pictures = generate(taught, [request for _, request in missing], self.settings)
         for (path, request), picture in zip(missing, pictures, strict=True):
             write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
             yield Picture(str(path), caption(request), request.seed)
 
     def metadata(self, request: Request) -> dict[str, str]:
-        """What a picture says of itself: enough to make it again. Empty is what was left to the model."""
+        """A picture's metadata: enough to make it again. Empty values were left to the model."""
         runs, settings = self.runs.values(), self.settings
         embeddings = b"".join(table.numpy().tobytes() for run in runs for table in run.embeddings.values())
         return {
@@ -109,17 +109,15 @@ class PicturePlan:
         }
 
 
-def is_made(path: Path, wanted: Mapping[str, str]) -> bool:
-    """Whether a PNG is there and says of itself what is `wanted`. Raises UcdError when it says something else."""
+def is_made(path: Path, expected: Mapping[str, str]) -> bool:
+    """Whether a PNG exists with this metadata. Raises UcdError if its metadata differs."""
     if not path.is_file():
         return False
-    said = png_text(path)
-    differing = [key for key, value in wanted.items() if said.get(key, "") != value and key != "run"]
+    actual = png_text(path)
+    differing = [key for key, value in expected.items() if actual.get(key, "") != value and key != "run"]
     if differing:
-        was = ", ".join(f"{key} {_short(said.get(key, ''))}, now {_short(wanted[key])}" for key in differing[:2])
-        raise UcdError(
-            f"{path} was made otherwise: {was}", "--force makes it anew, --output puts the new ones elsewhere"
-        )
+        was = ", ".join(f"{key} {_short(actual.get(key, ''))}, now {_short(expected[key])}" for key in differing[:2])
+        raise UcdError(f"{path} was made differently: {was}", "--force replaces it, --output writes elsewhere")
     return True
 
 
@@ -131,37 +129,34 @@ def concept_plan(
     concepts: Sequence[str] = (),
     output: Path | None = None,
 ) -> PicturePlan:
-    """`settings.num_images` pictures of every concept (`all`, or none named: each of the run) and prompt, a folder
-    for each.
+    """Plan `settings.num_images` pictures of every concept and prompt, in one folder each. Default: all concepts.
 
-    Image n has the seed `settings.seed + n`. Raises UcdError for a concept, or a word like `<t9>`, that the run did
+    Image n uses the seed `settings.seed + n`. Raises UcdError for a concept, or a word like `<t9>`, that the run did
     not learn.
     """
     if not prompts and not concepts:
         concepts = ["all"]
     sentences = {bare_name(token): default_prompt(run.recipe.concepts.property, token) for token in run.tokens}
-    wanted: dict[str, str] = {}  # folder -> prompt
+    by_folder: dict[str, str] = {}  # name of a folder -> prompt
     for concept in concepts:
         for token in run.tokens if concept == "all" else (run.token(concept),):
-            wanted[bare_name(token)] = sentences[bare_name(token)]
+            by_folder[bare_name(token)] = sentences[bare_name(token)]
     for prompt in prompts:
         if not prompt.strip():
             raise UcdError("an empty prompt", "say what to make, such as '<t1> in the snow'")
         check_words(run, prompt)
-        wanted[_free_name(prompt, sentences | wanted)] = prompt
+        by_folder[_free_name(prompt, sentences | by_folder)] = prompt
     folder = output or run.path / "samples"
     planned = (
         (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed))
-        for name, prompt in wanted.items()
+        for name, prompt in by_folder.items()
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
     return PicturePlan(run, settings, tuple(planned))
 
 
 def check_words(run: Run, prompt: str) -> None:
-    """Raise UcdError for a word like `<t9>` that the run did not learn, one of another run (`<other:t1>`), and for
-    what is not text.
-    """
+    """Raise UcdError for a word that the run did not learn, such as `<t9>` or `<other:t1>`, and for invalid text."""
     if any("\ud800" <= character <= "\udfff" for character in prompt):
         raise UcdError(f"{prompt!r} is not UTF-8 text", "write the prompt in UTF-8")
     for other, name in re.findall(r"<(?:([^<>]+):)?([tT]\d+)>", prompt):

@@ -1,4 +1,4 @@
-"""The samples that are measured: a run's own, made when there are none, or a folder with a sub-folder a concept."""
+"""The samples to measure: a run's own, made if there are none, or a folder with one subfolder per concept."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Samples:
 
 
 def own_samples(run: Run, device: str | None, out: Output) -> Samples:
-    """The run's samples. A concept that has none gets the recipe's number of them.
+    """The run's samples. A concept without any gets the recipe's number of them.
 
-    Raises UcdError for samples of an earlier training: their numbers would be another run's.
+    Raises UcdError for samples of an earlier training, whose scores would be another run's.
     """
     folder = run.path / "samples"
     groups = {bare_name(token): _images(folder / bare_name(token)) for token in run.tokens}
@@ -38,7 +38,7 @@ def own_samples(run: Run, device: str | None, out: Output) -> Samples:
     stale = [path for paths in groups.values() for path in paths if png_text(path).get("concepts", ours) != ours]
     if stale:
         problem = f"{len(stale)} samples in {folder} show concepts of an earlier training, such as {stale[0].name}"
-        raise UcdError(problem, "make them anew: ucd sample --concept all --force")
+        raise UcdError(problem, "replace them: ucd sample --concept all --force")
     if missing := [name for name, paths in groups.items() if not paths]:
         make_missing(concept_plan(run, run.recipe.sample, concepts=missing), device=device, out=out)
         groups = {name: _images(folder / name) for name in groups}
@@ -46,13 +46,13 @@ def own_samples(run: Run, device: str | None, out: Output) -> Samples:
 
 
 def find_samples(folder: Path) -> Samples:
-    """The samples of some other folder: each sub-folder with images in it is a concept."""
+    """The samples in another folder: each subfolder with images is a concept."""
     if not folder.is_dir():
-        raise UcdError(f"no such folder: {folder}", "--samples names a folder with a sub-folder of images a concept")
+        raise UcdError(f"no such folder: {folder}", "--samples names a folder with one subfolder of images per concept")
     inside = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     groups = {name: paths for name, paths in inside.items() if paths}
     if not groups:
-        raise UcdError(f"no samples in {folder}", "expected a sub-folder of images a concept, such as t1/00000.png")
+        raise UcdError(f"no samples in {folder}", "expected one subfolder of images per concept, such as t1/00000.png")
     return _grouped(folder, groups)
 
 

@@ -1,4 +1,4 @@
-"""Contact sheets of pictures that were made."""
+"""Contact sheets of the pictures of a plan."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from concepts_cli.runs.run import bare_name
 
 
 def write_sheet(plan: PicturePlan, path: Path, title: str | None = None) -> Picture:
-    """A contact sheet of what was made, one row per prompt, under the training images when it shows every concept.
+    """Write a contact sheet with one row per prompt, below the training images if it shows every concept.
 
-    One row alone has a title instead of a label, by default its prompt.
+    A single row has a title instead of a label, by default its prompt.
     """
     rows: dict[str, list[Image.Image]] = {}
     names = {bare_name(token) for token in plan.run.tokens}
@@ -43,14 +43,14 @@ def save_sheet(plan: PicturePlan, path: Path, page: Image.Image) -> Picture:
 
 
 def write_like_sheet(plan: PicturePlan, path: Path, image: Path, changes: str) -> Picture:
-    """An image beside what was made of its weights."""
+    """Write a sheet of an image beside the pictures made from its weights."""
     title = f"like {image.name}" + (f", {changes}" if changes else "")
     rows = {"the image": [open_image(image)], "made": [open_image(place) for place, _ in plan.planned]}
     return save_sheet(plan, path, contact_sheet(rows, title=title))
 
 
 def write_sweep_sheets(plan: PicturePlan, folder: Path, title: str, sweeps: Sequence[Sweep]) -> list[Picture]:
-    """One sweep: one sheet with a row of pictures per seed. Two: one sheet per seed, the second sweep downwards."""
+    """For one sweep, write one sheet with a row per seed; for two, one sheet per seed, the second sweep downwards."""
     settings = plan.settings
     pictures = [open_image(path) for path, _ in plan.planned]
     seeds = range(settings.num_images)

@@ -20,11 +20,11 @@ from concepts_cli.pictures.plan import check_words
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run, bare_name
 
-SMALLEST = 8  # px of an image's shorter side: with less there is nothing to see
+SMALLEST = 8  # px, of an image's shorter side
 
 
 def find_subjects(run: Run, concepts: Sequence[str], prompt: str | None, words: Sequence[str]) -> dict[str, Subject]:
-    """What is to be found, by name."""
+    """The subjects to map, by name."""
     if prompt is None:
         tokens = [t for c in concepts or ["all"] for t in (run.tokens if c == "all" else (_token(run, c),))]
         words = list(dict.fromkeys(tokens))
@@ -42,12 +42,12 @@ def find_subjects(run: Run, concepts: Sequence[str], prompt: str | None, words: 
 def _token(run: Run, concept: str) -> str:
     other, _, name = concept.rpartition(":")
     if other:
-        raise UcdError(f"{concept!r} is a concept of another run", f"ask that one: --run {other} --concept {name}")
+        raise UcdError(f"{concept!r} is a concept of another run", f"use that run: --run {other} --concept {name}")
     return run.token(concept)
 
 
 def term_subjects(run: Run, terms: Sequence[Term]) -> dict[str, Subject]:
-    """Each term of a composition as a subject: its concept, or all that it says."""
+    """Each term of a composition as a subject: its concept, or its whole text."""
     words = [next((token for token in run.tokens if token in term.prompt), term.prompt) for term in terms]
     return {_name(word): Subject(word, term.prompt) for word, term in zip(words, terms, strict=True)}
 
@@ -64,7 +64,7 @@ def generated_targets(
     settings: SampleSettings,
     folder: Path,
 ) -> Iterator[Target]:
-    """The maps of pictures that are yet to be made."""
+    """The maps of pictures to generate."""
     seeds = range(settings.seed, settings.seed + settings.num_images)
     if terms:
         place = folder / file_name("+".join(f"{n}={t.weight:g}" for n, t in zip(term_subjects, terms, strict=True)))
@@ -124,13 +124,13 @@ def open_large_enough(path: Path) -> Image.Image:
     image = open_image(path)
     if min(image.size) < SMALLEST:
         raise UcdError(
-            f"too small: {path} has {image.width} x {image.height} px", f"{SMALLEST} px a side are the least"
+            f"too small: {path} has {image.width} x {image.height} px", f"it needs at least {SMALLEST} px per side"
         )
     return image
 
 
 def _weights(run: Run) -> dict[str, dict[str, float]]:
-    """The weight of every concept in every training image, by the hash of the file; none where they are not kept."""
+    """The weight of every concept in every training image, by the file's hash; empty if the run has none."""
     try:
         rows = run.weights.tolist()
         return {

@@ -1,4 +1,4 @@
-"""The terms of a composition as they are typed: concepts and texts with weights, and sweeps over weights."""
+"""Parse the terms of a composition: concepts and texts with weights, and sweeps over weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from concepts_cli.pictures.plan import check_words
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 
-CONCEPT = r"(?:(?P<run>.+):)?(?P<name><[^<>]*>|[tT]\d+)"  # `t9` and `<anything>` are meant as concepts, known or not
-MOST_WEIGHTS = 50  # of a sweep
+CONCEPT = r"(?:(?P<run>.+):)?(?P<name><[^<>]*>|[tT]\d+)"  # `t9` and `<anything>` are concepts, known or not
+MOST_WEIGHTS = 50  # per sweep
 
 WrittenTerm = str | tuple[str, float]  # as it is typed, or its name and weight apart
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A term that is shown at several weights."""
+    """A term at several weights."""
 
     term: Term
     name: str  # as it was written
@@ -42,7 +42,7 @@ def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[
     """`t1`, `<t1>`, `t1=4.5`, `t1@left=5`, `other:t1` or `free text=-2` as a prompt, its weight and its place.
 
     In a name that is apart from its weight, an `@` is text unless a concept is before it or a place behind it. Other
-    runs that are named are added to `others`.
+    runs that it names are added to `others`.
     """
     text, weight = written(term), default_weight
     if isinstance(term, tuple):
@@ -80,24 +80,24 @@ def written(term: WrittenTerm) -> str:
 
 
 def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sweep:
-    """`t1=0:10:5` as a term and five weights from 0 to 10."""
+    """Read `t1=0:10:5` as a term and five weights from 0 to 10."""
     name, _, numbers = text.rpartition("=")
-    parts = numbers.split(":")
+    fields = numbers.split(":")
     hint = "TERM=FROM:TO:COUNT, such as t1=0:10:5 for five weights from 0 to 10"
-    if not name or len(parts) != 3:
+    if not name or len(fields) != 3:
         raise UcdError(f"--sweep {text!r} is not a term with a range of weights", hint)
-    first, last = (_number(text, part, hint) for part in parts[:2])
-    if not re.fullmatch(r"\s*\d{1,4}\s*", parts[2]) or not 2 <= int(parts[2]) <= MOST_WEIGHTS:
-        raise UcdError(f"--sweep {text!r}: {parts[2]!r} is not a count from 2 to {MOST_WEIGHTS}", hint)
-    weights = tuple(round(float(weight), 6) for weight in np.linspace(first, last, int(parts[2])))
+    first, last = (_number(text, part, hint) for part in fields[:2])
+    if not re.fullmatch(r"\s*\d{1,4}\s*", fields[2]) or not 2 <= int(fields[2]) <= MOST_WEIGHTS:
+        raise UcdError(f"--sweep {text!r}: {fields[2]!r} is not a count from 2 to {MOST_WEIGHTS}", hint)
+    weights = tuple(round(float(weight), 6) for weight in np.linspace(first, last, int(fields[2])))
     sweep = Sweep(parse_term(run, f"{name}=0", 0, others), name.strip(), weights)
     if len(set(sweep.labels)) < len(weights):
-        raise UcdError(f"--sweep {text!r}: its weights are all but the same", hint)
+        raise UcdError(f"--sweep {text!r}: its weights are too close together", hint)
     return sweep
 
 
 def composition_cells(terms: Sequence[Term], sweeps: Sequence[Sweep]) -> Iterator[tuple[str, list[Term]]]:
-    """A folder and the terms of it for every combination of swept weights; without a sweep one, of all terms."""
+    """A folder name and its terms for every combination of swept weights; without a sweep, one with all terms."""
     fixed = [term for term in terms if term_key(term) not in {term_key(sweep.term) for sweep in sweeps}]
     for chosen in itertools.product(*(zip(sweep.labels, sweep.weights, strict=True) for sweep in sweeps)):
         moved = [
@@ -107,7 +107,7 @@ def composition_cells(terms: Sequence[Term], sweeps: Sequence[Sweep]) -> Iterato
 
 
 def term_key(term: Term) -> tuple[str, str, Place | None]:
-    """What makes two terms the same, whatever their weights."""
+    """A key that terms share if they differ only in weight."""
     return term.run, term.prompt, term.place
 
 

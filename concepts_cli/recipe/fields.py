@@ -121,12 +121,12 @@ def _value(kind: Any, node: Node, rules: Any) -> Any:
         return tuple(read)
     if not isinstance(node.value, str):
         raise _Wrong(node, f"got {node.describe()}, expected {expected}")
-    found = _scalar(kind, node.value)
-    if found is None or not _within(found, rules):
+    converted = _scalar(kind, node.value)
+    if converted is None or not _within(converted, rules):
         raise _Wrong(node, f"got {node.describe()}, expected {expected}" + _meant(kind, node.value))
-    if rules.get("path") or (rules.get("model") and found.startswith((".", "/", "~"))):
-        return _path(found, node)
-    return found
+    if rules.get("path") or (rules.get("model") and converted.startswith((".", "/", "~"))):
+        return _path(converted, node)
+    return converted
 
 
 def _scalar(kind: Any, text: str) -> Any:

@@ -17,13 +17,13 @@ from concepts_cli.recipe.writing import dump_recipe
 
 Overrides = Sequence[str] | Mapping[str, Any]  # ["train.max_steps=10"], or {"train.max_steps": 10}
 
-# A bare folder of images gets the settings of one of these, all but those that are about that recipe's own images.
+# A bare folder of images gets the settings of one of these, except those about that recipe's own images.
 BUILT_IN = "mini"
 FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
 ABOUT_THE_IMAGES = {
     "data.images_per_folder": None,
     "data.resolution": None,
-    "evaluate.metrics": ["naming"],  # the one that needs no classes
+    "evaluate.metrics": ["naming"],  # it needs no classes
     "evaluate.class_names": None,
     "evaluate.labels": None,
     "evaluate.held_out": None,
@@ -34,8 +34,8 @@ ABOUT_THE_IMAGES = {
 def choose_recipe(source: Recipe | str | os.PathLike[str], overrides: Overrides = ()) -> Recipe:
     """The recipe that `source` means, with overrides: a Recipe, a recipe file, a shipped recipe's name, or a folder.
 
-    A folder of images gets the published settings (`imagenet`), on `model: mini` those of the quickstart. Raises
-    UcdError with a line for every mistake.
+    A folder of images gets the published settings (`imagenet`), or with `model: mini` those of the quickstart. Raises
+    UcdError with one line per mistake.
     """
     if isinstance(source, Recipe):
         mistakes = Mistakes()
@@ -90,7 +90,7 @@ def _laid_on(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Node:
 
 
 def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
-    """The recipe of a tree with overrides laid on it. Raises one UcdError with everything that is wrong."""
+    """The recipe of a tree with overrides applied. Raises one UcdError with all mistakes."""
     tree = _laid_on(tree, overrides, mistakes)
     recipe = build(Recipe, tree, mistakes)
     for keys, problem in _conflicts(recipe):

@@ -83,7 +83,7 @@ def read_override(text: str, mistakes: Mistakes) -> Node:
         if value.strip().startswith(("[", "{")):
             mistakes.append(error.message)
             return Node({}, where, Path.cwd())
-        node = Node(value.strip(), where, Path.cwd())  # text that YAML wants in quotes, which the shell has removed
+        node = Node(value.strip(), where, Path.cwd())  # text that YAML needs in quotes, which the shell has removed
     for part in reversed(parts):
         node = Node({part: node}, where, Path.cwd())
     return node

@@ -34,7 +34,7 @@ class Chart:
 
 def read_losses(path: Path) -> list[tuple[int, float]]:
     """Step and loss of every readable line of metrics.jsonl."""
-    found = []
+    losses = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -46,8 +46,8 @@ def read_losses(path: Path) -> list[tuple[int, float]]:
         except (ValueError, KeyError, TypeError):
             continue
         if math.isfinite(loss):
-            found.append((step, loss))
-    return found
+            losses.append((step, loss))
+    return losses
 
 
 def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:

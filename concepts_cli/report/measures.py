@@ -57,12 +57,12 @@ class Measures:
         """The metrics in evaluation.json that the page can show; empty if the file is damaged."""
         try:
             document = json.loads((self.run.path / "evaluation.json").read_text(encoding="utf-8"))
-            metrics = {str(name): dict(one) for name, one in document["metrics"].items()}
-            for name, one in metrics.items():
+            metrics = {str(name): dict(result) for name, result in document["metrics"].items()}
+            for name, result in metrics.items():
                 if name == "naming":  # raises here if anything is missing
-                    _ = str(one["advice"]), [describe_name(found) for found in one["concepts"].values()]
+                    _ = str(result["advice"]), [describe_name(concept) for concept in result["concepts"].values()]
                 else:
-                    _ = self._notes(name, one), self._bars(name, one), self._confusion(one)
+                    _ = self._notes(name, result), self._bars(name, result), self._confusion(result)
             return metrics
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
@@ -80,21 +80,21 @@ class Measures:
             "assignment": "Training images by their strongest concept",
             "classification": "Held-out images classified by their weights",
             "composition": "Pairs of concepts composed",
-            "recomposition": "Training images made anew from their weights",
+            "recomposition": "Training images generated again from their weights",
         }
         return [
             {
                 "name": name,
                 "title": titles[name],
-                "notes": self._notes(name, one),
-                "bars": self._bars(name, one),
-                "classes": self._confusion(one)[0],
-                "confusion": self._confusion(one)[1],
+                "notes": self._notes(name, result),
+                "bars": self._bars(name, result),
+                "classes": self._confusion(result)[0],
+                "confusion": self._confusion(result)[1],
                 "caption": "How often both concepts of a pair are seen"
                 if name == "composition"
                 else "Images of each concept by class; matched pairs on the diagonal",
             }
-            for name, one in self.metrics.items()
+            for name, result in self.metrics.items()
             if name in titles
         ]
 
@@ -103,51 +103,51 @@ class Measures:
         """Metrics not computed yet, each with its command."""
         return [(name, command(self.run, "evaluate", "--metric", name)) for name in METRICS if name not in self.metrics]
 
-    def _notes(self, name: str, one: dict[str, Any]) -> str:
+    def _notes(self, name: str, result: dict[str, Any]) -> str:
         """What the figures of a metric are based on."""
-        count = f"{one['images']} images"
+        count = f"{result['images']} images"
         if name == "classification":
-            said = f"{count}, {one['folds']} folds, beside raw pixels and the features of {one['clip_model']}"
+            basis = f"{count}, {result['folds']} folds, beside raw pixels and the features of {result['clip_model']}"
         elif name == "assignment":
-            said = f"{count}, by their weights, against their classes"
+            basis = f"{count}, by their weights, against their classes"
         elif name in ("composition", "recomposition"):
-            said = f"{count}, {one['scorer']}"
+            basis = f"{count}, {result['scorer']}"
         else:
-            said = f"{count}, {one['scorer']}, threshold {one['threshold']:.3g}"
-        caveat = f" Note: {one['caveat']}." if one.get("caveat") else ""
-        return f"{said}. Whiskers are 95% intervals.{caveat}"
+            basis = f"{count}, {result['scorer']}, threshold {result['threshold']:.3g}"
+        caveat = f" Note: {result['caveat']}." if result.get("caveat") else ""
+        return f"{basis}. Whiskers are 95% intervals.{caveat}"
 
-    def _bars(self, name: str, one: dict[str, Any]) -> list[Bar]:
+    def _bars(self, name: str, result: dict[str, Any]) -> list[Bar]:
         if name == "classification":
             titles = {"weights": "concept weights", "pixels": "raw pixels", "clip": "CLIP features"}
             ways = {"kmeans": "k-means", "logistic": "logistic regression"}
             return [
-                _bar(f"{titles.get(features, features)}, {way}", by, found[by], found["intervals"].get(by))
+                _bar(f"{titles.get(features, features)}, {way}", by, scores[by], scores["intervals"].get(by))
                 for by, way in ways.items()
-                for features, found in one["features"].items()
+                for features, scores in result["features"].items()
             ]
-        spans = one.get("intervals", {})
+        spans = result.get("intervals", {})
         return [
-            _bar(title, measure, one[measure], spans.get(measure))
+            _bar(title, measure, result[measure], spans.get(measure))
             for measure, title in MEASURES.items()
-            if measure in one and (one[measure] is not None or measure.startswith("kl"))
+            if measure in result and (result[measure] is not None or measure.startswith("kl"))
         ]
 
-    def _confusion(self, one: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
+    def _confusion(self, result: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
         """The classes, and one row per concept; matched classes come first, so that matches are on the diagonal."""
-        concepts = one["concepts"]
-        if "matrix" in one:
+        concepts = result["concepts"]
+        if "matrix" in result:
             return list(concepts), [
                 (name, self.hues.get(name), [_share_cell(share) for share in row])
-                for name, row in zip(concepts, one["matrix"], strict=True)
+                for name, row in zip(concepts, result["matrix"], strict=True)
             ]
-        if "classes" not in one:
+        if "classes" not in result:
             return [], []
-        matched = [found["matched_class"] for found in concepts.values() if found["matched_class"]]
-        classes = [*matched, *(name for name in one["classes"] if name not in matched)]
+        matched = [concept["matched_class"] for concept in concepts.values() if concept["matched_class"]]
+        classes = [*matched, *(name for name in result["classes"] if name not in matched)]
         rows = []
-        for name, found in concepts.items():
-            counts = [found["counts"][label] for label in classes]
+        for name, concept in concepts.items():
+            counts = [concept["counts"][label] for label in classes]
             most = max(sum(counts), 1)
             hue = self.hues.get(name)
             rows.append((name, hue, [Cell(str(count), strength(count, most)) for count in counts]))
@@ -159,13 +159,15 @@ def _share_cell(share: float | None) -> Cell:
     return Cell("", 0) if share is None else Cell(f"{100 * share:.0f}%", strength(share, 1))
 
 
-def describe_name(one: dict[str, Any]) -> Named:
-    wrong = ["dead"] * bool(one["dead"]) + ["mixed"] * bool(one["mixed"])
+def describe_name(concept: dict[str, Any]) -> Named:
+    problems = ["dead"] * bool(concept["dead"]) + ["mixed"] * bool(concept["mixed"])
     seen, neighbours = (
         [(str(word["word"]), f"{word['similarity']:.2f}") for word in words[:3]]
-        for words in (one["seen"], one["neighbours"])
+        for words in (concept["seen"], concept["neighbours"])
     )
-    return Named(str(one["name"]), wrong + [f"same as {other}" for other in one["same_as"]], seen, neighbours)
+    return Named(
+        str(concept["name"]), problems + [f"same as {other}" for other in concept["same_as"]], seen, neighbours
+    )
 
 
 def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float | None] | None) -> Bar:
@@ -174,7 +176,7 @@ def _bar(title: str, measure: str, value: float | None, bounds: Sequence[float |
         return Bar(title, text, span)
     if not span or not bounds:
         return Bar(title, text, span, 100 * value)
-    low, high = (100 * bound for bound in bounds if bound is not None)  # ValueError where a damaged file has one end
+    low, high = (100 * bound for bound in bounds if bound is not None)  # ValueError if a damaged file has only one end
     return Bar(title, text, span, 100 * value, low, high)
 
 

@@ -101,17 +101,17 @@ class Page:
     @cached_property
     def facts(self) -> list[tuple[str, str]]:
         """The run in a few figures."""
-        found = [("images", str(len(self.run.images))), ("concepts", str(len(self.names)))]
+        figures = [("images", str(len(self.run.images))), ("concepts", str(len(self.names)))]
         if self.losses:
-            found.append(("steps", f"{self.losses[-1][0]:,}"))
+            figures.append(("steps", f"{self.losses[-1][0]:,}"))
         if matched := self.measures.metrics.get("assignment", {}).get("matched_accuracy"):
-            found.append(("images matched", f"{100 * matched:.0f}%"))
+            figures.append(("images matched", f"{100 * matched:.0f}%"))
         if accuracy := self.measures.metrics.get("resnet", self.measures.metrics.get("clip", {})).get("accuracy"):
-            found.append(("sample accuracy", f"{100 * accuracy:.0f}%"))
+            figures.append(("sample accuracy", f"{100 * accuracy:.0f}%"))
         features = self.measures.metrics.get("classification", {}).get("features", {})
         if features:
-            found.append(("held-out, k-means", f"{100 * features['weights']['kmeans']:.0f}%"))
-        return found
+            figures.append(("held-out, k-means", f"{100 * features['weights']['kmeans']:.0f}%"))
+        return figures
 
     @cached_property
     def settings(self) -> list[tuple[str, str]]:
@@ -136,19 +136,19 @@ class Page:
         measured = [part for metric in self.measures.metrics for part in ("--metric", metric)]
         path = str(self.run.path)
         again = shlex.join(["ucd", "train", f"{path}/recipe.yaml", "--output", f"{path}-again"])
-        found = [("discover again with the same settings", again, True)]
-        found.append(
+        entries = [("discover again with the same settings", again, True)]
+        entries.append(
             (
                 "sample",
                 sample_command(self.run, self.pictures.files("samples").get(self.names[0], [])),
                 any(self.pictures.files("samples").values()),
             )
         )
-        found.append(("draw heat maps", self.command("visualize", "--concept", "all"), bool(self.pictures.heat_maps)))
-        found.append(("measure", self.command("evaluate", *(measured or ("--metric", "all"))), bool(measured)))
-        found += [(f"compose {one.title}", one.note, True) for one, _ in self.pictures.compositions]
-        found.append(("make this page", self.command("report"), True))
-        return found
+        entries.append(("draw heat maps", self.command("visualize", "--concept", "all"), bool(self.pictures.heat_maps)))
+        entries.append(("measure", self.command("evaluate", *(measured or ("--metric", "all"))), bool(measured)))
+        entries += [(f"compose {shown.title}", shown.note, True) for shown, _ in self.pictures.compositions]
+        entries.append(("make this page", self.command("report"), True))
+        return entries
 
     # ---- pictures
 
@@ -171,22 +171,22 @@ class Page:
         if not self.recipe.evaluate.labels:
             return None
         try:
-            found = read_labels(self.recipe.evaluate.labels, [record.path for record in self.run.images])
+            image_classes = read_labels(self.recipe.evaluate.labels, [record.path for record in self.run.images])
         except UcdError:
             return None
-        return [", ".join(classes) for classes in found]
+        return [", ".join(classes) for classes in image_classes]
 
     @cached_property
     def concepts(self) -> list[dict[str, Any]]:
         """One card per concept."""
         samples = self.pictures.files("samples")
         owners = self.weights.argmax(axis=1)
-        found = []
+        cards = []
         for k, (token, name) in enumerate(zip(self.run.tokens, self.names, strict=True)):
             strongest = (-self.weights[:, k]).argsort(kind="stable")[:STRONGEST]
             naming = self.measures.metrics.get("naming", {}).get("concepts", {}).get(name)
             prompt = default_prompt(self.recipe.concepts.property, token)
-            found.append(
+            cards.append(
                 {
                     "name": name,
                     "hue": self.hues[k],
@@ -203,7 +203,7 @@ class Page:
                     "heat_command": self.command("visualize", "--concept", name),
                 }
             )
-        return found
+        return cards
 
     def _strong(self, image: int, concept: int) -> Shown:
         record = self.run.images[image]

@@ -40,12 +40,12 @@ class Pictures:
 
     def files(self, folder: str) -> dict[str, list[Path]]:
         """The PNGs in a folder of the run, by the subfolder that contains them."""
-        root, found = self.run.path / folder, defaultdict(list)
+        root, by_subfolder = self.run.path / folder, defaultdict(list)
         for path in sorted(root.rglob("*.png")):
             place = path.relative_to(root)
             if len(place.parts) > 1 and not path.name.startswith("."):
-                found[place.parts[0]].append(path)
-        return dict(found)
+                by_subfolder[place.parts[0]].append(path)
+        return dict(by_subfolder)
 
     def shown(self, path: Path, side: int = SIDE) -> Shown:
         metadata = png_text(path)
@@ -55,12 +55,12 @@ class Pictures:
     @cached_property
     def heat_maps(self) -> dict[str, list[Path]]:
         """Heat maps by concept: named by their folder for generated images, by their file for real ones."""
-        found: dict[str, list[Path]] = defaultdict(list)
+        by_concept: dict[str, list[Path]] = defaultdict(list)
         for folder, paths in self.files("heatmaps").items():
             for path in paths:
                 if not path.stem.endswith("-mask"):
-                    found[path.stem if path.stem in self.names else folder].append(path)
-        return dict(found)
+                    by_concept[path.stem if path.stem in self.names else folder].append(path)
+        return dict(by_concept)
 
     @cached_property
     def other_heat_maps(self) -> list[Shown]:
@@ -71,14 +71,14 @@ class Pictures:
     @cached_property
     def compositions(self) -> list[tuple[Shown, list[Shown]]]:
         """Each composition with its command, and its pictures."""
-        found = []
+        entries = []
         for name, paths in self.files("compositions").items():
             prompt = png_text(paths[0]).get("prompt", name)
             terms = re.findall(r"(-?[\d.]+) \* '(.*?)'(?= \+ -?[\d.]+ \* '|$)", prompt)
             arguments = [f"{self._term(text)}={weight}" for weight, text in terms]
             again = command(self.run, "compose", *arguments, "--num-images", str(len(paths))) if arguments else ""
-            found.append((Shown(None, name, again), [self.shown(path) for path in paths[:SAMPLES]]))
-        return found
+            entries.append((Shown(None, name, again), [self.shown(path) for path in paths[:SAMPLES]]))
+        return entries
 
     def _term(self, text: str) -> str:
         """A term as it was typed: a concept's name instead of its prompt."""

@@ -7,7 +7,7 @@ from concepts_cli.runs.run import Run
 
 
 def check_hub(repository: str) -> None:
-    """Raise UcdError, before any long work, if nobody is logged in to the Hub."""
+    """Raise UcdError, before any long work, if the user is not logged in to the Hub."""
     from huggingface_hub import get_token
 
     if not get_token():

@@ -184,13 +184,13 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if not (found := self.checkpoints()):
+        if not (checkpoints := self.checkpoints()):
             return None
         try:
-            return load_file(found[-1] / "state.safetensors")
+            return load_file(checkpoints[-1] / "state.safetensors")
         except (OSError, SafetensorError) as error:
             hint = "delete it to continue from an earlier one, or start over with --force"
-            raise UcdError(f"the checkpoint {found[-1]} is damaged", hint) from error
+            raise UcdError(f"the checkpoint {checkpoints[-1]} is damaged", hint) from error
 
     def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
         """Write checkpoints/step-000500/ and delete all but the newest `keep`."""

@@ -24,7 +24,7 @@ CONFIG = "open_clip_config.json"
 
 
 class ClipModel(Protocol):
-    """What any of open_clip's models can do."""
+    """The interface of open_clip's models."""
 
     context_length: int  # tokens of a caption
 
@@ -43,8 +43,8 @@ class ClipScorer:
     transform: Transform
     tokenize: Callable[[list[str]], Tensor]  # captions -> (C, T)
     device: torch.device
-    vocabulary: frozenset[str] | None = None  # the words it knows, where those are few
-    caveat: str | None = None  # what a reader of its scores should know
+    vocabulary: frozenset[str] | None = None  # the words it knows, if they are few
+    caveat: str | None = None  # what readers of its scores should know
 
     smoothing = 0.0  # of the class counts in KL, as published
 
@@ -52,14 +52,14 @@ class ClipScorer:
         """Raise UcdError for names with a word that the model never saw."""
         if self.vocabulary is None:
             return
-        if strange := [name for name in names if not self.vocabulary.issuperset(_words(name))]:
-            raise UcdError(f"the {self.name} never saw {', '.join(strange)}", f"its classes: {', '.join(CLASSES)}")
+        if unknown := [name for name in names if not self.vocabulary.issuperset(_words(name))]:
+            raise UcdError(f"the {self.name} never saw {', '.join(unknown)}", f"its classes: {', '.join(CLASSES)}")
 
     @torch.no_grad()
     def features(self, paths: Sequence[Path]) -> np.ndarray:
-        """The embeddings of N images, of length 1: (N, E)."""
-        found = [self.model.encode_image(pixels.to(self.device)) for pixels in batches(paths, self.transform)]
-        return F.normalize(torch.cat(found).float(), dim=-1).cpu().numpy()
+        """The unit-length embeddings of N images: (N, E)."""
+        embeddings = [self.model.encode_image(pixels.to(self.device)) for pixels in batches(paths, self.transform)]
+        return F.normalize(torch.cat(embeddings).float(), dim=-1).cpu().numpy()
 
     @torch.no_grad()
     def score(self, features: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -74,7 +74,7 @@ class ClipScorer:
 def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
     """An open_clip model by architecture and weights ("ViT-B-32", "openai"), or from a folder in open_clip's layout.
 
-    Raises UcdError when it can't be had.
+    Raises UcdError if it can't be loaded.
     """
     import open_clip
 
@@ -84,12 +84,12 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
         return ClipScorer(f"CLIP {name}", THRESHOLD, model, transform, tokenize, device)
     if name not in open_clip.list_models():
         hint = did_you_mean(name, open_clip.list_models())
-        hint = hint or "evaluate.clip_model is a name of open_clip's, or a folder"
+        hint = hint or "evaluate.clip_model is an open_clip name, or a folder"
         raise UcdError(f"open_clip has no model {name!r}", hint)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags and not Path(pretrained).is_file():
-        raise UcdError(f"open_clip has no weights {pretrained!r} of {name}", f"known: {', '.join(tags)}; or a file")
-    # OpenAI's weights want another activation than the architecture's default, and open_clip only warns of it.
+        raise UcdError(f"open_clip has no weights {pretrained!r} for {name}", f"known: {', '.join(tags)}; or a file")
+    # OpenAI's weights need another activation than the architecture's default, and open_clip only warns about it.
     quick_gelu = (open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu", False)
     label = f"CLIP {name} ({pretrained})"
     try:
@@ -103,7 +103,7 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
 
 
 def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipScorer:
-    """The small CLIP that comes with the built-in model; it knows the words of the built-in corpus and no others.
+    """The small CLIP that comes with the built-in model; it knows only the words of the built-in corpus.
 
     Its threshold is the similarity that something in 95% of held-out scenes reaches, and hardly any picture of nothing.
     """
@@ -130,11 +130,11 @@ def _words(name: str) -> list[str]:
 
 
 def _load_folder(folder: Path, device: torch.device) -> tuple[ClipModel, Transform]:
-    """A model in open_clip's layout and its transform. Raises UcdError for what is missing or does not fit."""
+    """A model in open_clip's layout and its transform. Raises UcdError if files are missing or don't fit."""
     import open_clip
 
     if missing := [name for name in (CONFIG, "open_clip_model.safetensors") if not (folder / name).is_file()]:
-        raise UcdError(f"{folder} is no CLIP of open_clip's: it has no {' and no '.join(missing)}")
+        raise UcdError(f"{folder} is not an open_clip model: it has no {' and no '.join(missing)}")
     try:
         model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}", device=device)
     except (OSError, RuntimeError, ValueError, TypeError) as error:

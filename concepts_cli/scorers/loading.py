@@ -14,22 +14,22 @@ from torch import Tensor
 from concepts_cli.data.images import open_image
 
 BATCH_SIZE = 64
-BUILT_IN_CAVEAT = "the built-in judges were trained on this very world: don't compare their scores with other models'"
+BUILT_IN_CAVEAT = "the built-in judges were trained on scenes like these: don't compare their scores with other models'"
 Transform = Callable[[Image.Image], Tensor]  # a picture -> (3, H, W)
-READERS = min(8, os.cpu_count() or 1)  # threads: Pillow decodes and resizes outside of Python's lock
+READERS = min(8, os.cpu_count() or 1)  # threads: Pillow decodes and resizes without Python's lock
 
 
 def batches(paths: Sequence[Path], transform: Transform, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
-    """Every image, as RGB and transformed, in stacks of (B, 3, H, W); one is read while the one before is scored.
+    """All images, transformed, in batches of (B, 3, H, W); the next batch is read while the current one is scored.
 
     Raises UcdError for an image that can't be read.
     """
-    parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    chunks = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     pool = ThreadPoolExecutor(READERS)
     try:
         ahead = None
-        for part in [*parts, ()]:
-            waiting, ahead = ahead, [pool.submit(lambda path: transform(open_image(path)), path) for path in part]
+        for chunk in [*chunks, ()]:
+            waiting, ahead = ahead, [pool.submit(lambda path: transform(open_image(path)), path) for path in chunk]
             if waiting:
                 yield torch.stack([image.result() for image in waiting])
     finally:

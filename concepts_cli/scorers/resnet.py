@@ -26,7 +26,7 @@ THRESHOLD = 10.0  # as published, a logit of torchvision's first ImageNet weight
 
 
 class Classifier(Protocol):
-    """What any of timm's classifiers can do."""
+    """The interface of timm's classifiers."""
 
     def forward_features(self, x: Tensor) -> Tensor: ...  # (B, 3, H, W) -> maps
 
@@ -43,34 +43,34 @@ class ResNetScorer:
     threshold: float  # the logit that counts as "shows the class"
     model: Classifier
     transform: Transform
-    find_labels: Callable[[Sequence[str]], list[int]]  # class names -> places in the logits; raises UcdError
+    find_labels: Callable[[Sequence[str]], list[int]]  # class names -> indices of the logits; raises UcdError
     device: torch.device
-    caveat: str | None = None  # what a reader of its scores should know
+    caveat: str | None = None  # what readers of its scores should know
 
     smoothing = 1e-8  # of the class counts in KL, as published
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise UcdError for names that the model has no class for, or several."""
+        """Raise UcdError for names that fit no class of the model, or several."""
         self.find_labels(names)
 
     @torch.no_grad()
     def features(self, paths: Sequence[Path]) -> np.ndarray:
         """What the last layer sees of N images: (N, E)."""
-        found = []
+        outputs = []
         for pixels in batches(paths, self.transform):
             maps = self.model.forward_features(pixels.to(self.device))
-            found.append(self.model.forward_head(maps, pre_logits=True))
-        return torch.cat(found).float().cpu().numpy()
+            outputs.append(self.model.forward_head(maps, pre_logits=True))
+        return torch.cat(outputs).float().cpu().numpy()
 
     @torch.no_grad()
     def score(self, features: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-        """Logits of N images, by their features (N, E), for C classes, and for those only: (N, C)."""
+        """Logits of N images, by their features (N, E), for these C classes only: (N, C)."""
         logits = self.model.get_classifier()(torch.from_numpy(features).to(self.device))
         return logits[:, self.find_labels(class_names)].float().cpu().numpy()
 
 
 def load_resnet(name: str, device: torch.device) -> ResNetScorer:
-    """An ImageNet-1k classifier by timm's name. Raises UcdError when it can't be had."""
+    """An ImageNet-1k classifier by timm's name. Raises UcdError if it can't be loaded."""
     import timm
 
     known = timm.list_pretrained()
@@ -104,8 +104,8 @@ def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNe
     model.load_state_dict(load_file(folder / "model.safetensors"))
 
     def find_labels(class_names: Sequence[str]) -> list[int]:
-        if strange := [name for name in class_names if name.lower() not in names]:
-            raise UcdError(f"the built-in ResNet has no class {', '.join(strange)}", f"its classes: {', '.join(names)}")
+        if unknown := [name for name in class_names if name.lower() not in names]:
+            raise UcdError(f"the built-in ResNet has no class {', '.join(unknown)}", f"its classes: {', '.join(names)}")
         return [names.index(name.lower()) for name in class_names]
 
     transform = _transform(config["input_size"], config["mean"], config["std"])
@@ -121,25 +121,25 @@ def load_built_in_resnet(device: torch.device, weights: Path = WEIGHTS) -> ResNe
 
 
 def imagenet_labels(class_names: Sequence[str]) -> list[int]:
-    """The ImageNet-1k labels that are meant: by any of a label's names ("polar bear"), words of one, or its WordNet id.
+    """The ImageNet-1k labels of class names: any of a label's names ("polar bear"), words of one, or its WordNet id.
 
     A full name wins over words inside longer ones: "tiger" is the cat, not "tiger shark". Raises one UcdError for all
-    that is unknown or fits several labels.
+    names that are unknown or fit several labels.
     """
     names = _imagenet_names()
     indices, problems = [], []
-    for wanted in class_names:
-        fitting = sorted(names.get(wanted.casefold(), ()))
+    for class_name in class_names:
+        fitting = sorted(names.get(class_name.casefold(), ()))
         if not fitting:
-            inside = f" {wanted.casefold()} "
-            fitting = sorted({index for name, found in names.items() if inside in f" {name} " for index in found})
+            inside = f" {class_name.casefold()} "
+            fitting = sorted({index for name, indexed in names.items() if inside in f" {name} " for index in indexed})
         indices.append(fitting[0] if fitting else -1)
         if len(fitting) > 1:
             shown = ", ".join(_describe(index) for index in fitting[:4]) + (", ..." if len(fitting) > 4 else "")
-            problems.append(f"{wanted!r} fits {len(fitting)} ({shown})")
+            problems.append(f"{class_name!r} fits {len(fitting)} ({shown})")
         elif not fitting:
-            near = closest(wanted.casefold(), list(names))
-            problems.append(f"{wanted!r} fits none" + (f" (closest: {near})" if near else ""))
+            near = closest(class_name.casefold(), list(names))
+            problems.append(f"{class_name!r} fits none" + (f" (closest: {near})" if near else ""))
     if problems:
         hint = "give a label's full name or its WordNet id, such as 'African elephant' or n02504458"
         raise UcdError(f"class names among ImageNet's labels: {'; '.join(problems)}", hint)
@@ -155,13 +155,13 @@ def _imagenet() -> ImageNetInfo:
 
 @cache
 def _imagenet_names() -> dict[str, frozenset[int]]:
-    """Every name of a label, and its WordNet id, in lower case -> the labels that bear it."""
+    """Every name of a label, and its WordNet id, in lower case -> the labels that have it."""
     info = _imagenet()
     names: dict[str, set[int]] = defaultdict(set)
     for index in range(info.num_classes()):
         for name in (info.index_to_label_name(index), *info.index_to_description(index).split(", ")):
             names[name.casefold()].add(index)
-    return {name: frozenset(found) for name, found in names.items()}
+    return {name: frozenset(labels) for name, labels in names.items()}
 
 
 def _describe(index: int) -> str:
@@ -170,7 +170,7 @@ def _describe(index: int) -> str:
 
 
 def _transform(input_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Transform:
-    """The centre of an image at its own scale, as published; one that is smaller is enlarged to fill it."""
+    """Crop the centre of an image at its own scale, as published; smaller images are enlarged to fill it."""
     _, height, width = input_size
     middle, spread = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 

@@ -1,4 +1,4 @@
-"""Which images belong together, found without the diffusion model: what two of the paper's baselines begin with."""
+"""Which images belong together, found without the diffusion model: the start of two of the paper's baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from concepts_cli.recipe import Recipe
 from concepts_cli.scorers.clip import load_built_in_clip, load_clip
 from concepts_cli.scorers.loading import batches
 
-PIXELS_SIDE = 64  # images are scaled to it before their pixels are compared
+PIXELS_SIDE = 64  # images are scaled to this before their pixels are compared
 
 
 def cluster(recipe: Recipe, records: Sequence[ImageRecord], device: torch.device) -> Tensor:
@@ -45,5 +45,5 @@ def _clip_features(recipe: Recipe, paths: Sequence[Path], device: torch.device) 
         clip = load_built_in_clip(device)
     else:
         clip = load_clip(settings.clip_model, settings.clip_pretrained, device)
-    parts = [clip.model.encode_image(pixels.to(device)).float().cpu() for pixels in batches(paths, clip.transform)]
-    return torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
+    embeddings = [clip.model.encode_image(pixels.to(device)).float().cpu() for pixels in batches(paths, clip.transform)]
+    return torch.nn.functional.normalize(torch.cat(embeddings), dim=1).numpy()

@@ -1,4 +1,4 @@
-"""Go on where an earlier training stopped: the same images in the same rows, and no step logged twice."""
+"""Continue an earlier training: the same images in the same rows, and no step logged twice."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from concepts_cli.runs.run import Run
 
 
 def in_checkpoint_order(state: dict[str, Tensor], records: Sequence[ImageRecord], run: Run) -> list[ImageRecord]:
-    """The images as the checkpoint's rows have them, known by their content, wherever they lie now.
+    """The images in the order of the checkpoint's rows, recognised by their content, wherever they are now.
 
     Raises UcdError naming those that are new, changed or gone.
     """
     if "images" not in state:
-        raise UcdError("the checkpoint does not say which images it is of", "start over with --force")
-    there: dict[str, list[ImageRecord]] = defaultdict(list)
-    for record in reversed(records):  # of images alike the first comes first
-        there[record.sha256].append(record)
+        raise UcdError("the checkpoint doesn't record its images", "start over with --force")
+    by_digest: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in reversed(records):  # of identical images, the first comes first
+        by_digest[record.sha256].append(record)
     before = [bytes(digest).hex() for digest in state["images"].tolist()]
-    ordered = [there[sha256].pop() if there[sha256] else None for sha256 in before]
-    changed = [record.path for left in there.values() for record in left]
+    ordered = [by_digest[sha256].pop() if by_digest[sha256] else None for sha256 in before]
+    changed = [record.path for left in by_digest.values() for record in left]
     if len(run.images) == len(before):
         changed += [was.path for was, now in zip(run.images, ordered, strict=True) if now is None]
-    found = [record for record in ordered if record is not None]
-    if changed or len(found) < len(ordered):
+    kept = [record for record in ordered if record is not None]
+    if changed or len(kept) < len(ordered):
         what = ", ".join(dict.fromkeys(changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise UcdError(
             f"the images are not those that {run.path} began with: {what}", "restore them, or train a new run"
         )
-    return found
+    return kept
 
 
 def image_digests(records: Sequence[ImageRecord]) -> Tensor:
-    """The SHA-256 of each image, (N, 32) bytes: row i of the weights belongs to what hashes to row i."""
+    """The SHA-256 of each image, (N, 32) bytes: row i of the weights belongs to the image with hash i."""
     return torch.tensor([list(bytes.fromhex(record.sha256)) for record in records], dtype=torch.uint8)
 
 
@@ -54,7 +54,7 @@ def drop_later_metrics(run: Run, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step that a line of metrics.jsonl is of; after all others when a kill has cut it."""
+    """The step of a line of metrics.jsonl; infinity if a kill has cut the line."""
     try:
         return json.loads(line)["number"]
     except (ValueError, KeyError, TypeError):

@@ -31,14 +31,14 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
-    """On the device asked for; else accelerate, and its launcher, choose. Raises UcdError for fp16 on a CPU."""
+    """An accelerator on `device`, or where accelerate or its launcher puts it. Raises UcdError for fp16 on a CPU."""
     if device and device not in ("cpu", "cuda") and world_size() > 1:
-        raise UcdError(f"--device {device} is one device, and each process wants its own", "leave it out, or cpu")
+        raise UcdError(f"--device {device} is one device, but each process needs its own", "omit it, or use cpu")
     if world_size() == 1:
-        # accelerate keeps one device and precision per process; a notebook's next training may want others.
+        # accelerate keeps one device and precision per process; a notebook's next training may need others.
         AcceleratorState._reset_state(reset_partial_state=True)
-    wanted = {"ACCELERATE_TORCH_DEVICE": str(chosen_device(device))} if device and not is_launched() else {}
-    with patch_environment(**wanted):
+    environment = {"ACCELERATE_TORCH_DEVICE": str(chosen_device(device))} if device and not is_launched() else {}
+    with patch_environment(**environment):
         accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
     if accelerator.device.type == "cpu" and recipe.train.mixed_precision == "fp16":
         raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
@@ -54,7 +54,7 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
     if settings.tf32:
         torch.set_float32_matmul_precision("high")
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
-        out.note(f"loading {recipe.model}, which is downloaded when it is used for the first time")
+        out.note(f"loading {recipe.model}, which is downloaded on first use")
     model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[settings.mixed_precision])
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
@@ -66,7 +66,7 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
 def prepare_training(
     recipe: Recipe, records: list[ImageRecord], model: DiffusionModel, accelerator: Accelerator, out: Output
 ) -> Training:
-    """Everything up to the first step: latents, parameters at their start, the loss around them."""
+    """Set up everything for the first step: latents, initial parameters, and their loss."""
     latents = _latents(recipe, records, model, accelerator, out)
     tokens = concept_tokens(recipe.concepts.count)
     return Training(
@@ -84,7 +84,7 @@ def prepare_training(
 def _objective(
     recipe: Recipe, records: Sequence[ImageRecord], model: DiffusionModel, tokens: tuple[str, ...]
 ) -> Objective:
-    """The loss of the recipe's method around K concepts at their start."""
+    """The loss of the recipe's method, with K initial concepts."""
     settings, count, method = recipe.weights, recipe.concepts.count, recipe.train.method
     start = initial_embeddings(
         model,
@@ -115,7 +115,7 @@ def _objective(
 def _latents(
     recipe: Recipe, records: list[ImageRecord], model: DiffusionModel, accelerator: Accelerator, out: Output
 ) -> CachedLatents:
-    """All images encoded: each process its share, and then what a machine with a cache of its own still lacks."""
+    """Encode all images: each process its share, then each machine what its own cache still lacks."""
     data = recipe.data
     latents = CachedLatents(
         model,

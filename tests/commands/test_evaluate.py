@@ -276,7 +276,7 @@ def test_naming_needs_samples_of_every_concept(words, samples):
 def test_all_leaves_out_what_cannot_be(words, samples, capsys):
     result = evaluate(words, metrics=["all"], samples=samples, device="cpu", out=Output(json=True))
     assert list(result["metrics"]) == ["clip", "resnet", "assignment", "naming", "composition", "recomposition"]
-    assert "without classification: no labelled images" in capsys.readouterr().err
+    assert "skipping classification: no labelled images" in capsys.readouterr().err
     json.dumps(result, allow_nan=False)
 
 

@@ -130,7 +130,7 @@ def test_overlays_are_made_once(tiny_run, monkeypatch):
         patch.setattr(PicturePlan, "load_models", None)  # not called again
         assert draw(tiny_run, concepts=["<t1>"], settings=settings) == first
         for other in ({"settings": settings | {"steps": 1}}, {"settings": settings, "maps": ATTENTION}):
-            with pytest.raises(UcdError, match="was made otherwise"):
+            with pytest.raises(UcdError, match="was made differently"):
                 draw(tiny_run, concepts=["t1"], **other)
     (again,) = draw(tiny_run, concepts=["t1"], settings=settings, maps=MapSettings(save_maps=True, save_masks=True))
     assert np.load(again.map).shape == (16, 16)
@@ -157,7 +157,7 @@ def test_a_selection_that_leaves_nothing_is_said_before_a_picture_is_finished(ti
         ({"prompt": "a <t7> here"}, "no concept '(<t7>|t7)'"),
         ({"prompt": "a cat"}, "names no concept"),
         ({"words": ["cat"]}, "of which prompt"),
-        ({"prompt": "a <t1>", "concepts": ["t1"]}, "three ways"),
+        ({"prompt": "a <t1>", "concepts": ["t1"]}, "exclude each other"),
         ({"training_images": True, "terms": [Term("a cat", 1.0)]}, "a composition is generated"),
         ({"maps": MapSettings(kind="attention", engine="daam")}, "daam needs pictures of 512"),
         ({"training_images": True, "maps": MapSettings(kind="attention", engine="daam")}, "not real images"),

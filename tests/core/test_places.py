@@ -56,13 +56,13 @@ def test_what_covers_everything(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("lefft", "no place"),
+        ("lefft", "no such place"),
         ("0,0,2,1", "not a box"),
         ("0.5,0,0.5,1", "not a box"),
         ("0,0,x,1", "not a number"),
         ("nan,0,1,1", "not a box"),
         ("nowhere.png", "nowhere.png"),
-        ("", "no place"),
+        ("", "no such place"),
     ],
 )
 def test_mistakes_are_told(text, said):
@@ -72,7 +72,7 @@ def test_mistakes_are_told(text, said):
 
 def test_a_black_mask_is_refused(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
-    with pytest.raises(UcdError, match="black all over"):
+    with pytest.raises(UcdError, match="entirely black"):
         parse_place(str(tmp_path / "black.png"))
 
 

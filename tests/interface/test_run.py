@@ -80,7 +80,7 @@ def test_a_named_folder_is_written_as_the_command_writes_it(run, workplace):
     assert same(pictures, [workplace / "there/t1/00000.png", workplace / "there/t1/00001.png"])
     again = run.sample("t1", n=2, output=workplace / "there")
     assert [picture.info for picture in again] == [picture.info for picture in pictures]
-    with pytest.raises(ucd.UcdError, match="was made otherwise: steps"):
+    with pytest.raises(ucd.UcdError, match="was made differently: steps"):
         run.sample("t1", n=2, steps=3, output="there")
     run.sample("t1", n=2, steps=3, output="there", force=True)
 

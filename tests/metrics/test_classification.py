@@ -57,5 +57,5 @@ def test_few_images_make_fewer_folds():
 def test_the_label_that_counts():
     assert one_label([["cat"], ["night", "dog"]], ["cat", "dog"]) == ["cat", "dog"]
     assert one_label([["fox"]], []) == ["fox"]
-    with pytest.raises(UcdError, match="one class per image, one has cat, dog"):
+    with pytest.raises(UcdError, match="one class per image, but one has cat, dog"):
         one_label([["cat", "dog"]], ["cat", "dog"])

@@ -99,7 +99,7 @@ def test_real_pictures_are_made_and_kept(tiny_run, monkeypatch):
 def test_missing_training_images_are_told_before_the_work(tiny_run, monkeypatch):
     monkeypatch.setattr(inputs, "load_clip", lambda name, pretrained, device: Channels())
     Path(tiny_run.images[0].path).unlink()
-    with pytest.raises(UcdError, match="not there any more"):
+    with pytest.raises(UcdError, match="is missing"):
         evaluate(tiny_run, metrics=["recomposition"], device="cpu", out=OUT)
 
 

@@ -92,7 +92,7 @@ def test_it_is_sampled_composed_and_encoded(flow_run, image_folder):
 def test_heat_maps_say_in_a_line_that_there_is_no_attention(flow_run, image_folder):
     run = flow_run()
     for images in ((), [image_folder / "0.png"]):
-        with pytest.raises(UcdError, match="no attention to draw heat maps of"):
+        with pytest.raises(UcdError, match="doesn't expose its attention"):
             visualize(run, images=images, settings=run.recipe.sample, device="cpu", out=OUT)
 
 

@@ -152,7 +152,7 @@ def test_layer_sizes_round_up_as_strided_convolutions_do():
     assert layer_size((64, 64), 4096) == (64, 64)
     assert layer_size((96, 64), 24 * 16) == (24, 16)
     assert layer_size((7, 5), 12) == (4, 3)
-    with pytest.raises(ValueError, match="no halving"):
+    with pytest.raises(ValueError, match="not a halving"):
         layer_size((8, 8), 15)
 
 

@@ -88,5 +88,5 @@ def test_what_open_clip_does_not_have_is_named(tmp_path):
     assert "ViT-B-32" in caught.value.hint
     with pytest.raises(UcdError, match="no weights 'openia'"):
         load_clip("ViT-B-32", "openia", CPU)
-    with pytest.raises(UcdError, match=r"is no CLIP of open_clip's: it has no open_clip_config\.json"):
+    with pytest.raises(UcdError, match=r"is not an open_clip model: it has no open_clip_config\.json"):
         load_clip(str(tmp_path), "openai", CPU)

@@ -1,4 +1,4 @@
-"""How the built-in model is made: its corpus on disk, its training stage by stage, its export, and what it is worth.
+"""How the built-in model is made: its corpus on disk, its training stages, its export and its measurements.
 
 May import everything; nothing imports it.
 """

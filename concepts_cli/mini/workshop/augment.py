@@ -1,4 +1,4 @@
-"""Distortions for training what will measure generated pictures: blurred, noisy, slightly bent, in other colours."""
+"""Augmentations for training the judges of generated pictures: blur, noise, slight distortion, other colours."""
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Two in three pictures in other colours, and the rest as they are: (B, 3, H, W) -> (B, 3, H, W), in [-1, 1]."""
+    """Two in three pictures in other colours, the rest unchanged: (B, 3, H, W) -> (B, 3, H, W), in [-1, 1]."""
     count = len(images)
     order = torch.rand(count, 3, generator=generator).argsort(dim=1)  # which channel becomes which
     shuffled = images.gather(1, order[:, :, None, None].expand_as(images))

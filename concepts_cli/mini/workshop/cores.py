@@ -1,4 +1,4 @@
-"""Training beside other work: as many threads as there are cores that nobody else uses.
+"""Train beside other work: use as many threads as there are idle cores.
 
 Two threads that wait for each other on one free core are several times slower than one thread there.
 """
@@ -13,7 +13,7 @@ STAT = Path("/proc/stat")  # Linux; elsewhere nothing is adapted
 
 
 class IdleCores:
-    """Call `adapt` between steps: every few seconds it looks at what others have used, and sets torch's threads."""
+    """Call `adapt` between steps: every few seconds it measures what other processes use, and sets torch's threads."""
 
     def __init__(self, seconds: float = 4.0):
         self.seconds = seconds
@@ -21,7 +21,7 @@ class IdleCores:
         self.last = self._times()
 
     def _times(self) -> tuple[float, float, float]:
-        """Seconds by the clock, of all cores' work, and of this process's own."""
+        """Seconds of wall clock, of all cores' work, and of this process's work."""
         if not self.cores:
             return time.monotonic(), 0.0, 0.0
         ticks = [int(field) for field in STAT.read_text().split("\n", 1)[0].split()[1:]]
@@ -29,7 +29,7 @@ class IdleCores:
         return time.monotonic(), (sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK"), time.process_time()
 
     def adapt(self) -> int | None:
-        """The number of threads from now on, or None where it stays."""
+        """The new number of threads, or None if it stays the same."""
         if not self.cores or time.monotonic() - self.last[0] < self.seconds:
             return None
         now = self._times()

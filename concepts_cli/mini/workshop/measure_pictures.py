@@ -1,4 +1,4 @@
-"""What the reader sees in the generator's pictures: is it what the prompt said, and how near is it to real scenes?"""
+"""What the reader sees in generated pictures: do they follow the prompt, and how close are they to real scenes?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,12 +67,12 @@ def measure_pictures(
     seed: int = 0,
     grids: Path | None = None,
 ) -> dict[str, Any]:
-    """The bars of the generator. `share` draws fewer pictures than they ask for."""
+    """Measure the generator. A `share` below 1 draws fewer pictures."""
     generator = Generator(load_pipeline(weights), steps, guidance_scale, seed)
-    found: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale}
+    results: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale}
 
     def see(name: str, prompts: Sequence[str]) -> Tensor:  # (B, words)
-        pictures = generator.draw(prompts, salt=len(found))
+        pictures = generator.draw(prompts, salt=len(results))
         if grids:
             grids.mkdir(parents=True, exist_ok=True)
             save_grid(pictures, grids / f"{name}.png")
@@ -83,11 +83,11 @@ def measure_pictures(
 
     objects = len(CLASSES)
     each = times(8)
-    wanted = torch.arange(objects).repeat_interleave(each)
-    seen = see("objects", [f"a photo of a {CLASSES[i]}" for i in wanted])[:, :objects] >= limit
-    own = seen.gather(1, wanted[:, None])[:, 0]
-    found["one object"] = {
-        "pictures": len(wanted),
+    classes = torch.arange(objects).repeat_interleave(each)
+    seen = see("objects", [f"a photo of a {CLASSES[i]}" for i in classes])[:, :objects] >= limit
+    own = seen.gather(1, classes[:, None])[:, 0]
+    results["one object"] = {
+        "pictures": len(classes),
         "seen": _share(own),
         "nothing else": _share(seen.sum(dim=1) == own),
         "seen by class": {
@@ -99,24 +99,24 @@ def measure_pictures(
     both = torch.tensor(pairs).repeat_interleave(PER_PAIR, dim=0)
     seen = see("pairs", prompts)[:, :objects] >= limit
     hits = seen.gather(1, both)
-    found["two objects"] = {
+    results["two objects"] = {
         "pictures": len(both),
         "both seen": _share(hits.all(dim=1)),
         "one seen": _share(hits.any(dim=1) & ~hits.all(dim=1)),
         "something else": _share(seen.sum(dim=1) > hits.sum(dim=1)),
     }
-    some = [CLASSES[i % objects] for i in range(times(96))]
-    # The best of the backgrounds, or of the drawings, is the one that was named; night outweighs day.
+    things = [CLASSES[i % objects] for i in range(times(96))]
+    # The named background or drawing should score best among all of them, and night above day.
     for kind, names, sentence in (
         ("background", tuple(BACKGROUNDS), "a photo of a {thing} on {name}"),
         ("drawing", DRAWINGS, "a {name} of a {thing}"),
         ("time", ("night", "day"), "a photo of a {thing} at {name}"),
     ):
-        named = [names[i % len(names)] if kind != "time" else "night" for i in range(len(some))]
-        prompts = [sentence.format(thing=thing, name=name) for thing, name in zip(some, named, strict=True)]
+        named = [names[i % len(names)] if kind != "time" else "night" for i in range(len(things))]
+        prompts = [sentence.format(thing=thing, name=name) for thing, name in zip(things, named, strict=True)]
         columns = [VOCABULARY.index(name) for name in names]
         best = see(kind, prompts)[:, columns].argmax(dim=1)
-        found[kind] = {
+        results[kind] = {
             "pictures": len(best),
             "followed": _share(best == torch.tensor([names.index(name) for name in named])),
             "reader's own error": round(1 - _right(reader, held_out, names), 4),
@@ -124,22 +124,22 @@ def measure_pictures(
     captions = [scene.caption for scene in held_out]
     drawn = generator.draw(captions, salt=99)
     real = np.stack([scene.image for scene in held_out])
-    found["frechet"] = {
+    results["frechet"] = {
         "pictures": len(drawn),
         "distance": round(frechet_distance(features(reader, drawn), features(reader, real)), 3),
     }
-    return found
+    return results
 
 
 def draw_pairs(count: int, seed: int) -> list[tuple[int, int]]:
-    """Random pairs of different classes, by their places in CLASSES."""
+    """Random pairs of different classes, as indices of CLASSES."""
     rng = np.random.default_rng((seed, 60))
     drawn = (rng.choice(len(CLASSES), size=2, replace=False).tolist() for _ in range(count))
     return [(first, second) for first, second in drawn]
 
 
 def _right(reader: nn.Module, scenes: Sequence[Scene], names: Sequence[str]) -> float:
-    """How often the reader names the right one of `names` in real scenes, of which one of them is true."""
+    """How often the reader picks the right one of `names`, in real scenes of which one is true."""
     named = [(scene, [i for i, name in enumerate(names) if name in scene.facts.names]) for scene in scenes]
     told = [(scene, true[0]) for scene, true in named if true]
     columns = [VOCABULARY.index(name) for name in names]
@@ -150,16 +150,16 @@ def _right(reader: nn.Module, scenes: Sequence[Scene], names: Sequence[str]) -> 
 @torch.inference_mode()
 def features(reader: ResNet, images: np.ndarray) -> np.ndarray:
     """What the reader's last layer sees: (N, 64, 64, 3) uint8 -> (N, E)."""
-    found = [
+    batches = [
         reader.forward_head(reader.forward_features(pixels(images[i : i + 256])), pre_logits=True)
         for i in range(0, len(images), 256)
     ]
-    return torch.cat(found).double().numpy()
+    return torch.cat(batches).double().numpy()
 
 
-def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Between two sets of features (N, E), as normal distributions (Heusel et al., 2017, eq. 6)."""
-    (mean, spread), (other_mean, other_spread) = ((f.mean(axis=0), np.cov(f, rowvar=False)) for f in (one, other))
+    (mean, spread), (other_mean, other_spread) = ((f.mean(axis=0), np.cov(f, rowvar=False)) for f in (first, second))
     root = sqrtm(spread @ other_spread)
     return float(((mean - other_mean) ** 2).sum() + np.trace(spread + other_spread - 2 * np.real(root)))
 

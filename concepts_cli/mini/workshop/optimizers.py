@@ -23,9 +23,9 @@ def orthogonalized(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every step is orthogonalized, in float32; a convolution counts as an (out, in * h * w) matrix.
+    """Momentum with orthogonalized steps, in float32; a convolution counts as an (out, in * h * w) matrix.
 
-    The step's root mean square is 0.2 of the learning rate, as AdamW's is, so that both take the same rate
+    The step's root mean square is 0.2 of the learning rate, like AdamW's, so that both take the same rate
     (Liu et al., https://arxiv.org/abs/2502.16982).
     """
 
@@ -42,24 +42,24 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; a `closure` computes the loss anew before it, as in every optimizer of torch's."""
+        """Take one step; a `closure` recomputes the loss first, as in torch's own optimizers."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
+            by_shape: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike.setdefault((len(parameter), parameter[0].numel()), []).append((parameter, parameter.grad))
-            for shape, pairs in alike.items():
+                    by_shape.setdefault((len(parameter), parameter[0].numel()), []).append((parameter, parameter.grad))
+            for shape, pairs in by_shape.items():
                 self._step_alike(shape, pairs, group)
         return loss
 
     def _step_alike(
         self, shape: tuple[int, int], pairs: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]
     ) -> None:
-        """One step of all the matrices of one shape, stacked: small products are slow one by one."""
+        """Take one step for all matrices of one shape, stacked: small products are slow one by one."""
         updates = []
         for parameter, gradient in pairs:
             buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))

@@ -1,11 +1,11 @@
-"""Do heat maps point at what they are of? Scenes whose objects' places are known, and the maps of their words.
+"""Do heat maps point at their subjects? Measured on scenes whose objects' places are known.
 
-    python -m concepts_cli.mini.workshop.pointing                  words of the model, one and two objects a scene
+    python -m concepts_cli.mini.workshop.pointing                  words of the model, one and two objects per scene
     python -m concepts_cli.mini.workshop.pointing --run runs/demo  concepts of a run, on scenes that it has not seen
 
 *Pointing accuracy* is the pointing game's (Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV
-2016): the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object with where a map, as it
-is shown, exceeds the one threshold that suits all maps of a row best. Both are taken at the scene's 64 px.
+2016): the share of maps whose peak lies on the object. *IoU* is the mean overlap of the object with the area where the
+map, as shown, exceeds a threshold: the best one for all maps of a row. Both are computed at the scene's 64 px.
 """
 
 import argparse
@@ -53,23 +53,23 @@ def scene_maps(
     steps: int = 50,
     selection: Selection = EVERYTHING,
 ) -> dict[str, list[torch.Tensor]]:
-    """The maps (H, W) of each kind, of every object of every scene in turn. With `compete` contrasts are among all
-    subjects, and not only among those that are in a scene.
+    """The maps (H, W) of each kind, for every object of every scene in turn. With `compete`, contrasts are among all
+    subjects, not only those in the scene.
     """
     pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) / 127.5 - 1 for scene in scenes])
     latents, _ = model.encode_images(pixels)
-    wanted = [subjects[label] for scene in scenes for label in scene.labels]
+    targets = [subjects[label] for scene in scenes for label in scene.labels]
     owners = [row for row, scene in enumerate(scenes) for _ in scene.labels]
-    prompts = [subject.prompt for subject in wanted]
+    prompts = [subject.prompt for subject in targets]
     recorded, _ = reconstruct(model, latents[owners], prompts, num_inference_steps=steps, selection=selection)
-    positions = [tokens_of(model, subject.prompt, subject) for subject in wanted]
+    positions = [tokens_of(model, subject.prompt, subject) for subject in targets]
     attention = [normalise(token_map(maps, tokens)) for maps, tokens in zip(recorded, positions, strict=True)]
     share: list[torch.Tensor] = []
-    for scene, own in zip(scenes, latents, strict=True):
+    for scene, latent in zip(scenes, latents, strict=True):
         inside = [subjects[label].prompt for label in scene.labels]
         rivals = [subject.prompt for subject in subjects.values()] if compete else []
         prompts = list(dict.fromkeys([*inside, *rivals]))
-        share += shares(score_gains(model, own[None], prompts))[0, : len(inside)]
+        share += shares(score_gains(model, latent[None], prompts))[0, : len(inside)]
     centre = bump(*attention[0].shape)
     return {
         "centre": [centre] * len(attention),
@@ -117,16 +117,16 @@ def measure(
         maps: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
         for start in range(0, count, BATCH):
             batch = scenes[start : start + BATCH]
-            found = scene_maps(model, batch, subjects, compete=compete, steps=steps, selection=selection)
+            batch_maps = scene_maps(model, batch, subjects, compete=compete, steps=steps, selection=selection)
             for kind in KINDS:
-                maps[kind] += found[kind]
+                maps[kind] += batch_maps[kind]
         masks = [mask for scene in scenes for mask in scene.masks]
         results[name] = {kind: score(maps[kind], masks) for kind in KINDS}
     return results
 
 
 def run_subjects(run: Run) -> dict[str, Subject]:
-    """The concept of every class that one was matched to, by the strongest concept of each training image."""
+    """The concept matched to each class, by the strongest concept of each training image."""
     if not run.recipe.evaluate.labels:
         raise UcdError(f"the recipe of {run.path} names no labels", "evaluate.labels names them")
     labels = read_labels(run.recipe.evaluate.labels, [record.path for record in run.images])
@@ -144,8 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m concepts_cli.mini.workshop.pointing", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--run", type=Path, help="measure this run's concepts instead of the model's own words")
-    parser.add_argument("--scenes", type=int, default=100, help="of each number of objects")
-    parser.add_argument("--steps", type=int, default=50, help="of the inversion")
+    parser.add_argument("--scenes", type=int, default=100, help="number of scenes with one object, and with two")
+    parser.add_argument("--steps", type=int, default=50, help="steps of the inversion")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layer", action="append", default=[], help="part of a layer's name; may be repeated")
     parser.add_argument("--json", action="store_true")

@@ -4,7 +4,7 @@
     python -m concepts_cli.mini.workshop.pretrain unet --out runs/mini --minutes 90
 
 Stages: corpus, vae, clip, resnet, unet, decoder, export. Each needs the ones before it, writes a checkpoint into OUT,
-goes on from it when called again, and logs to OUT/logs/STAGE.jsonl.
+continues from it when called again, and logs to OUT/logs/STAGE.jsonl.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LOG_EVERY = 20  # steps
 
 
 def follow(steps: Iterator[Step], log: Path, cores: IdleCores | None = None) -> None:
-    """Exhaust `steps` on the `cores` that are idle, writing average losses to `log` and to stdout now and then."""
+    """Take all `steps`, on idle `cores` only, and write mean losses to `log` and stdout every LOG_EVERY steps."""
     log.parent.mkdir(parents=True, exist_ok=True)
     losses: list[dict[str, float]] = []
     with log.open("a") as file:
@@ -57,7 +57,7 @@ def follow(steps: Iterator[Step], log: Path, cores: IdleCores | None = None) -> 
 
 
 def stage_steps(stage: str, out: Path, *, seed: int, budget: Budget, weights: Path = WEIGHTS) -> Iterator[Step]:
-    """The steps of one training stage, as they are made; closing the iterator saves a checkpoint."""
+    """Run one training stage, step by step; closing the iterator saves a checkpoint."""
     corpus = scenes.read_corpus(out / "corpus")
     if stage == "unet":
         if not (out / "latents.npy").exists():
@@ -102,11 +102,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder for corpus, checkpoints and logs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, help=f"length of each stage, over all its runs; default: {MINUTES}")
-    parser.add_argument("--steps", type=int, help="length of each stage in steps, instead")
-    parser.add_argument("--idle-cores", action="store_true", help="leave the cores that others use; not bit-repeatable")
+    parser.add_argument("--minutes", type=float, help=f"minutes per stage, over all its runs; default: {MINUTES}")
+    parser.add_argument("--steps", type=int, help="steps per stage, instead of minutes")
+    parser.add_argument("--idle-cores", action="store_true", help="use only cores that are idle; not bit-reproducible")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the generators, which save their checkpoints
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the generators, which save their checkpoints
     for stage in STAGES if "all" in chosen.stages else chosen.stages:
         budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
         run(stage, chosen.out, seed=chosen.seed, budget=budget, cores=IdleCores() if chosen.idle_cores else None)

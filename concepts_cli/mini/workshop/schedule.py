@@ -1,10 +1,10 @@
-"""The noise of training, which pipelines also sample with."""
+"""The noise schedule of training and sampling."""
 
 from diffusers import DDIMScheduler
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The schedule of training, which pipelines also sample with: all noise at the last step, so "trailing" steps."""
+    """The noise schedule of training and sampling: only noise at the last step, so sampling takes "trailing" steps."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",

@@ -1,4 +1,4 @@
-"""Stage `vae`: 64 px pictures to 16x16 latents of 4 channels, and back. Stage `decoder`: the way back, better."""
+"""Stage `vae`: 64 px pictures to 16x16 latents of 4 channels, and back. Stage `decoder`: a better way back."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ KL_WEIGHT = 5e-4  # per latent dimension
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """4x smaller on each side; no attention, and no more than is needed at 64 px, where the time goes."""
+    """An autoencoder that shrinks each side 4x; no attention, and few channels at 64 px, where most time goes."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -39,7 +39,7 @@ def pixels(images: np.ndarray) -> Tensor:
 
 
 def reconstruction(decoded: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """How far pictures are from what they should be, in values and in edges; and the mean squared error alone."""
+    """The error of decoded images, in values and in edges; and the mean squared error alone."""
     mse = F.mse_loss(decoded, images)
     slopes = sum(F.l1_loss(decoded.diff(dim=dim), images.diff(dim=dim)) for dim in (2, 3))
     return F.l1_loss(decoded, images) + mse + 0.5 * slopes, mse
@@ -55,7 +55,7 @@ def train_autoencoder(
     lr: float = 3e-3,
     weights: Path = WEIGHTS,
 ) -> Iterator[Step]:
-    """Train from the checkpoint `folder/vae.pt`, else from the autoencoder in `weights`, else from nothing."""
+    """Train from the checkpoint `folder/vae.pt`, else from the autoencoder in `weights`, else from scratch."""
     torch.manual_seed(seed)
     vae = build_autoencoder()
     if (weights / "vae").exists():
@@ -65,7 +65,7 @@ def train_autoencoder(
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = step_rng(seed, step)
-        # Else it learns the few backgrounds of the corpus by heart, and paints any other as the nearest.
+        # Otherwise it memorises the few backgrounds of the corpus, and paints any other as the nearest one.
         images = recoloured(pixels(scenes.images[rng.integers(len(scenes), size=batch_size)]), generator)
         images = images.contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(images).latent_dist
@@ -86,9 +86,9 @@ def train_decoder(
     batch_size: int = BATCH_SIZE,
     lr: float = 2e-3,
 ) -> Iterator[Step]:
-    """Go on with the decoder alone: the latents, and all that was trained on them, stay as they are.
+    """Train only the decoder: the latents, and everything trained on them, stay the same.
 
-    It decodes slightly noisy latents, as a denoiser's are. Goes on from `folder/decoder.pt` if there is one.
+    It decodes slightly noisy latents, like a denoiser's. Continues from `folder/decoder.pt` if it exists.
     """
     vae = vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
     for part in (vae.encoder, vae.quant_conv):
@@ -115,8 +115,8 @@ def train_decoder(
 def standardized(vae: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
     """The same autoencoder, with each latent channel shifted and scaled to mean 0 and deviation 1 over `images`.
 
-    Pipelines know one scaling factor for all channels and no shift, so both go into the 1x1 convolutions at the
-    latents' door.
+    Pipelines have one scaling factor for all channels and no shift, so both go into the 1x1 convolutions next to the
+    latents.
     """
     means = torch.cat([vae.encode(pixels(images[i : i + 64])).latent_dist.mean for i in range(0, len(images), 64)])
     shift, scale = means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))

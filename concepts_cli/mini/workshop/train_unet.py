@@ -1,9 +1,9 @@
 """Stage `unet`: the text-conditioned denoiser, on latents that are encoded once.
 
-The velocity of a cosine schedule is learned (Salimans & Ho, https://arxiv.org/abs/2202.00512). The learning rate is
-flat for most of a budget, so training can go on at any time. Without a checkpoint in OUT it starts from the weights
-that ship with the package, where there are any, with a fresh optimizer: `pretrain corpus unet export --minutes 60` in
-a fresh clone makes the shipped model better by another hour.
+It learns the velocity of a cosine schedule (Salimans & Ho, https://arxiv.org/abs/2202.00512). The learning rate is flat
+for most of a budget, so training can continue at any time. Without a checkpoint in OUT it starts from the weights in
+the package, if there are any, with a new optimizer: `pretrain corpus unet export --minutes 60` in a fresh clone trains
+the shipped model for another hour.
 """
 
 import json
@@ -26,11 +26,11 @@ from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng
 
 BATCH_SIZE = 64
 EMPTY_CAPTIONS = 0.1  # the share that is trained without a caption, for guidance
-TEXT_RATE = 0.1  # the text encoder's learning rate, of the denoiser's: it comes trained
+TEXT_RATE = 0.1  # learning rate of the pretrained text encoder, relative to the denoiser's
 
 
 def build_unet() -> UNet2DConditionModel:
-    """16x16 latents; attention to itself and to the text at 8x8 and 4x4."""
+    """A UNet for 16x16 latents, with self- and cross-attention at 8x8 and 4x4."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -39,7 +39,7 @@ def build_unet() -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(48, 96, 128),
         layers_per_block=1,
-        attention_head_dim=4,  # the number of heads, in truth
+        attention_head_dim=4,  # in fact the number of heads
         cross_attention_dim=128,
         norm_num_groups=16,
         use_linear_projection=True,
@@ -48,7 +48,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def sample_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """(B,) timesteps: a fifth anywhere, the rest around the middle and above, where shapes are decided."""
+    """(B,) timesteps: a fifth uniform, the rest around the middle and above, where shapes are decided."""
     # Stratified: each batch covers the whole range.
     quantiles = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     shares = torch.sigmoid(0.3 + torch.special.ndtri(quantiles.clamp(1e-4, 1 - 1e-4)))
@@ -58,7 +58,7 @@ def sample_timesteps(count: int, generator: torch.Generator) -> Tensor:
 
 
 def read_autoencoder(folder: Path, weights: Path = WEIGHTS) -> AutoencoderKL:
-    """The trained autoencoder of `folder`, else the one that ships: frozen, float32."""
+    """The trained autoencoder in `folder`, else the shipped one: frozen, float32."""
     source = folder if (folder / "vae").exists() else weights
     return AutoencoderKL.from_pretrained(source / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
 
@@ -88,7 +88,7 @@ def train_unet(
     lr: float = 2.5e-3,
     weights: Path = WEIGHTS,
 ) -> Iterator[Step]:
-    """Train from `folder/unet.pt`, else from the pipeline in `weights`, else from nothing and `text_encoder`."""
+    """Train from `folder/unet.pt`, else from the pipeline in `weights`, else from scratch with `text_encoder`."""
     torch.manual_seed(seed)
     start = {"steps": 0, "samples": 0}
     unet = build_unet()

@@ -1,8 +1,7 @@
 """What every stage of pretraining shares: a budget, the moving average, exact resuming.
 
-A stage is a generator of `Step`s: whoever calls it logs, and stops when he likes. All that is random in step n is
-drawn from (seed, n), so a checkpoint needs no random state, and a resumed training repeats an uninterrupted one bit by
-bit.
+A stage is a generator of `Step`s: the caller logs, and decides when to stop. All randomness in step n comes from
+(seed, n), so a checkpoint needs no random state, and a resumed training is bit-identical to an uninterrupted one.
 """
 
 import math
@@ -27,7 +26,7 @@ class Budget:
     minutes: float | None = None
 
     def progress(self, step: int, seconds: float) -> float:
-        """The share that is used up, from 0 to 1."""
+        """The share already used, from 0 to 1."""
         return min(1.0, step / self.steps if self.steps else seconds / (60 * (self.minutes or math.inf)))
 
 
@@ -49,7 +48,7 @@ def warmup_cosine(step: int, progress: float) -> float:
 def warmup_flat_cooldown(step: int, progress: float) -> float:
     """A factor of the learning rate: up over 200 steps, flat, and down over the last 30% of the budget.
 
-    A training that is resumed with a longer budget goes on at the flat rate.
+    A training resumed with a longer budget continues at the flat rate.
     """
     return min(1.0, (step + 1) / 200) * min(1.0, max(0.05, (1 - progress) / 0.3))
 
@@ -118,7 +117,7 @@ class Training:
     @torch.no_grad()
     def _average(self) -> None:
         done = self.step - self.first
-        decay = min(self.ema_decay, (1 + done) / (10 + done))  # short at first, while all is changing
+        decay = min(self.ema_decay, (1 + done) / (10 + done))  # short at first, while everything changes
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point():
                 self.average[name].lerp_(tensor, 1 - decay)
@@ -126,7 +125,7 @@ class Training:
                 self.average[name].copy_(tensor)
 
     def save(self) -> None:
-        """Write the checkpoint beside its place, then move it there."""
+        """Write the checkpoint atomically."""
         state = {
             "module": self.module.state_dict(),
             "average": self.average,
