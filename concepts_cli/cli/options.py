@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from concepts_cli.cli.completion import complete_concepts, complete_runs
+from concepts_cli.output import escape
 
 # The panels of `--help`, in this order.
 WHAT, MEASURE, HOW, WHERE, RUN, OUTPUT = "What to make", "What to measure", "How", "Where to write", "Run", "Output"

@@ -14,6 +14,7 @@ from concepts_cli.pictures.heat_maps import draw_generated, draw_images
 from concepts_cli.pictures.overlays import HeatMap, MapSettings, described, drawn_sheet, is_drawn
 from concepts_cli.pictures.plan import PicturePlan
 from concepts_cli.pictures.targets import find_subjects, find_terms, generated_targets, image_targets
+from concepts_cli.pictures.terms import WrittenTerm
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
 from concepts_cli.runs.files import check_place, write_png
@@ -50,7 +51,7 @@ def visualize(
     concepts: Sequence[str] = (),
     prompt: str | None = None,
     words: Sequence[str] = (),
-    terms: Sequence[str] = (),
+    terms: Sequence[WrittenTerm] = (),
     settings: SampleSettings,
     maps: MapSettings | None = None,
     output: Path | None = None,
@@ -102,7 +103,7 @@ def _refuse_contradictions(
     concepts: Sequence[str],
     prompt: str | None,
     words: Sequence[str],
-    terms: Sequence[str],
+    terms: Sequence[WrittenTerm],
     maps: MapSettings,
 ) -> None:
     if sum(map(bool, (concepts, prompt, terms))) > 1:

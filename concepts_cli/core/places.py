@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concepts_cli.data.images import open_image
+from concepts_cli.data.images import SUFFIXES, open_image
 from concepts_cli.errors import UcdError, did_you_mean
 
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in shares of the picture
@@ -72,6 +72,12 @@ def _covered(start: float, end: float, count: int) -> Tensor:
     """The share of each of `count` equal cells that lies between two shares of the whole: (count,)."""
     edges = torch.arange(count + 1) / count
     return ((edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)) * count).clamp(0, 1)
+
+
+def is_place(text: str) -> bool:
+    """Whether a place is meant rather than words: a name, four shares or the file of an image."""
+    name = text.strip()
+    return name.lower() in NAMED or name.count(",") == 3 or Path(name).suffix.lower() in SUFFIXES
 
 
 def parse_place(text: str) -> Place:

@@ -1,4 +1,4 @@
-"""Model families, one per file, and the function that chooses among them. May import mini, recipe, data and errors.
+"""Model families, one per file, and the function that chooses among them. May import mini and below.
 
 A new family is a class that implements `interface.DiffusionModel`, in its own file, and a line in `FAMILIES`.
 """

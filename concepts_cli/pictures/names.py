@@ -26,10 +26,15 @@ def caption(request: Request) -> str:
     )
 
 
-def typed_term(term: Term, run: Run) -> str:
-    """A term as `ucd compose` reads it: `t1=4.5`, `other:t1@left=3`. `run` is the one whose concepts it mentions."""
+def typed_term(term: Term, run: Run) -> str | None:
+    """A term as `ucd compose` reads it: `t1=4.5`, `other:t1@left=3`. `run` is the one whose concepts it mentions.
+
+    None for text with an `@` but no place: `ucd compose` would take what follows for a place.
+    """
     concepts = {default_prompt(run.recipe.concepts.property, token): bare_name(token) for token in run.tokens}
     name = concepts.get(term.prompt, term.prompt)
+    if "@" in name and not term.place:
+        return None
     if term.run:  # no picture shows where its maker's folders are
         name = f"{run.name if Path(term.run).is_absolute() else term.run}:{name}"
     place = f"@{term.place.name}" if term.place else ""

@@ -37,10 +37,10 @@ class MapSettings:
     save_masks: bool = False
 
     def __post_init__(self) -> None:
-        given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
-        for option, (value, known) in given.items():
-            if value not in known:
-                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known))
+        chosen = (("kind of map", self.kind, KINDS), ("engine", self.engine, ENGINES))
+        for what, value, known in (*chosen, ("inversion", self.inversion, INVERSIONS)):
+            if value not in known:  # in words of both the keyword, `kind`, and the option, `--map`
+                raise UcdError(f"no {what} {value!r}", did_you_mean(value, known))
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
                 "daam has only attention maps, of all layers, heads and timesteps", "use --engine native for others"
@@ -48,20 +48,26 @@ class MapSettings:
 
 
 @dataclass(frozen=True)
-class HeatMap:
-    """An overlay, and its map in numbers; places are shares of the picture's width and height."""
+class MapNumbers:
+    """A map in numbers; places are shares of the picture's width and height."""
 
-    path: str
     concept: str
     prompt: str
     seed: int | None  # of a generated picture
-    image: str | None  # the file of a real one
     weight: float | None  # of the concept, in a training image
     mean: float
     peak: float
     center: tuple[float, float]  # of mass: from the left, from the top
     coverage: float  # the share of the picture where the map exceeds the threshold
-    reconstruction_error: float | None  # root mean squared, of pixels in [0, 1]
+    reconstruction_error: float | None  # of a real image: root mean squared, of pixels in [0, 1]
+
+
+@dataclass(frozen=True)
+class HeatMap(MapNumbers):
+    """A map and its files."""
+
+    path: str  # the overlay
+    image: str | None  # a real one
     map: str | None  # float32 at the latents' size, .npy
     mask: str | None  # white where the map exceeds the threshold
 
@@ -115,6 +121,7 @@ def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:
 
 
 def described(target: Target) -> HeatMap:
+    figures = json.loads(png_text(target.path)["numbers"])
     return HeatMap(
         path=str(target.path),
         concept=target.name,
@@ -124,7 +131,7 @@ def described(target: Target) -> HeatMap:
         weight=target.weight,
         map=str(target.map_path) if target.map_path.is_file() else None,
         mask=str(target.mask_path) if target.mask_path.is_file() else None,
-        **json.loads(png_text(target.path)["numbers"]),
+        **figures | {"center": tuple(figures["center"])},
     )
 
 

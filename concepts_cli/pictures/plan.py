@@ -102,8 +102,9 @@ class PicturePlan:
     def metadata(self, request: Request) -> dict[str, str]:
         """A generated picture's metadata: enough to make it again. Empty values were left to the model."""
         settings = self.settings
+        terms = [typed_term(term, self.runs[term.run]) for term in request.terms]
         return self.shared_metadata(request) | {
-            "terms": json.dumps([typed_term(term, self.runs[term.run]) for term in request.terms]),
+            "terms": json.dumps(terms) if None not in terms else "",
             "negative_prompt": settings.negative_prompt or "",
             "seed": str(request.seed),
             "scheduler": settings.scheduler,

@@ -16,7 +16,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.overlays import Target
-from concepts_cli.pictures.terms import parse_term
+from concepts_cli.pictures.terms import WrittenTerm, parse_term, written
 from concepts_cli.pictures.words import check_words
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run, bare_name
@@ -47,20 +47,20 @@ def _token(run: Run, concept: str) -> str:
     return run.token(concept)
 
 
-def find_terms(run: Run, texts: Sequence[str], default_weight: float) -> dict[str, tuple[Subject, Term]]:
+def find_terms(run: Run, terms: Sequence[WrittenTerm], default_weight: float) -> dict[str, tuple[Subject, Term]]:
     """The terms of a composition by name, each with its subject: its concept, or its whole text.
 
     Raises UcdError for a term that can't be read, or is another run's concept.
     """
-    terms: dict[str, tuple[Subject, Term]] = {}
-    for text in texts:
+    named: dict[str, tuple[Subject, Term]] = {}
+    for given in terms:
         others: dict[str, Run] = {}
-        term = parse_term(run, text, default_weight, others)
+        term = parse_term(run, given, default_weight, others)
         if others:
-            raise UcdError(f"{text!r} is a concept of another run", "heat maps show those of one run: leave it out")
+            raise UcdError(f"{written(given)!r} is a concept of another run", "heat maps show one run: leave it out")
         word = next((token for token in run.tokens if token in term.prompt), term.prompt)
-        terms[_free_name(word, term, terms)] = Subject(word, term.prompt), anywhere(term)
-    return terms
+        named[_free_name(word, term, named)] = Subject(word, term.prompt), anywhere(term)
+    return named
 
 
 def _free_name(word: str, term: Term, taken: Container[str]) -> str:

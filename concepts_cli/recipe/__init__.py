@@ -1,4 +1,4 @@
-"""Recipes: typed settings, validated once, and their YAML. May import errors."""
+"""Recipes: typed settings, validated once, and their YAML. May import errors and output."""
 
 from concepts_cli.recipe.loading import BUILT_IN, choose_recipe, find_recipe, load_recipe, shipped_recipes
 from concepts_cli.recipe.schema import (

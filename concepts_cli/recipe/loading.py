@@ -113,7 +113,7 @@ def find_recipe(path: str | os.PathLike[str]) -> Path:
         inside = path / "recipe.yaml"
         raise UcdError(f"{path}: is a folder, not a recipe", f"its recipe: {inside}" if inside.is_file() else None)
     hint = did_you_mean(path.stem, list(shipped), otherwise=f"shipped recipes: {', '.join(shipped)}")
-    raise UcdError(f"{path}: no such recipe", hint)
+    raise UcdError(f"{path}: no such recipe or folder", hint)
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -125,14 +125,14 @@ def test_a_composition_has_the_command_that_makes_it(tiny_run):
     settings = replace(tiny_run.recipe.sample, num_images=2, steps=3, seed=7)
     typed = ["t1@left=5", "other:t2=1.5", "an 'odd' text@0,0,1,0.5=-2"]
     quiet = Output(quiet=True)
-    for terms, sweeps in ((typed, []), (["t2"], ["t1=0:4:2"])):
+    for terms, sweeps in ((typed, []), (["t2"], ["t1=0:4:2"]), ([("mail me @home", 2.0)], [])):
         compose(tiny_run, terms, sweeps=sweeps, grid=True, settings=settings, device="cpu", out=quiet)
     paint(tiny_run, "compositions/options", 1, terms=["--force"])
     paint(tiny_run, "metrics/pairs/t1+t2", 1, terms=["t1=7.5", "t2=7.5"])
     pictures = Page(tiny_run).pictures
-    notes = [one.note for one, _ in pictures.compositions]
+    notes = [shown.note for shown, _ in pictures.compositions]
     (again,) = filter(None, notes)
-    assert len(notes) == 3, "pairs are the metric's, and the weights of a sweep differ"
+    assert len(notes) == 4, "the weights of a sweep differ, an @home would be a place, and pairs are the metric's"
     words = shlex.split(again)
     assert words[:2] == ["ucd", "compose"] and words[5:11] == ["--num-images", "2", "--steps", "3", "--seed", "7"]
     again, asked = ([parse_term(tiny_run, text, 0, {}) for text in texts] for texts in (words[2:5], typed))
