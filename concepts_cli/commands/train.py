@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -84,7 +84,7 @@ class Trainer:
         check_trackers(recipe.train.trackers or ())
         if recipe.train.push_to_hub:
             check_hub(recipe.train.push_to_hub)
-        self.recipe, self.out = recipe, out
+        self.out = out
         self._accelerator = accelerator = choose_accelerator(recipe, device)
         self._is_main = main = accelerator.is_main_process
         # What is wrong with the folder or the images is said before the long work, and before anything is written.
@@ -94,6 +94,8 @@ class Trainer:
         if state:
             records = in_checkpoint_order(state, records, Run(begun))
         self._records, model = records, load_training_model(recipe, accelerator, out)
+        sampler = model.sampler_name(recipe.sample.scheduler)  # the run's recipe names what is used
+        self.recipe = recipe = replace(recipe, sample=replace(recipe.sample, scheduler=sampler))
         self.training = prepare_training(recipe, records, model, accelerator, out)
         self.tokens = self.training.objective.tokens
         folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None

@@ -168,13 +168,9 @@ def denoise(
     """Latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
     `generators`, one per image, feed the samplers that add noise on the way; `eta` is DDIM's (Song et al. 2021,
-    eq. 16). The `corrector` takes its steps before each of these. Raises UcdError for an eta or a corrector that
-    doesn't go with the sampler.
+    eq. 16). The `corrector` takes its steps before each of these. `check_settings` says whether an eta or a corrector
+    goes with the sampler.
     """
-    if eta and not sampler.takes_eta:
-        raise UcdError(f"eta is {eta:g}, and {sampler.name} has none", "only ddim takes it")
-    if corrector and not sampler.follows_process:
-        raise UcdError(f"corrector steps don't go with {sampler.name}", "use ddim, dpm++, ddpm, pndm, deis or unipc")
     times = sampler.times(num_inference_steps, latents.device)
     latents = sampler.start(latents)
     for time in times:
@@ -193,15 +189,14 @@ def generate(
 
     Of the settings, guidance, seed and number of images are the requests' own, and precision the model's; all others
     are obeyed here. Texts are encoded once, pictures decoded once. With several taught the first one's model starts
-    from noise and decodes. Raises UcdError for a size, a scheduler or a number of steps that the model can't do, and
-    for models that don't go together.
+    from noise and decodes. Raises what `check_settings` raises, and UcdError for models that don't go together.
     """
     taught = _taught(model)
     main = taught[""].model
     for other in _different(taught_model.model for taught_model in taught.values())[1:]:
         if reason := main.differs_from(other):
             raise UcdError(f"{main.name} and {other.name} can't be composed: {reason}")
-    _check(main, settings)
+    check_settings(main, settings)
     negative_prompt = settings.negative_prompt or ""
     texts = encode_texts(taught, requests, negative_prompt)
     start = 0
@@ -224,16 +219,26 @@ def generate(
         start += len(batch)
 
 
-def _check(model: DiffusionModel, settings: SampleSettings) -> None:
-    """Raise UcdError for what the model can't do, before the work begins."""
-    most, multiple = model.noise.max_steps, model.size_multiple
+def check_settings(model: DiffusionModel, settings: SampleSettings) -> None:
+    """Raise UcdError for a sampler that the model doesn't have, a number of steps or a size that it can't do, and for
+    an eta or corrector steps that don't go with the sampler.
+    """
+    name, most = model.sampler_name(settings.scheduler), model.noise.max_steps
+    sampler = model.sampler(name)
     if most is not None and settings.steps > most:
         raise UcdError(f"got {settings.steps} denoising steps", f"this model has {most} at most")
-    if any(side and side % multiple for side in (settings.height, settings.width)):
-        raise UcdError(
-            f"got {settings.height or model.resolution} x {settings.width or model.resolution} pixels",
-            f"height and width are multiples of {multiple} for this model",
-        )
+    model.check_size(settings.height, settings.width)
+    if settings.eta and not sampler.takes_eta:
+        raise UcdError(f"eta is {settings.eta:g}, and {name} has none", _others(model, lambda other: other.takes_eta))
+    if settings.corrector_steps and not sampler.follows_process:
+        hint = _others(model, lambda other: other.follows_process)
+        raise UcdError(f"corrector steps don't go with {name}", hint)
+
+
+def _others(model: DiffusionModel, fits: Callable[[Sampler], bool]) -> str:
+    """A hint that names the model's samplers that fit."""
+    names = [name for name in model.samplers if fits(model.sampler(name))]
+    return f"use {' or '.join(names)}" if names else f"no sampler of {model.name} does"
 
 
 def _taught(model: DiffusionModel | Mapping[str, TaughtModel]) -> Mapping[str, TaughtModel]:

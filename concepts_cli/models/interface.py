@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.noise import Noise
 
@@ -23,7 +24,7 @@ from concepts_cli.models.noise import Noise
 class Selection:
     """Which attention counts; what is empty or None takes all."""
 
-    layers: tuple[str, ...] = ()  # parts of layers' names: "up_blocks", "mid_block", "up_blocks.1.attentions.0"
+    layers: tuple[str, ...] = ()  # parts of their names
     resolutions: tuple[int, ...] = ()  # a layer's places along its longer side
     heads: tuple[int, ...] = ()  # from 0, within each layer
     timesteps: tuple[float, float] | None = None  # first and last, of the model's (0 to 999)
@@ -60,14 +61,13 @@ class AttentionProbe(Protocol):
     ) -> AbstractContextManager[AttentionRecord]:
         """Record within a `with` block. `rows` are those of the batch of each `predict` call that count.
 
-        Raises UcdError for a selection that leaves no layer.
+        Raises UcdError, which lists the layers, for a selection that leaves none.
         """
 
 
 class Sampler(Protocol):
     """One way from noise to an image, for one batch."""
 
-    name: str
     takes_eta: bool
     follows_process: bool  # whether its latents at a time are those of the model's `noise.add`, and not scaled
 
@@ -102,6 +102,11 @@ class DiffusionModel(ABC):
     device: torch.device
     dtype: torch.dtype  # of the weights
     noise: Noise
+
+    @classmethod
+    @abstractmethod
+    def load(cls, source: str, *, name: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> Self:
+        """The model in a folder or on the hub (`source`). May raise OSError, ValueError, KeyError or RuntimeError."""
 
     # ---- text
 
@@ -153,6 +158,13 @@ class DiffusionModel(ABC):
     resolution: int  # of the side of an image that the model was trained on, in pixels
     size_multiple: int  # height and width are multiples of it, in pixels
 
+    def check_size(self, height: int | None, width: int | None) -> None:
+        """Raise UcdError for an image of a size that the model can't make; None is its own."""
+        height, width = height or self.resolution, width or self.resolution
+        if height % self.size_multiple or width % self.size_multiple:
+            hint = f"its heights and widths are multiples of {self.size_multiple}"
+            raise UcdError(f"{self.name} makes no images of {height} x {width} pixels", hint)
+
     @abstractmethod
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """(C, h, w) of an image of `height` x `width` px, by default the model's own."""
@@ -173,7 +185,17 @@ class DiffusionModel(ABC):
     # ---- the network
 
     attention: AttentionProbe | None = None
-    samplers: tuple[str, ...]  # their names; the first is deterministic, and inversion undoes it
+    samplers: tuple[str, ...]  # the family's, by name; the first is deterministic, and inversion undoes it
+
+    @classmethod
+    def sampler_name(cls, name: str | None) -> str:
+        """The first of `samplers` for None, otherwise `name`. Raises UcdError for one that is not among them."""
+        if name is None:
+            return cls.samplers[0]
+        if name not in cls.samplers:
+            known = f"known: {', '.join(cls.samplers)}"
+            raise UcdError(f"no scheduler {name!r}", " ".join(filter(None, [did_you_mean(name, cls.samplers), known])))
+        return name
 
     @abstractmethod
     def sampler(self, name: str | None = None) -> Sampler:

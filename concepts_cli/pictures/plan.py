@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
+from concepts_cli.models import family_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.names import caption, file_name
 from concepts_cli.recipe import SampleSettings
@@ -33,7 +35,8 @@ class Picture:
 class PicturePlan:
     """Pictures to be made: where each goes and what it shows. `others` are the runs that terms name beside `run`.
 
-    Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn.
+    Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn, and for a scheduler that
+    the run's model doesn't have.
     """
 
     run: Run
@@ -43,6 +46,19 @@ class PicturePlan:
 
     def __post_init__(self) -> None:
         check_words(self.run, self.settings.negative_prompt or "")
+        if self.settings.scheduler != self.run.recipe.sample.scheduler:  # which its training has checked
+            _ = self.sampler
+
+    @cached_property
+    def sampler(self) -> str:
+        """The name of the sampler, also where the settings leave it to the model."""
+        return family_of(self.run.recipe.model).sampler_name(self.settings.scheduler)
+
+    @cached_property
+    def concepts(self) -> str:
+        """A hash of the words of all runs."""
+        tables = (table for run in self.runs.values() for table in run.embeddings.values())
+        return hashlib.sha256(b"".join(table.numpy().tobytes() for table in tables)).hexdigest()[:12]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -86,14 +102,13 @@ class PicturePlan:
     def metadata(self, request: Request) -> dict[str, str]:
         """What a picture says of itself: enough to make it again. Empty is what was left to the model."""
         runs, settings = self.runs.values(), self.settings
-        embeddings = b"".join(table.numpy().tobytes() for run in runs for table in run.embeddings.values())
         return {
             "prompt": caption(request),
             "negative_prompt": settings.negative_prompt or "",
             "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
             "seed": str(request.seed),
             "steps": str(settings.steps),
-            "scheduler": settings.scheduler,
+            "scheduler": settings.scheduler or self.sampler,
             "eta": f"{settings.eta:g}" if settings.eta else "",
             "corrector": f"{settings.corrector_steps} of {settings.corrector_step_size:g}"
             if settings.corrector_steps
@@ -105,7 +120,7 @@ class PicturePlan:
             "width": str(settings.width or ""),
             "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
             "run": " + ".join(run.name for run in runs),
-            "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
+            "concepts": self.concepts,
         }
 
 

@@ -16,6 +16,7 @@ from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
+from concepts_cli.core.sampling import check_settings
 from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
@@ -56,6 +57,9 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
         out.note(f"loading {recipe.model}, which is downloaded when it is used for the first time")
     model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[settings.mixed_precision])
+    # What the model can't do is said before the images are encoded, not by the first preview or after the training.
+    model.check_size(recipe.data.resolution, recipe.data.resolution)
+    check_settings(model, recipe.sample)
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
     if settings.compile:

@@ -29,7 +29,7 @@ OUT = Output(quiet=True)
 
 @pytest.fixture
 def flow_folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setitem(FAMILIES, "TinyFlowPipeline", TinyFlow.load)
+    monkeypatch.setitem(FAMILIES, "TinyFlowPipeline", TinyFlow)
     return TinyFlow.save(tmp_path / "flow")
 
 
