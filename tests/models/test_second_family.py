@@ -142,8 +142,9 @@ def test_it_is_named_and_composed_anew(flow_run, monkeypatch):
     assert found["composition"]["images"] == 4 and found["recomposition"]["images"] == 6
 
 
-def test_a_whole_session_of_the_command_line(flow_run, workplace):
-    """The default recipe of a folder, with nothing said of samplers or sizes."""
+def test_a_whole_session_of_the_command_line(flow_folder, image_folder, workplace):
+    """The shortest recipe, which says nothing of samplers."""
+    (workplace / "short.yaml").write_text("model: ./flow\ndata: {images: images}\n")
 
     def ucd(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--device", "cpu"] if arguments[0] != "report" else arguments)
@@ -151,8 +152,8 @@ def test_a_whole_session_of_the_command_line(flow_run, workplace):
         return result.stdout
 
     few = ("train.max_steps=2", "concepts.count=2", "data.resolution=18", "sample.height=18", "sample.steps=2")
-    ucd("train", "images", "--set", "model=./flow", *(word for setting in few for word in ("--set", setting)))
-    run = Run(workplace / "runs" / "images")
+    ucd("train", "short.yaml", *(word for setting in few for word in ("--set", setting)))
+    run = Run(workplace / "runs" / "short")
     assert run.recipe.sample.scheduler == "flow-euler"
     first = ucd("sample", "-c", "all", "-n", "1").split()
     assert len(first) == 2 and ucd("sample", "-c", "all", "-n", "1", "--scheduler", "flow-euler").split() == first
@@ -166,6 +167,9 @@ def test_a_whole_session_of_the_command_line(flow_run, workplace):
 
 def test_a_whole_session_of_a_notebook(flow_run):
     run = interface.open_run(flow_run().path, device="cpu")
+    few = {"train.max_steps": 1}
+    of_folder = interface.discover("images", count=2, model="./flow", overrides=few, device="cpu").finish()
+    assert of_folder.recipe.sample.scheduler == "flow-euler", "the published settings suit any family"
     assert len(run.sample("t1", n=2, scheduler="flow-euler")) == 2
     assert len(run.compose({"t1": 2, "t2": -1}, n=1, height=18)) == 1
     assert len(run.heat_maps(n=1)) == 2
