@@ -23,7 +23,7 @@ from concepts_cli.cli.session import command_output, print_paths
 
 EXAMPLES = examples(
     "ucd sample --concept t3 --num-images 16",
-    "ucd sample --concept all --scheduler dpm++ --steps 20 --grid",
+    "ucd sample --concept all --steps 20 --grid",
     "ucd sample '<t1> in the snow' --seed 7",
 )
 

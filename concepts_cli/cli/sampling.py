@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from concepts_cli.cli.options import HOW, WHAT, choices, limits, option
+from concepts_cli.models.samplers import HELP, SCHEDULERS
 from concepts_cli.recipe import SampleSettings
 
 SHORT = {"num_images": "-n"}
+HELPS = {"scheduler": HELP}
+COMPLETIONS = {"scheduler": choices(*SCHEDULERS)}  # the model decides which names it takes
 METAVARS = {"height": "PX", "width": "PX", "negative_prompt": "TEXT"}
 SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 
@@ -51,9 +54,9 @@ def _options(names: Sequence[str], helps: Mapping[str, str]) -> list[inspect.Par
         hint, rules = hints[name], fields[name]
         kind = hint if get_origin(hint) is Literal or not get_args(hint) else get_args(hint)[0]  # not `| None`
         doc = rules["doc"].partition("; null")[0]
-        help_ = helps.get(name, f"{doc[0].upper()}{doc[1:]}.")
+        help_ = (HELPS | dict(helps)).get(name, f"{doc[0].upper()}{doc[1:]}.")
         metavar = METAVARS.get(name, {int: "N", float: "X"}.get(kind, "NAME"))
-        rest: dict[str, Any] = {}
+        rest: dict[str, Any] = {"autocompletion": COMPLETIONS.get(name)}
         if "at_least" in rules:
             rest["callback"] = limits(rules["at_least"], rules.get("at_most"))
         if get_origin(kind) is Literal:

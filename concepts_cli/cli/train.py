@@ -70,7 +70,7 @@ def train(
 ) -> None:
     """Discover the concepts in a recipe's images, or in a folder of images.
 
-    A folder gets the published settings on Stable Diffusion 2.1, or with `--set model=mini` those of the quickstart.
+    A folder gets the published settings and model, or with `--set model=mini` those of the quickstart.
     Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
     """
     with command_output(quiet, json) as out:

@@ -98,7 +98,7 @@ Layers = Annotated[
     list[str] | None,
     option(
         "--layer",
-        help="Use layers whose name contains this, such as up_blocks.1. Repeatable. Default: all.",
+        help="Use layers whose name contains this; a wrong one lists them. Repeatable. Default: all.",
         panel=HOW,
         metavar="NAME",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -83,7 +83,7 @@ class Trainer:
         out: Output,
     ):
         check_before(recipe, device)
-        self.recipe, self.out = recipe, out
+        self.out = out
         self._accelerator = accelerator = choose_accelerator(recipe, device)
         self._is_main = main = accelerator.is_main_process
         # Report problems with the folder or the images before the long work, and before anything is written.
@@ -93,6 +93,8 @@ class Trainer:
         if state:
             records = in_checkpoint_order(state, records, Run(chosen))
         self._records, model = records, load_training_model(recipe, accelerator, out)
+        sampler = model.sampler_name(recipe.sample.scheduler)  # so that the run's recipe names it
+        self.recipe = recipe = replace(recipe, sample=replace(recipe.sample, scheduler=sampler))
         self.training = prepare_training(recipe, records, model, accelerator, out)
         self.tokens = self.training.objective.tokens
         folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None

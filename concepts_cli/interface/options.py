@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from concepts_cli.pictures.terms import CONCEPT, WrittenTerm
-from concepts_cli.recipe import SampleSettings, Scheduler
+from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
 from concepts_cli.runs.run import Run as RunFolder
 
@@ -25,7 +25,7 @@ class SampleOptions(TypedDict, total=False):
     steps: int
     guidance_scale: float
     negative_prompt: str | None
-    scheduler: Scheduler
+    scheduler: str | None
     corrector_steps: int
     corrector_step_size: float
     eta: float

@@ -6,7 +6,6 @@ A new family is a class that implements `interface.DiffusionModel`, in its own f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
 
-# The `_class_name` in a pipeline's model_index.json -> the family's `load`, or `module:Class` to import it from.
-FAMILIES: dict[str, str | Callable[..., DiffusionModel]] = {
+# The `_class_name` in a pipeline's model_index.json -> the family, or `module:Class` to import it from.
+FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
 }
 
@@ -44,26 +43,31 @@ def load_model(
 
     device = chosen_device(device)
     dtype = dtype or DTYPES[default_precision(device)]
-    source = name
-    if name == BUILT_IN:
-        from concepts_cli.mini import WEIGHTS
-
-        source = str(WEIGHTS)
-    load = _family(name, _pipeline_class(name, source, revision))
+    family = family_of(name, revision=revision)
     try:
-        return load(source, name=name, revision=revision, device=device, dtype=dtype)
+        return family.load(_source(name), name=name, revision=revision, device=device, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _not_loaded(name, error) from error
 
 
-def _family(name: str, pipeline_class: str) -> Callable[..., DiffusionModel]:
+def family_of(name: str, *, revision: str | None = None) -> type[DiffusionModel]:
+    """The family of a model, by its index alone: no weights are loaded. Raises UcdError as `load_model` does."""
+    pipeline_class = _pipeline_class(name, _source(name), revision)
     if pipeline_class not in FAMILIES:
         raise UcdError(f"{name} is a {pipeline_class}, which is not supported", f"supported: {', '.join(FAMILIES)}")
     family: Any = FAMILIES[pipeline_class]
     if isinstance(family, str):
         module, _, attribute = family.partition(":")
-        family = getattr(import_module(module), attribute).load
+        family = getattr(import_module(module), attribute)
     return family
+
+
+def _source(name: str) -> str:
+    if name == BUILT_IN:
+        from concepts_cli.mini import WEIGHTS
+
+        return str(WEIGHTS)
+    return name
 
 
 def _pipeline_class(name: str, source: str, revision: str | None) -> str:

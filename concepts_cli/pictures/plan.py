@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
+from concepts_cli.models import family_of
 from concepts_cli.models.device import chosen_device, default_precision, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.names import caption, file_name, typed_term
@@ -34,7 +36,8 @@ class PicturePlan:
     """Pictures to make: each one's path and request. `others` are the runs that terms name besides `run`; `device` is
     as in `load_model`.
 
-    Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn.
+    Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn, and for a scheduler that
+    the run's model doesn't have.
     """
 
     run: Run
@@ -45,6 +48,19 @@ class PicturePlan:
 
     def __post_init__(self) -> None:
         check_words(self.run, self.settings.negative_prompt or "")
+        if self.settings.scheduler not in (None, self.run.recipe.sample.scheduler):  # its training has checked that one
+            _ = self.sampler
+
+    @cached_property
+    def sampler(self) -> str:
+        """The name of the sampler, even if the settings leave it to the model."""
+        return family_of(self.run.recipe.model).sampler_name(self.settings.scheduler)
+
+    @cached_property
+    def concepts(self) -> str:
+        """A hash of the words of all runs, the same as in a picture's metadata."""
+        tables = (table for run in self.runs.values() for table in run.embeddings.values())
+        return hashlib.sha256(b"".join(table.numpy().tobytes() for table in tables)).hexdigest()[:12]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -88,7 +104,6 @@ class PicturePlan:
     def shared_metadata(self, request: Request) -> dict[str, str]:
         """The metadata that a generated picture and the reconstruction of a real one have in common."""
         runs = self.runs.values()
-        embeddings = b"".join(table.numpy().tobytes() for run in runs for table in run.embeddings.values())
         return {
             "prompt": caption(request),
             "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
@@ -96,7 +111,7 @@ class PicturePlan:
             "precision": self.settings.precision or default_precision(chosen_device(self.device)),
             "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
             "run": " + ".join(run.name for run in runs),
-            "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
+            "concepts": self.concepts,
         }
 
     def metadata(self, request: Request) -> dict[str, str]:
@@ -107,7 +122,7 @@ class PicturePlan:
             "terms": json.dumps(terms) if None not in terms else "",
             "negative_prompt": settings.negative_prompt or "",
             "seed": str(request.seed),
-            "scheduler": settings.scheduler,
+            "scheduler": settings.scheduler or self.sampler,
             "eta": f"{settings.eta:g}" if settings.eta else "",
             "corrector": f"{settings.corrector_steps} of {settings.corrector_step_size:g}"
             if settings.corrector_steps

@@ -26,9 +26,9 @@ T = TypeVar("T", bound="DataclassInstance")
 def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
     """A dataclass field with its line of documentation and its rules.
 
-    Rules: `at_least`, `above`, `at_most` and `below` for numbers; `multiple_of` for integers; `path` for a path
-    relative to the file it is written in, where `~` and `$NAME` are expanded; `model` for a name that is a path
-    only if it starts like one; `pattern` for a regex and its description.
+    Rules: `at_least`, `above`, `at_most` and `below` for numbers; `path` for a path relative to the file it is
+    written in, where `~` and `$NAME` are expanded; `model` for a name that is a path only if it starts like one;
+    `pattern` for a regex and its description.
     """
     return dataclasses.field(default=default, metadata={"doc": doc, **rules})
 
@@ -72,8 +72,8 @@ def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: 
 def override(settings: T, given: Mapping[str, Any], *, as_options: bool = True) -> T:
     """Replace values of `settings` by a command's options or a call's keywords, checked by the same rules.
 
-    Raises UcdError with one line per mistake: `--height: got 65, expected a multiple of 8 of at least 8`, or
-    `height: …` for a keyword.
+    Raises UcdError with one line per mistake: `--steps: got 0, expected a whole number of at least 1`, or
+    `steps: …` for a keyword.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     hints = get_type_hints(type(settings))
@@ -151,7 +151,6 @@ def _within(value: Any, rules: Any) -> bool:
         and ("above" not in rules or value > rules["above"])
         and ("at_most" not in rules or value <= rules["at_most"])
         and ("below" not in rules or value < rules["below"])
-        and ("multiple_of" not in rules or value % rules["multiple_of"] == 0)
         and ("pattern" not in rules or re.fullmatch(rules["pattern"][0], value) is not None)
     )
 
@@ -167,8 +166,6 @@ def expected_words(kind: Any, rules: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-    if "multiple_of" in rules:
-        words = f"a multiple of {rules['multiple_of']}"
     if "pattern" in rules:
         words = rules["pattern"][1]
     phrases = (("at_least", "of at least"), ("above", "above"), ("at_most", "at most"), ("below", "below"))

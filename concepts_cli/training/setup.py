@@ -16,6 +16,7 @@ from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
+from concepts_cli.core.sampling import check_settings
 from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
@@ -57,6 +58,9 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
         out.note(f"loading {recipe.model}, which is downloaded on first use")
     model = load_model(recipe.model, device=accelerator.device, dtype=dtype_of(settings.mixed_precision))
+    # Refuse what the model can't do before the images are encoded, not at the first preview or after the training.
+    model.check_size(recipe.data.resolution, recipe.data.resolution)
+    check_settings(model, recipe.sample)
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
     if settings.compile:

@@ -139,7 +139,7 @@ def test_all_mistakes_are_raised_at_once(workplace, image_folder):
         ucd.discover(image_folder, overrides=overrides)
     assert sorted(raised.value.message.splitlines()) == [
         "concepts.count: got 'x', expected a whole number of at least 1 and at most 1000",
-        "data.resolution: got 'true', expected a multiple of 8 of at least 8 or null",
+        "data.resolution: got 'true', expected a whole number of at least 1 or null",
         "train.max_step: unknown key; did you mean max_steps?",
     ]
 
