@@ -60,7 +60,7 @@ class MetricInputs:
             hint = "--class-names geyser,mosque,…, or evaluate.class_names in the recipe"
             raise UcdError("no class names to score against", hint)
         if duplicates := sorted({name for name in names if names.count(name) > 1}):
-            raise UcdError(f"class names given duplicates: {', '.join(duplicates)}", "name each class once")
+            raise UcdError(f"class names given twice: {', '.join(duplicates)}", "name each class once")
         return tuple(names)
 
     @cached_property

@@ -177,7 +177,7 @@ def layer_size(latents: tuple[int, int], places: int) -> tuple[int, int]:
     while height * width > places:
         height, width = (height + 1) // 2, (width + 1) // 2
     if height * width != places:
-        raise ValueError(f"halving {latents[0]} x {latents[1]} latents never gives {places} places")
+        raise ValueError(f"{places} places are not a halving of {latents[0]} x {latents[1]} latents")
     return height, width
 
 

@@ -115,7 +115,8 @@ def test_the_command_takes_a_folder_too(workplace, image_folder, tiny_folder):
     arguments = ["train", f"{image_folder}/", *(part for text in given for part in ("--set", text)), "-q"]
     result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "runs/images\n", "")
-    assert ucd.open_run("images").recipe == choose_recipe(image_folder, given)
+    sampler = "sample.scheduler=ddim"  # the model's own, by name
+    assert ucd.open_run("images").recipe == choose_recipe(image_folder, [*given, sampler])
 
 
 def test_a_folder_without_images_is_one_clear_line(workplace):
