@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
-    from concepts_cli.core.attention import Selection as Selection
     from concepts_cli.core.discovery import Step as Step
     from concepts_cli.errors import UcdError as UcdError
     from concepts_cli.interface import Discovery as Discovery
@@ -25,18 +24,28 @@ if TYPE_CHECKING:
     from concepts_cli.interface import Pictures as Pictures
     from concepts_cli.interface import Run as Run
     from concepts_cli.interface import discover as discover
+    from concepts_cli.interface import load_model as load_model
     from concepts_cli.interface import open_run as open_run
-    from concepts_cli.models import load_model as load_model
+    from concepts_cli.models.interface import Selection as Selection
     from concepts_cli.pictures.overlays import MapSettings as MapSettings
     from concepts_cli.recipe import Recipe as Recipe
     from concepts_cli.recipe import load_recipe as load_recipe
 
 _HOMES = {
-    "interface": ("Discovery", "Evaluation", "HeatMap", "HeatMaps", "Pictures", "Run", "discover", "open_run"),
-    "core.attention": ("Selection",),
+    "interface": (
+        "Discovery",
+        "Evaluation",
+        "HeatMap",
+        "HeatMaps",
+        "Pictures",
+        "Run",
+        "discover",
+        "load_model",
+        "open_run",
+    ),
     "core.discovery": ("Step",),
     "errors": ("UcdError",),
-    "models": ("load_model",),
+    "models.interface": ("Selection",),
     "pictures.overlays": ("MapSettings",),
     "recipe": ("Recipe", "load_recipe"),
 }

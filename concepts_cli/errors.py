@@ -19,18 +19,13 @@ class UcdError(Exception):
         self.exit_code = exit_code
 
 
-def closest(name: str, known: Sequence[str]) -> str | None:
-    """The known name closest to a mistyped one, or None if none is close."""
+def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "", otherwise: str | None = None) -> str:
+    """The hint for a mistyped name: the closest known one or, if none is close, `otherwise` or all known ones."""
     from difflib import get_close_matches
 
-    matches = get_close_matches(name, known, n=1, cutoff=0.5)
-    return matches[0] if matches else None
-
-
-def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "") -> str | None:
-    """`did you mean PREFIXname?` with the known name closest to a mistyped one, or None if none is close."""
-    near = closest(name, known)
-    return f"did you mean {prefix}{near}?" if near else None
+    if near := get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"did you mean {prefix}{near[0]}?"
+    return f"known: {', '.join(known)}" if otherwise is None else otherwise
 
 
 def first_line(error: BaseException) -> str:

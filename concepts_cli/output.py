@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO, TypeVar
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,7 @@ from concepts_cli.errors import UcdError
 
 T = TypeVar("T")
 Describe = Callable[[T], Mapping[str, str]]
+LOUD_LIBRARIES = ("accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers")
 
 
 class Output:
@@ -183,7 +185,7 @@ class _RateColumn(ProgressColumn):
 
 def silence_libraries() -> None:
     """Silence other libraries' bars and warnings, unless UCD_DEBUG=1. Call it before importing them."""
-    if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
+    if is_debugging():
         return
     import logging
     import warnings
@@ -198,8 +200,13 @@ def silence_libraries() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     # Whatever they log as an error, they also raise. open_clip uses the root logger.
-    for name in (None, "accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers"):
+    for name in (None, *LOUD_LIBRARIES):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def is_debugging() -> bool:
+    """Whether UCD_DEBUG=1 asks for tracebacks and other libraries' messages."""
+    return os.environ.get("UCD_DEBUG", "0") not in ("", "0")
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from concepts_cli.models.interface import DiffusionModel
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -50,3 +52,9 @@ def test_files_that_contributors_are_sent_to_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for path in re.findall(r"`((?:concepts_cli|tests|docs|recipes)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_guide_to_a_new_family_names_everything_it_must_have():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    required = DiffusionModel.__abstractmethods__ | set(DiffusionModel.__annotations__)
+    assert not [name for name in required if f"`{name}`" not in guide]

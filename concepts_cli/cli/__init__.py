@@ -1,4 +1,7 @@
-"""The `ucd` executable: one command per file (parse, call, print), sharing their options. May import everything."""
+"""The `ucd` executable: one command per file (parse, call, print), sharing their options.
+
+May import everything but the interface.
+"""
 
 from concepts_cli.cli.app import app, main
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from concepts_cli.cli import compose, encode, evaluate, report, sample, train, visualize
-from concepts_cli.cli.options import examples
-from concepts_cli.cli.sampling import Command
+from concepts_cli.cli.help import Command, Group
+from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.version import __version__
 
-START = examples("ucd train quickstart", "ucd sample --concept all --grid", "ucd report")
+START = (
+    examples("ucd train quickstart", "ucd sample --concept all --grid", "ucd report")
+    + "\n\nEach command: ucd COMMAND --help. Guides: README.md and docs/ of the source."
+)
 
 app = typer.Typer(
     name="ucd",
+    cls=Group,
     help="Discover the visual concepts in a folder of unlabelled images, and use them.",
     epilog=START,
     rich_markup_mode="rich",
@@ -29,7 +34,8 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+    version: Annotated[bool, flag("--version", help="Print the version and exit.", panel=OUTPUT)] = False,
+    help_: Help = False,
 ) -> None:
     if version:
         print(f"ucd {__version__}")
@@ -38,10 +44,12 @@ def root(
         typer.echo(ctx.get_help())
 
 
-def _register(name: str, command: Command, epilog: str) -> None:
+def _register(name: str, command: Callable[..., None], epilog: str) -> None:
     """Add a command; its docstring is its help, each paragraph wrapped to the terminal's width."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs), epilog=epilog)(command)
+    app.command(name, cls=Command, help="\n\n".join(" ".join(text.split()) for text in paragraphs), epilog=epilog)(
+        command
+    )
 
 
 _register("train", train.train, train.EXAMPLES)

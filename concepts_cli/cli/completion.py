@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 
@@ -21,11 +22,19 @@ def complete_recipes(incomplete: str) -> list[str]:
 
 
 def complete_settings(incomplete: str) -> list[str]:
-    """Every key of a recipe, for `--set KEY=VALUE`."""
+    """Every key of a recipe, for `--set KEY=VALUE`; after the `=`, the values of a setting that allows only a few."""
     from concepts_cli.recipe import Recipe
     from concepts_cli.recipe.fields import leaves
 
-    return [f"{key}=" for key in leaves(Recipe) if key.startswith(incomplete)]
+    settings = leaves(Recipe)
+    key, given, _ = incomplete.partition("=")
+    words = [f"{key}={value}" for value in _values(settings.get(key))] if given else [f"{key}=" for key in settings]
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def complete_files(incomplete: str) -> list[str]:
+    """Files and folders."""
+    return _paths(incomplete, suffixes=None)
 
 
 def complete_runs(incomplete: str) -> list[str]:
@@ -69,8 +78,17 @@ def _concepts(run: str | None) -> list[str]:
         return []
 
 
-def _paths(incomplete: str, suffixes: tuple[str, ...] = ()) -> list[str]:
-    """Folders, and files with one of `suffixes`, that begin as typed."""
+def _values(kind: Any) -> list[str]:
+    """What a setting of this type may be, if that is one of a few words."""
+    if kind is bool:
+        return ["true", "false"]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [value for part in get_args(kind) for value in _values(part)]  # of `| None`, or of a list
+
+
+def _paths(incomplete: str, suffixes: tuple[str, ...] | None = ()) -> list[str]:
+    """Folders, and files with one of `suffixes` or with any, that begin as typed."""
     folder, _, start = incomplete.rpartition("/")
     root = Path(os.path.expanduser(folder) if folder else "/" if incomplete.startswith("/") else ".")
 
@@ -81,7 +99,7 @@ def _paths(incomplete: str, suffixes: tuple[str, ...] = ()) -> list[str]:
                 continue
             if path.is_dir():
                 yield f"{shown}/"
-            elif path.suffix in suffixes:
+            elif suffixes is None or path.suffix in suffixes:
                 yield shown
 
     try:

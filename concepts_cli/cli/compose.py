@@ -33,7 +33,7 @@ EXAMPLES = examples(
 
 
 @takes_sampling(
-    helps={
+    {
         "num_images": "Number of images of the composition. Default: 4, or 1 per weight of a sweep.",
         "guidance_scale": "Weight of terms that have none of their own.",
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from concepts_cli.cli.completion import complete_files
 from concepts_cli.cli.options import (
     Device,
     Force,
@@ -14,26 +15,35 @@ from concepts_cli.cli.options import (
     Json,
     Quiet,
     RunFolder,
-    batch_size_option,
     examples,
     output_option,
-    seed_option,
-    steps_option,
 )
+from concepts_cli.cli.sampling import takes_sampling
 from concepts_cli.cli.session import command_output
+from concepts_cli.core import ROWS, STEPS
 
 EXAMPLES = examples("ucd encode photo.jpg", "ucd encode holiday/ --output weights.csv", "ucd encode photo.jpg --json")
 
 
+@takes_sampling(
+    {
+        "steps": f"Draws of noise and timestep per image. Default: {STEPS}.",
+        "seed": "Seed of the noise. Default: 0.",
+        "batch_size": f"Rows per model call; each draw uses one per concept, plus one. Default: {ROWS}.",
+    },
+    names=("steps", "seed", "batch_size"),
+)
 def encode(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", show_default=False, help="Image files, or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE",
+            show_default=False,
+            help="Image files, or folders of them.",
+            autocompletion=complete_files,
+        ),
     ],
-    steps: Annotated[int, steps_option("Draws of noise and timestep per image.")] = 16,
-    seed: Annotated[int, seed_option("Seed of the noise.")] = 0,
-    batch_size: Annotated[
-        int, batch_size_option("Rows per model call; each draw uses one per concept, plus one.")
-    ] = 48,
+    sampling: dict[str, Any] | None = None,
     output: Annotated[Path | None, output_option("Also write a file: .csv, .json or .safetensors.")] = None,
     force: Force = False,
     run: RunFolder = None,
@@ -50,12 +60,13 @@ def encode(
         from concepts_cli.commands.encode import encode as find_weights
         from concepts_cli.runs.find import find_run
 
+        given = sampling or {}
         document = find_weights(
             find_run(run),
             images,
-            steps=steps,
-            seed=seed,
-            rows=batch_size,
+            steps=given.get("steps", STEPS),
+            seed=given.get("seed", 0),
+            rows=given.get("batch_size", ROWS),
             output=output,
             force=force,
             device=device,

@@ -50,7 +50,12 @@ def evaluate(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, threshold_option("Score from which a sample counts as its class.", at_least=float("-inf"))
+        float | None,
+        threshold_option(
+            "Score from which a sample counts as its class; needs exactly one --metric, clip or resnet. Default: the "
+            "recipe's, or else the scorer's own.",
+            at_least=float("-inf"),
+        ),
     ] = None,
     samples: Annotated[
         Path | None,

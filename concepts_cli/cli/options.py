@@ -1,4 +1,5 @@
-"""Every option that commands share, declared once; only its help differs by command. Panels group them in `--help`."""
+"""Every option that commands share, declared once; only its help differs by command. Those of a recipe's `sample`
+settings are in `sampling`. Panels group them in `--help`."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from concepts_cli.cli.completion import complete_concepts, complete_runs
-from concepts_cli.recipe import MAX_SEED
+from concepts_cli.output import escape
 
 # The panels of `--help`, in this order.
 WHAT, MEASURE, HOW, WHERE, RUN, OUTPUT = "What to make", "What to measure", "How", "Where to write", "Run", "Output"
+COMPLETION = "Shell completion"
 
 
 def option(*flags: str, help: str, panel: str, metavar: str | None = None, **rest: Any) -> Any:
@@ -76,18 +77,6 @@ def threshold_option(help: str, at_least: float, at_most: float | None = None) -
     return number("--threshold", help=help, panel=HOW, at_least=at_least, at_most=at_most, metavar="X")
 
 
-def steps_option(help: str) -> Any:
-    return number("--steps", help=help, panel=HOW, at_least=1)
-
-
-def seed_option(help: str) -> Any:
-    return number("--seed", help=help, panel=HOW, at_least=0, at_most=MAX_SEED)
-
-
-def batch_size_option(help: str) -> Any:
-    return number("--batch-size", help=help, panel=HOW, at_least=1)
-
-
 def _show_help(ctx: typer.Context, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         typer.echo(ctx.get_help())
@@ -129,7 +118,7 @@ Concept = Annotated[
     option(
         "--concept",
         "-c",
-        help="Concept such as t3, or all. Repeatable. Default: all, unless a prompt or terms are given.",
+        help="Concept such as t3, or all. Repeatable. Default: all, if nothing else is asked for.",
         panel=WHAT,
         metavar="NAME",
         autocompletion=complete_concepts,

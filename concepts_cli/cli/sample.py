@@ -23,12 +23,12 @@ from concepts_cli.cli.session import command_output, print_paths
 
 EXAMPLES = examples(
     "ucd sample --concept t3 --num-images 16",
-    "ucd sample --concept all --scheduler dpm++ --steps 20 --grid",
+    "ucd sample --concept all --steps 20 --grid",
     "ucd sample '<t1> in the snow' --seed 7",
 )
 
 
-@takes_sampling(helps={"num_images": "Number of images per concept or prompt."})
+@takes_sampling({"num_images": "Number of images per concept or prompt."})
 def sample(
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="Text, such as '<t1> in the snow'.")

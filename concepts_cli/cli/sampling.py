@@ -9,18 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from concepts_cli.cli.options import HOW, WHAT, choices, limits, option
+from concepts_cli.models.samplers import HELP, SCHEDULERS
 from concepts_cli.recipe import SampleSettings
 
 SHORT = {"num_images": "-n"}
+HELPS = {"scheduler": HELP}
+COMPLETIONS = {"scheduler": choices(*SCHEDULERS)}  # the model decides which names it takes
 METAVARS = {"height": "PX", "width": "PX", "negative_prompt": "TEXT"}
 SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 
 Command = Callable[..., None]
 
 
-def takes_sampling(
-    names: Sequence[str] = SETTINGS, *, helps: Mapping[str, str] | None = None
-) -> Callable[[Command], Command]:
+def takes_sampling(helps: Mapping[str, str], *, names: Sequence[str] = SETTINGS) -> Callable[[Command], Command]:
     """Replace a command's parameter `sampling` by one option for each of these `sample` settings.
 
     `helps` replaces the help of settings that mean something else to this command. The command receives the options
@@ -31,7 +32,7 @@ def takes_sampling(
         signature = inspect.signature(command, eval_str=True)
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
-            parameters += _options(names, helps or {}) if parameter.name == "sampling" else [parameter]
+            parameters += _options(names, helps) if parameter.name == "sampling" else [parameter]
 
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:
@@ -53,9 +54,9 @@ def _options(names: Sequence[str], helps: Mapping[str, str]) -> list[inspect.Par
         hint, rules = hints[name], fields[name]
         kind = hint if get_origin(hint) is Literal or not get_args(hint) else get_args(hint)[0]  # not `| None`
         doc = rules["doc"].partition("; null")[0]
-        help_ = helps.get(name, f"{doc[0].upper()}{doc[1:]}.")
+        help_ = (HELPS | dict(helps)).get(name, f"{doc[0].upper()}{doc[1:]}.")
         metavar = METAVARS.get(name, {int: "N", float: "X"}.get(kind, "NAME"))
-        rest: dict[str, Any] = {}
+        rest: dict[str, Any] = {"autocompletion": COMPLETIONS.get(name)}
         if "at_least" in rules:
             rest["callback"] = limits(rules["at_least"], rules.get("at_most"))
         if get_origin(kind) is Literal:

@@ -11,7 +11,7 @@ from typing import Protocol
 import typer
 
 from concepts_cli.errors import UcdError
-from concepts_cli.output import Output, silence_libraries
+from concepts_cli.output import Output, is_debugging, silence_libraries
 from concepts_cli.processes.environment import is_main
 from concepts_cli.processes.signals import termination_interrupts
 
@@ -30,7 +30,7 @@ def command_output(quiet: bool, json: bool) -> Iterator[Output]:
         try:
             yield out
         except UcdError as error:
-            if os.environ.get("UCD_DEBUG", "0") not in ("", "0"):
+            if is_debugging():
                 raise
             out.error(error)
             raise typer.Exit(error.exit_code) from None

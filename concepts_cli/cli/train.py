@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +29,7 @@ from concepts_cli.cli.session import command_output
 
 EXAMPLES = examples(
     "ucd train quickstart",
-    "ucd train mine.yaml --set concepts.count=8 --dry-run",
+    "ucd train photos/ --set concepts.count=8 --dry-run",
     "ucd train mine.yaml --resume",
 )
 
@@ -40,7 +40,7 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             show_default=False,
-            help="Recipe file, or the name of a shipped recipe.",
+            help="Recipe file, the name of a shipped recipe, or a folder of images.",
             autocompletion=complete_recipes,
         ),
     ],
@@ -68,28 +68,29 @@ def train(
     quiet: Quiet = False,
     help_: Help = False,
 ) -> None:
-    """Discover the concepts in a recipe's images.
+    """Discover the concepts in a recipe's images, or in a folder of images.
 
+    A folder gets the published settings and model, or with `--set model=mini` those of the quickstart.
     Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
     """
     with command_output(quiet, json) as out:
         from concepts_cli.processes.environment import is_launched
-        from concepts_cli.recipe import load_recipe
+        from concepts_cli.recipe import choose_recipe
 
-        settings = load_recipe(recipe, set_ or [])
-        from concepts_cli.commands import train as command
+        settings = choose_recipe(recipe, set_ or [])
+        from concepts_cli.commands import train as command  # imports torch; a recipe's mistakes need not wait for it
 
-        launching = num_processes > 1 and not is_launched()
-        if dry_run or launching:
-            planned = command.plan(settings, output=output, resume=resume, force=force, processes=num_processes)
+        options: dict[str, Any] = {"output": output, "resume": resume, "force": force, "device": device}
         if dry_run:
+            planned = command.plan(settings, **options, processes=num_processes)
             out.table("", ["setting", "value"], list(dataclasses.asdict(planned).items()))
             out.document(planned)
-            return
-        if launching:
+        elif num_processes > 1 and not is_launched():
             from concepts_cli.processes.launch import launch
 
+            command.plan(settings, **options, processes=num_processes)  # so that mistakes are reported once
             raise typer.Exit(launch(sys.argv[1:], num_processes))
-        run = command.train(settings, output=output, resume=resume, force=force, device=device, out=out)
-        out.result(run.path)
-        out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})
+        else:
+            run = command.train(settings, **options, out=out)
+            out.result(run.path)
+            out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})

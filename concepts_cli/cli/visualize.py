@@ -39,117 +39,128 @@ EXAMPLES = examples(
 )
 
 
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="IMAGE", help="Images to look into. Default: generate new ones."),
+]
+Prompt = Annotated[
+    str | None,
+    option("--prompt", help="Map words of this prompt instead of concepts.", panel=WHAT, metavar="TEXT"),
+]
+Words = Annotated[
+    list[str] | None,
+    option(
+        "--word", "-w", help="Word of the prompt to map. Repeatable. Default: its concepts.", panel=WHAT, metavar="WORD"
+    ),
+]
+Terms = Annotated[
+    list[str] | None,
+    option(
+        "--term",
+        help="Map a term of a composition, as in t1, t3=4.5 or 'at night=-2'. Repeatable.",
+        panel=WHAT,
+        metavar="TERM",
+        autocompletion=complete_terms,
+    ),
+]
+TrainingImages = Annotated[bool, flag("--training-images", help="Look into the run's own images.", panel=WHAT)]
+Kind = Annotated[
+    str | None,
+    option(
+        "--map",
+        help="contrast (attention where the concept explains the image best) or attention. Default: contrast.",
+        panel=HOW,
+        metavar="NAME",
+        autocompletion=choices("contrast", "attention"),
+    ),
+]
+Engine = Annotated[
+    str,
+    option(
+        "--engine",
+        help="native, or daam for the package of that name.",
+        panel=HOW,
+        metavar="NAME",
+        autocompletion=choices("native", "daam"),
+    ),
+]
+Inversion = Annotated[
+    str,
+    option(
+        "--inversion",
+        help="ddim, or fixed-point: more exact, a third slower.",
+        panel=HOW,
+        metavar="NAME",
+        autocompletion=choices("ddim", "fixed-point"),
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    option(
+        "--layer",
+        help="Use layers whose name contains this; a wrong one lists them. Repeatable. Default: all.",
+        panel=HOW,
+        metavar="NAME",
+    ),
+]
+Resolutions = Annotated[
+    list[int] | None,
+    number(
+        "--resolution",
+        help="Use layers with attention maps of this side length, such as 16. Repeatable. Default: all.",
+        panel=HOW,
+        at_least=1,
+    ),
+]
+Heads = Annotated[
+    list[int] | None,
+    number("--head", help="Use this attention head, from 0. Repeatable. Default: all.", panel=HOW, at_least=0),
+]
+Timesteps = Annotated[
+    tuple[int, int] | None,
+    number(
+        "--timesteps",
+        help="Use timesteps of the model in this range, from 0 to 999. Default: all.",
+        panel=HOW,
+        at_least=0,
+        metavar="FIRST LAST",
+    ),
+]
+Threshold = Annotated[
+    float,
+    threshold_option("Heat from which a place counts as covered, and is white in a mask.", at_least=0, at_most=1),
+]
+Maps = Annotated[bool, flag("--maps", help="Also write each map as an array, NAME.npy.", panel=WHERE)]
+Masks = Annotated[bool, flag("--masks", help="Also write each mask, NAME-mask.png.", panel=WHERE)]
+Sheet = Annotated[bool, grid_option("Also write all overlays on one sheet, sheet.png.")]
+
+
 @takes_sampling(
-    ("num_images", "batch_size", "steps", "guidance_scale", "scheduler", "seed"),
-    helps={
+    {
         "num_images": f"Number of images to generate per concept, prompt or composition. Default: {PICTURES}.",
         "steps": f"Denoising steps. Default: {INVERSION_STEPS} for given images, otherwise the recipe's.",
         "guidance_scale": "Guidance. Default: 1 (none) for given images, otherwise the recipe's.",
     },
 )
 def visualize(
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE", help="Images to look into. Default: generate new ones."),
-    ] = None,
+    images: Images = None,
     concept: Concept = None,
-    prompt: Annotated[
-        str | None,
-        option("--prompt", help="Map words of this prompt instead of concepts.", panel=WHAT, metavar="TEXT"),
-    ] = None,
-    word: Annotated[
-        list[str] | None,
-        option(
-            "--word",
-            "-w",
-            help="Word of the prompt to map. Repeatable. Default: its concepts.",
-            panel=WHAT,
-            metavar="WORD",
-        ),
-    ] = None,
-    term: Annotated[
-        list[str] | None,
-        option(
-            "--term",
-            help="Map a term of a composition, as in t1, t3=4.5 or 'at night=-2'. Repeatable.",
-            panel=WHAT,
-            metavar="TERM",
-            autocompletion=complete_terms,
-        ),
-    ] = None,
-    training_images: Annotated[
-        bool, flag("--training-images", help="Look into the run's own images.", panel=WHAT)
-    ] = False,
+    prompt: Prompt = None,
+    word: Words = None,
+    term: Terms = None,
+    training_images: TrainingImages = False,
     sampling: dict[str, Any] | None = None,
-    map_: Annotated[
-        str | None,
-        option(
-            "--map",
-            help="contrast (attention where the concept explains the image best) or attention. Default: contrast.",
-            panel=HOW,
-            metavar="NAME",
-            autocompletion=choices("contrast", "attention"),
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        option(
-            "--engine",
-            help="native, or daam for the package of that name.",
-            panel=HOW,
-            metavar="NAME",
-            autocompletion=choices("native", "daam"),
-        ),
-    ] = "native",
-    inversion: Annotated[
-        str,
-        option(
-            "--inversion",
-            help="ddim, or fixed-point: more exact, a third slower.",
-            panel=HOW,
-            metavar="NAME",
-            autocompletion=choices("ddim", "fixed-point"),
-        ),
-    ] = "ddim",
-    layer: Annotated[
-        list[str] | None,
-        option(
-            "--layer",
-            help="Use layers whose name contains this, such as up_blocks.1. Repeatable. Default: all.",
-            panel=HOW,
-            metavar="NAME",
-        ),
-    ] = None,
-    resolution: Annotated[
-        list[int] | None,
-        number(
-            "--resolution",
-            help="Use layers with attention maps of this side length, such as 16. Repeatable. Default: all.",
-            panel=HOW,
-            at_least=1,
-        ),
-    ] = None,
-    head: Annotated[
-        list[int] | None,
-        number("--head", help="Use this attention head, from 0. Repeatable. Default: all.", panel=HOW, at_least=0),
-    ] = None,
-    timesteps: Annotated[
-        tuple[int, int] | None,
-        number(
-            "--timesteps",
-            help="Use timesteps of the model in this range, from 0 to 999. Default: all.",
-            panel=HOW,
-            at_least=0,
-            metavar="FIRST LAST",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float,
-        threshold_option("Heat from which a place counts as covered, and is white in a mask.", at_least=0, at_most=1),
-    ] = 0.25,
-    maps: Annotated[bool, flag("--maps", help="Also write each map as an array, NAME.npy.", panel=WHERE)] = False,
-    masks: Annotated[bool, flag("--masks", help="Also write each mask, NAME-mask.png.", panel=WHERE)] = False,
-    grid: Annotated[bool, grid_option("Also write all overlays on one sheet, sheet.png.")] = False,
+    map_: Kind = None,
+    engine: Engine = "native",
+    inversion: Inversion = "ddim",
+    layer: Layers = None,
+    resolution: Resolutions = None,
+    head: Heads = None,
+    timesteps: Timesteps = None,
+    threshold: Threshold = 0.25,
+    maps: Maps = False,
+    masks: Masks = False,
+    grid: Sheet = False,
     output: OutputFolder = None,
     force: Force = False,
     run: RunFolder = None,
@@ -163,18 +174,13 @@ def visualize(
     Prints one path per overlay. The images are yours, the run's own, or freshly generated ones.
     """
     with command_output(quiet, json) as out:
+        from concepts_cli.commands.visualize import heat_map_settings
         from concepts_cli.commands.visualize import visualize as draw
-        from concepts_cli.core.attention import Selection
+        from concepts_cli.models.interface import Selection
         from concepts_cli.pictures.overlays import MapSettings
-        from concepts_cli.pictures.terms import parse_term
-        from concepts_cli.recipe.fields import override
         from concepts_cli.runs.find import find_run
 
-        source, given = find_run(run), sampling or {}
-        defaults = {"num_images": PICTURES}
-        if images or training_images:
-            defaults["steps"] = INVERSION_STEPS
-        settings = override(source.recipe.sample, defaults | given)
+        source = find_run(run)
         drawn, failed = draw(
             source,
             images=images or [],
@@ -182,13 +188,12 @@ def visualize(
             concepts=concept or [],
             prompt=prompt,
             words=word or [],
-            terms=[parse_term(source, text, settings.guidance_scale) for text in term or []],
-            settings=settings,
+            terms=term or [],
+            settings=heat_map_settings(source, sampling or {}, real=bool(images) or training_images),
             maps=MapSettings(
                 kind=map_ or ("attention" if engine == "daam" else "contrast"),
                 engine=engine,
                 inversion=inversion,
-                guidance_scale=given.get("guidance_scale", 1.0),
                 selection=Selection(tuple(layer or ()), tuple(resolution or ()), tuple(head or ()), timesteps),
                 threshold=threshold,
                 save_maps=maps,

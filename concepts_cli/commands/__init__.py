@@ -1,4 +1,4 @@
-"""The work of each command, one verb per file; no verb imports another. May import everything but the cli."""
+"""The work of each command, one verb per file; no verb imports another. May import report and below."""
 
 # Defaults that the command line and the Python interface share.
 PICTURES = 4  # per composition, or per concept with heat maps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.plan import Picture, PicturePlan
 from concepts_cli.pictures.sheets import write_like_sheet, write_sheet, write_sweep_sheets
-from concepts_cli.pictures.terms import composition_cells, parse_sweep, parse_term, term_key
+from concepts_cli.pictures.terms import WrittenTerm, composition_cells, parse_sweep, parse_term, term_key, written
+from concepts_cli.pictures.words import concept_words
 from concepts_cli.processes.environment import is_main
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run
@@ -22,7 +22,7 @@ from concepts_cli.runs.run import Run
 
 def compose(
     run: Run,
-    terms: Sequence[str],
+    terms: Sequence[WrittenTerm],
     *,
     sweeps: Sequence[str] = (),
     like: Path | None = None,
@@ -37,14 +37,14 @@ def compose(
 
     A term is a concept (`t1`), a concept of another run (`runs/other:t1`, `other:t1`), or free text that may mention
     concepts of `run`. An optional `@PLACE` says where it acts. An optional `=WEIGHT`, which may be negative, defaults
-    to the guidance scale; weight 0 leaves the term out. With `like`, the terms change the image's own weights: `t1=0`
-    removes a concept, `t3=+2` adds to it; a sheet shows the image beside the results.
+    to the guidance scale; weight 0 leaves the term out. A pair is a name and its weight. With `like`, the terms change
+    the image's own weights: `t1=0` removes a concept, `t3=+2` adds to it; a sheet shows the image beside the results.
 
     A sweep such as `t1=0:10:5` gives a term five weights from 0 to 10, and adds it if `terms` lacks it. One sweep makes
     a row of pictures, two make a plane, on a labelled sheet. Raises UcdError for an unknown run or concept, a
     weight that is not a number, and runs whose models can't be composed.
     """
-    others: dict[str, Run] = {}
+    texts, others = [written(term) for term in terms], dict[str, Run]()
     if like:
         parsed = like_terms(run, image_weights(run, like, device), terms, settings.guidance_scale, others)
     else:
@@ -56,27 +56,26 @@ def compose(
         raise UcdError(
             "give one sweep for a row, or two of different terms for a plane", "ucd compose --sweep t1=0:10:5"
         )
-    name = "+".join([*([f"like {like.stem}"] if like else []), *terms, *sweeps])
+    name = "+".join([*([f"like {like.stem}"] if like else []), *texts, *sweeps])
     folder = (output or run.path / "compositions") / file_name(name)
     planned = (
         (folder / cell / f"{n:05d}.png", composition(composed, settings.seed + n))
         for cell, composed in composition_cells(parsed, swept)
         for n in range(settings.num_images)
     )
-    plan = PicturePlan(run, settings, tuple(planned), others)
-    negative = settings.negative_prompt or ""
-    if re.search(r"<t\d+>", negative) and len({used.recipe.model for used in plan.runs.values()}) > 1:
+    plan = PicturePlan(run, settings, tuple(planned), others, device)
+    if concept_words(settings.negative_prompt or "") and len({used.recipe.model for used in plan.runs.values()}) > 1:
         raise UcdError("runs of different models can't share a negative prompt with concepts in it", "use plain words")
-    make_missing(plan, force=force, device=device, out=out)
+    make_missing(plan, force=force, out=out)
     made = plan.pictures
     if is_main() and swept:
         swept_keys = {term_key(sweep.term) for sweep in swept}
-        texts = [f"like {like.name}"] if like else []
+        fixed = [f"like {like.name}"] if like else []
         if not like:
-            texts = [text for text, term in zip(terms, parsed, strict=True) if term_key(term) not in swept_keys]
-        made += write_sweep_sheets(plan, folder, " + ".join(texts), swept)
+            fixed = [text for text, term in zip(texts, parsed, strict=True) if term_key(term) not in swept_keys]
+        made += write_sweep_sheets(plan, folder, " + ".join(fixed), swept)
     elif is_main() and like:
-        made.append(write_like_sheet(plan, folder / "like.png", like, " + ".join(terms)))
+        made.append(write_like_sheet(plan, folder / "like.png", like, " + ".join(texts)))
     elif is_main() and grid:
-        made.append(write_sheet(plan, folder / "grid.png", " + ".join(terms)))
+        made.append(write_sheet(plan, folder / "grid.png", " + ".join(texts)))
     return made

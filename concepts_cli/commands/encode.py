@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from concepts_cli.core.encoding import ROWS, STEPS, Encoded, encode_records
+from concepts_cli.core import ROWS, STEPS
+from concepts_cli.core.encoding import Encoded, encode_records
 from concepts_cli.data.images import find_images, read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output, plain
-from concepts_cli.runs.files import check_place, write_json, write_safetensors, write_text
+from concepts_cli.runs.files import check_file, write_json, write_safetensors, write_text
 from concepts_cli.runs.run import Run, bare_name
 
 FORMATS = (".csv", ".json", ".safetensors")
@@ -78,9 +79,7 @@ def _check_output(output: Path, force: bool) -> None:
         raise UcdError(f"--output {output}: unknown format", f"end it in {', '.join(FORMATS)}")
     if output.is_dir():
         raise UcdError(f"--output {output} is a folder", "name a file")
-    if output.exists() and not force:
-        raise UcdError(f"{output} exists already", "--force overwrites it")
-    check_place(output.parent)
+    check_file(output, force=force)
 
 
 def _entry(image: Encoded, names: Sequence[str]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def evaluate(
     write_json(run.path / "evaluation.json", result | {"metrics": _earlier(run) | result["metrics"]})
     for table in tables(result["metrics"]):
         out.table(*table)
-    for caveat in dict.fromkeys(values["caveat"] for values in result["metrics"].values() if values.get("caveat")):
+    for caveat in dict.fromkeys(filter(None, (metric.get("caveat") for metric in result["metrics"].values()))):
         out.note(caveat)
     return result
 
@@ -78,7 +78,7 @@ def _known(metrics: Sequence[str], threshold: float | None) -> tuple[str, ...]:
     for metric in metrics:
         if metric not in (*METRICS, ALL):
             known = (*METRICS, ALL)
-            raise UcdError(f"no metric {metric!r}", did_you_mean(metric, known) or f"known: {', '.join(known)}")
+            raise UcdError(f"no metric {metric!r}", did_you_mean(metric, known))
     scored = [metric for metric in dict.fromkeys(metrics) if metric in SCORED]
     if threshold is not None and len(scored) != 1:
         which = " and ".join(scored) or "none of them"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from concepts_cli.errors import UcdError
 from concepts_cli.report.page import Page
-from concepts_cli.runs.files import check_place, write_text
+from concepts_cli.runs.files import check_file, write_text
 from concepts_cli.runs.run import Run
 
 
@@ -19,8 +18,6 @@ def report(run: Run, *, output: Path | None = None, force: bool = False) -> Path
     path = output or run.path / "report.html"
     if output and output.is_dir():
         path = output / "report.html"
-    if output and path.exists() and not force:
-        raise UcdError(f"{path} exists already", "--force overwrites it")
-    check_place(path.parent)
+    check_file(path, force=force or not output)
     write_text(path, Page(run).render())
     return path

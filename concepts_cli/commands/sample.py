@@ -31,8 +31,8 @@ def sample(
     With `grid`, a contact sheet with one row per prompt comes last. Raises UcdError for an unknown concept, and for an
     existing file with another prompt or setting.
     """
-    plan = concept_plan(run, settings, prompts=prompts, concepts=concepts, output=output)
-    make_missing(plan, force=force, device=device, out=out)
+    plan = concept_plan(run, settings, prompts=prompts, concepts=concepts, output=output, device=device)
+    make_missing(plan, force=force, out=out)
     made = plan.pictures
     if grid and is_main():
         made.append(write_sheet(plan, (output or run.path / "samples") / "grid.png"))

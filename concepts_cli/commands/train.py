@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -14,9 +14,9 @@ from concepts_cli.core.sampling import generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.models import load_model
+from concepts_cli.models.device import dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
-from concepts_cli.pictures.plan import dtype_of
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.files import write_png
@@ -26,6 +26,7 @@ from concepts_cli.runs.trackers import check_trackers, start_trackers, track_pic
 from concepts_cli.runs.training_folder import make_training_folder, training_folder
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
 from concepts_cli.training.setup import (
+    check_precision,
     choose_accelerator,
     load_training_model,
     prepare_training,
@@ -81,10 +82,8 @@ class Trainer:
         device: str | None = None,
         out: Output,
     ):
-        check_trackers(recipe.train.trackers or ())
-        if recipe.train.push_to_hub:
-            check_hub(recipe.train.push_to_hub)
-        self.recipe, self.out = recipe, out
+        check_before(recipe, device)
+        self.out = out
         self._accelerator = accelerator = choose_accelerator(recipe, device)
         self._is_main = main = accelerator.is_main_process
         # Report problems with the folder or the images before the long work, and before anything is written.
@@ -94,6 +93,8 @@ class Trainer:
         if state:
             records = in_checkpoint_order(state, records, Run(chosen))
         self._records, model = records, load_training_model(recipe, accelerator, out)
+        sampler = model.sampler_name(recipe.sample.scheduler)  # so that the run's recipe names it
+        self.recipe = recipe = replace(recipe, sample=replace(recipe.sample, scheduler=sampler))
         self.training = prepare_training(recipe, records, model, accelerator, out)
         self.tokens = self.training.objective.tokens
         folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
@@ -159,12 +160,28 @@ class Trainer:
         self._accelerator.end_training()
 
 
+def check_before(recipe: Recipe, device: str | None) -> None:
+    """Raise UcdError for what can be checked without images or model: a device that is missing or can't do the
+    precision, trackers that are not installed, or a missing login for publishing.
+    """
+    check_precision(recipe, device)
+    check_trackers(recipe.train.trackers or ())
+    if recipe.train.push_to_hub:
+        check_hub(recipe.train.push_to_hub)
+
+
 def plan(
-    recipe: Recipe, *, output: Path | None = None, resume: bool = False, force: bool = False, processes: int = 1
+    recipe: Recipe,
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str | None = None,
+    processes: int = 1,
 ) -> Plan:
-    """What `train` would do with this recipe, without loading the model. Raises what `train` would raise until then."""
+    """What `train` would do with this recipe. Raises what `train` would raise before it loads the model."""
     settings = recipe.train
-    check_trackers(settings.trackers or ())
+    check_before(recipe, device)
     count = len(read_training_images(recipe))
     return Plan(
         run=str(training_folder(recipe, output, resume=resume, force=force).path),

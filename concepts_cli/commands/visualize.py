@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from concepts_cli.commands import INVERSION_STEPS, PICTURES
 from concepts_cli.core.heat_maps import attention_of
-from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.heat_maps import draw_generated, draw_images
 from concepts_cli.pictures.overlays import HeatMap, MapSettings, described, drawn_sheet, is_drawn
 from concepts_cli.pictures.plan import PicturePlan
-from concepts_cli.pictures.targets import find_subjects, generated_targets, image_targets, term_subjects
+from concepts_cli.pictures.targets import find_subjects, find_terms, generated_targets, image_targets
+from concepts_cli.pictures.terms import WrittenTerm
 from concepts_cli.recipe import SampleSettings
+from concepts_cli.recipe.fields import override
 from concepts_cli.runs.files import check_place, write_png
 from concepts_cli.runs.run import Run
+
+IMAGE_SETTINGS = ("steps", "guidance_scale", "precision", "batch_size")  # what a reconstruction depends on
+
+
+def heat_map_settings(run: Run, given: Mapping[str, Any], *, real: bool, as_options: bool = True) -> SampleSettings:
+    """The settings for generated pictures, or for `real` ones, which use only IMAGE_SETTINGS.
+
+    Raises UcdError for an invalid or unused setting among those `given`.
+    """
+    if not real:
+        return override(run.recipe.sample, {"num_images": PICTURES} | dict(given), as_options=as_options)
+    if unused := [name for name in given if name in vars(run.recipe.sample) and name not in IMAGE_SETTINGS]:
+        named, used = (
+            ", ".join(f"--{name.replace('_', '-')}" if as_options else name for name in names)
+            for names in (unused, IMAGE_SETTINGS)
+        )
+        raise UcdError(f"{named}: not used for real images, which are reconstructed", f"they use {used}")
+    recipe = run.recipe.sample
+    settings = SampleSettings(
+        steps=INVERSION_STEPS, guidance_scale=1.0, precision=recipe.precision, batch_size=recipe.batch_size
+    )
+    return override(settings, given, as_options=as_options)
 
 
 def visualize(
@@ -27,7 +51,7 @@ def visualize(
     concepts: Sequence[str] = (),
     prompt: str | None = None,
     words: Sequence[str] = (),
-    terms: Sequence[Term] = (),
+    terms: Sequence[WrittenTerm] = (),
     settings: SampleSettings,
     maps: MapSettings | None = None,
     output: Path | None = None,
@@ -40,9 +64,10 @@ def visualize(
     generated pictures, the same that `sample` and `compose` make. Also returns how many images failed.
 
     There is one map for each of `concepts` (default: all), for each of the `words` of a `prompt` (default: its
-    concepts), or for each of the `terms` of a composition. An image that can't be read is reported on stderr and
-    skipped. Existing overlays are kept unless `force`. With `grid`, sheet.png shows all of them. Raises UcdError for an
-    unknown concept, a word that is not in the prompt, and an existing file with another prompt or setting.
+    concepts), or for each of the `terms` of a composition, written as for `compose`. An image that can't be read is
+    reported on stderr and skipped. Existing overlays are kept unless `force`. With `grid`, sheet.png shows all of them.
+    Of the settings, real images use only IMAGE_SETTINGS. Raises UcdError for an unknown concept or one of another run,
+    a word that is not in the prompt, and an existing file with another prompt or setting.
     """
     maps, folder, failed = maps or MapSettings(), output or run.path / "heatmaps", 0
     real = bool(images) or training_images
@@ -50,17 +75,19 @@ def visualize(
     subjects = find_subjects(run, concepts, prompt, words)
     if real:
         places = [*images, *(Path(record.path) for record in (run.images if training_images else ()))]
-        # A reconstruction has the size of its image, and no negative prompt.
-        settings = replace(settings, negative_prompt=None, eta=0.0, height=None, width=None)
-        targets, failed = image_targets(run, places, subjects, prompt, maps, folder / "images", out)
+        into = folder / "images"
+        targets, failed = image_targets(run, places, subjects, prompt, settings.guidance_scale, into, out)
     else:
-        targets = list(generated_targets(subjects, prompt, term_subjects(run, terms), terms, settings, folder))
-    plan = PicturePlan(run, settings, ())
+        named = find_terms(run, terms, settings.guidance_scale)
+        if maps.engine == "daam" and any(term.place for _, term in named.values()):
+            raise UcdError("daam can't place terms", "use --engine native for terms with a place")
+        targets = list(generated_targets(subjects, prompt, named, settings, folder))
+    plan = PicturePlan(run, settings, (), device=device)
     missing = [target for target in targets if force or not is_drawn(target, plan, maps)]
     for place in dict.fromkeys(target.path.parent for target in missing):
         check_place(place)
     if missing:
-        taught = plan.load_models(device)
+        taught = plan.load_models()
         attention_of(taught[""].model)  # raises before the work begins
         made = (draw_images if real else draw_generated)(taught, missing, plan, maps)
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):
@@ -76,7 +103,7 @@ def _refuse_contradictions(
     concepts: Sequence[str],
     prompt: str | None,
     words: Sequence[str],
-    terms: Sequence[Term],
+    terms: Sequence[WrittenTerm],
     maps: MapSettings,
 ) -> None:
     if sum(map(bool, (concepts, prompt, terms))) > 1:

@@ -1,4 +1,4 @@
-"""Turn recorded attention into maps of words. `Selection` is part of the model interface.
+"""Turn recorded attention into maps of words.
 
 Shapes: T tokens, (H, W) the latents' size.
 """
@@ -9,10 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from concepts_cli.models.interface import EVERYTHING, Selection
-
-__all__ = ["EVERYTHING", "Selection", "normalise", "token_map"]
 
 
 def token_map(maps: Tensor, positions: Sequence[int]) -> Tensor:

@@ -113,8 +113,9 @@ class Training:
             *values, stops = self.accelerator.reduce(torch.cat([terms, wants_stop]), "mean").tolist()
             loss = sum(values)
             if not math.isfinite(loss):
+                self.step -= 1  # not done: who goes on ends here again, never with a finished run
                 raise UcdError(
-                    f"the loss is {loss} at step {self.step}",
+                    f"the loss is {loss} at step {self.step + 1}",
                     "lower train.learning_rate or use bf16 or float32",
                     exit_code=1,
                 )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import encode
 from concepts_cli.data.images import ImageRecord
@@ -24,8 +25,6 @@ from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.recipe import Recipe
 
-STEPS = 16  # draws per image
-ROWS = 48  # rows per model call; each draw uses K + 1
 ITERATIONS = 500  # of projected gradient descent on the simplex
 
 

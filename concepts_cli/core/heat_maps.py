@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concepts_cli.core.attention import EVERYTHING, Selection
 from concepts_cli.core.inversion import invert
 from concepts_cli.core.sampling import Predict, composed_scores, denoise, guided
 from concepts_cli.errors import UcdError
-from concepts_cli.models.interface import AttentionProbe, DiffusionModel
+from concepts_cli.models.interface import EVERYTHING, AttentionProbe, DiffusionModel, Selection
 
 CORRECTIONS = {"ddim": 0, "fixed-point": 1}  # per step of an inversion
 LEVELS = 10  # noise levels at which scores are compared

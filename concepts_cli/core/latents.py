@@ -36,20 +36,6 @@ class Latents(Protocol):
     def moments(self, row: int, *, mirrored: bool = False) -> Moments: ...
 
 
-class HeldLatents:
-    """Latents in memory: means and deviations, (O, N, C, h, w) each; O is 2 with mirror images, else 1."""
-
-    def __init__(self, mean: Tensor, std: Tensor):
-        self.mean, self.std = mean, std
-
-    def __len__(self) -> int:
-        return self.mean.shape[1]
-
-    def moments(self, row: int, *, mirrored: bool = False) -> Moments:
-        side = int(mirrored and len(self.mean) == 2)
-        return self.mean[side, row], self.std[side, row]
-
-
 class Preparation(TypedDict):
     """How an image is prepared for the image encoder."""
 
@@ -87,7 +73,7 @@ class CachedLatents:
         """Those of `rows` that are not cached yet."""
         return [row for row in rows if not self._is_there(row)]
 
-    def fill(self, rows: Sequence[int], *, batch_size: int = 8) -> Iterator[int]:
+    def encode_missing(self, rows: Sequence[int], *, batch_size: int = 8) -> Iterator[int]:
         """Encode and cache `rows`, one batch at a time; yield each row when it is done."""
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concepts_cli.data.images import open_image
+from concepts_cli.data.images import SUFFIXES, open_image
 from concepts_cli.errors import UcdError, did_you_mean
 
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in shares of the picture
@@ -74,6 +74,12 @@ def _covered(start: float, end: float, count: int) -> Tensor:
     return ((edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)) * count).clamp(0, 1)
 
 
+def is_place(text: str) -> bool:
+    """Whether a place is meant rather than words: a name, four shares or the file of an image."""
+    name = text.strip()
+    return name.lower() in NAMED or name.count(",") == 3 or Path(name).suffix.lower() in SUFFIXES
+
+
 def parse_place(text: str) -> Place:
     """`left`, `0.5,0,1,1` or `mask.png`. Raises UcdError for what is neither a place nor a readable picture."""
     name = text.strip()
@@ -91,8 +97,9 @@ def parse_place(text: str) -> Place:
             )
         return Place(f"{left:g},{top:g},{right:g},{bottom:g}", (left, top, right, bottom))
     if Path(name).suffix:
-        place = Place(name, mask=Path(name))
+        path = Path(name)
+        place = Place(path.name if path.is_absolute() else name, mask=path)
         if not place._pixels.any():
             raise UcdError(f"the mask {name} is entirely black", "a term acts where its mask is bright")
         return place
-    raise UcdError(f"no such place: {name!r}", did_you_mean(name, tuple(NAMED)) or HINT)
+    raise UcdError(f"no such place: {name!r}", did_you_mean(name, tuple(NAMED), otherwise=HINT))

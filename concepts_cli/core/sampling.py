@@ -168,12 +168,9 @@ def denoise(
     """Yield the latents (B, C, H, W) after every denoising step, the last ones clean. `latents` are standard normal.
 
     `generators`, one per image, are for samplers that add noise on the way; `eta` is DDIM's (Song et al. 2021, eq. 16).
-    The `corrector` runs before each step. Raises UcdError for an eta or a corrector that the sampler doesn't support.
+    The `corrector` runs before each step. `check_settings` refuses an eta or a corrector that the sampler doesn't
+    support.
     """
-    if eta and not sampler.takes_eta:
-        raise UcdError(f"{sampler.name} takes no eta, got {eta:g}", "only ddim takes it")
-    if corrector and not sampler.follows_process:
-        raise UcdError(f"corrector steps don't work with {sampler.name}", "use ddim, dpm++, ddpm, pndm, deis or unipc")
     times = sampler.times(num_inference_steps, latents.device)
     latents = sampler.start(latents)
     for time in times:
@@ -191,16 +188,15 @@ def generate(
     """Yield a picture for every request, in order, in batches of requests with terms of the same runs.
 
     Guidance, seed and number of images come from the requests, and precision from the model; all other settings apply
-    here. Each text is encoded once. With several taught models, the first starts from noise and decodes. Raises
-    UcdError for a size, a scheduler or a number of steps that the model doesn't support, and for models that can't be
-    composed.
+    here. Each text is encoded once. With several taught models, the first starts from noise and decodes. Raises what
+    `check_settings` raises, and UcdError for models that can't be composed.
     """
     taught = _taught(model)
     main = taught[""].model
     for other in _different(taught_model.model for taught_model in taught.values())[1:]:
         if reason := main.differs_from(other):
             raise UcdError(f"{main.name} and {other.name} can't be composed: {reason}")
-    _check(main, settings)
+    check_settings(main, settings)
     negative_prompt = settings.negative_prompt or ""
     texts = encode_texts(taught, requests, negative_prompt)
     start = 0
@@ -223,16 +219,26 @@ def generate(
         start += len(batch)
 
 
-def _check(model: DiffusionModel, settings: SampleSettings) -> None:
-    """Raise UcdError for what the model can't do, before the work begins."""
-    most, multiple = model.noise.max_steps, model.size_multiple
+def check_settings(model: DiffusionModel, settings: SampleSettings) -> None:
+    """Raise UcdError for a sampler, a number of steps or a size that the model doesn't support, and for an eta or
+    corrector steps that the sampler doesn't.
+    """
+    name, most = model.sampler_name(settings.scheduler), model.noise.max_steps
+    sampler = model.sampler(name)
     if most is not None and settings.steps > most:
         raise UcdError(f"got {settings.steps} denoising steps", f"this model has at most {most}")
-    if any(side and side % multiple for side in (settings.height, settings.width)):
-        raise UcdError(
-            f"got {settings.height or model.resolution} x {settings.width or model.resolution} pixels",
-            f"this model needs multiples of {multiple}",
-        )
+    model.check_size(settings.height, settings.width)
+    if settings.eta and not sampler.takes_eta:
+        raise UcdError(f"{name} takes no eta, got {settings.eta:g}", _others(model, lambda other: other.takes_eta))
+    if settings.corrector_steps and not sampler.follows_process:
+        hint = _others(model, lambda other: other.follows_process)
+        raise UcdError(f"corrector steps don't work with {name}", hint)
+
+
+def _others(model: DiffusionModel, fits: Callable[[Sampler], bool]) -> str:
+    """A hint that names the model's samplers that fit."""
+    names = [name for name in model.samplers if fits(model.sampler(name))]
+    return f"use {' or '.join(names)}" if names else f"{model.name} has no sampler for that"
 
 
 def _taught(model: DiffusionModel | Mapping[str, TaughtModel]) -> Mapping[str, TaughtModel]:

@@ -7,5 +7,9 @@ written: pictures, tensors, dataclasses.
 from concepts_cli.interface.discovery import Discovery, discover
 from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures
 from concepts_cli.interface.run import Run, open_run
+from concepts_cli.interface.silence import silenced
+from concepts_cli.models import load_model as _load_model
 
-__all__ = ["Discovery", "Evaluation", "HeatMap", "HeatMaps", "Pictures", "Run", "discover", "open_run"]
+load_model = silenced()(_load_model)
+
+__all__ = ["Discovery", "Evaluation", "HeatMap", "HeatMaps", "Pictures", "Run", "discover", "load_model", "open_run"]

@@ -9,8 +9,9 @@ from typing import Any
 
 from concepts_cli.commands.train import Trainer
 from concepts_cli.core.discovery import Step
+from concepts_cli.errors import UcdError
 from concepts_cli.interface.run import Run
-from concepts_cli.interface.silence import CallerOutput
+from concepts_cli.interface.silence import CallerOutput, silenced
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe, choose_recipe
 
@@ -41,30 +42,35 @@ class Discovery(Iterator[Step]):
 
     def __next__(self) -> Step:
         """Take one step. Raises UcdError when the loss is no longer finite or an image doesn't fit into memory."""
-        with signals_noted() as self._signals:
+        with silenced(), signals_noted() as self._signals:
             if self._steps is None:
                 self._steps = self._trainer.steps(stop=lambda: self._pending or bool(self._signals))
             try:
                 step = next(self._steps)
-            except KeyboardInterrupt:
-                self._steps, self._pending = None, False  # the training is intact: the next call continues it
+            except StopIteration:
+                raise
+            except BaseException:
+                self._steps, self._pending = None, False  # an ended generator would look like a finished training
                 raise
             self._pending = bool(self._signals)
             return step
 
     def finish(self) -> Run:
-        """Take the remaining steps and return the run. Raises what a step raises.
+        """Take the remaining steps and return the run. Raises what a step raises, again if it did before.
 
         run = ucd.discover("quickstart").finish()
         """
         for _ in self:
             pass
+        if not self._trainer.run.is_finished():
+            raise UcdError(f"{self.path} is not finished", "discover it again with resume=True")
         return Run(self.path, device=self._device)
 
     def __repr__(self) -> str:
         return f"<Discovery in {self.path}, step {self._trainer.training.step} of {self.total_steps}>"
 
 
+@silenced()
 def discover(
     source: Recipe | str | os.PathLike[str],
     *,

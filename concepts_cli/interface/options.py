@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from concepts_cli.pictures.terms import CONCEPT
-from concepts_cli.recipe import SampleSettings, Scheduler
+from concepts_cli.pictures.terms import CONCEPT, WrittenTerm
+from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
 from concepts_cli.runs.run import Run as RunFolder
 
@@ -25,7 +25,7 @@ class SampleOptions(TypedDict, total=False):
     steps: int
     guidance_scale: float
     negative_prompt: str | None
-    scheduler: Scheduler
+    scheduler: str | None
     corrector_steps: int
     corrector_step_size: float
     eta: float
@@ -41,13 +41,9 @@ def sample_settings(run: RunFolder, n: int, options: Mapping[str, Any]) -> Sampl
     return override(run.recipe.sample, {"num_images": n, **options}, as_options=False)
 
 
-def typed_terms(terms: Terms) -> list[str]:
-    """{"t1": 5} as on the command line: t1=5."""
-    if isinstance(terms, str):
-        return [terms]
-    if isinstance(terms, Mapping):
-        return [f"{name}={weight}" for name, weight in terms.items()]
-    return list(terms)
+def written_terms(terms: Terms) -> list[WrittenTerm]:
+    """{"t1": 5} as (name, weight); what a list has is written as for the command."""
+    return list(terms.items()) if isinstance(terms, Mapping) else [*several(terms)]
 
 
 def is_concept(run: RunFolder, text: str) -> bool:

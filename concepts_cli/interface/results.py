@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.metrics.tables import tables
 from concepts_cli.pictures.overlays import HeatMap as DrawnMap
+from concepts_cli.pictures.overlays import MapNumbers
 
 
 class Pictures(list[Image.Image]):
@@ -42,43 +43,23 @@ class Pictures(list[Image.Image]):
 
 
 @dataclass(frozen=True)
-class HeatMap:
-    """Where in a picture a concept or a word is; places are shares of the picture's width and height.
+class HeatMap(MapNumbers):
+    """Where in a picture a concept or a word is, and how that looks.
 
     `map` is (H, W) at the latents' size, in [0, 1] for a contrast; `overlay` is the page that the command writes: the
     picture, and the picture under its map.
     """
 
-    concept: str
-    prompt: str
     map: Tensor = field(repr=False)
     overlay: Image.Image = field(repr=False)
     image: Path | None  # the file of a real image; None for generated pictures and for images in memory
-    seed: int | None  # of a generated picture
-    weight: float | None  # of the concept, in a training image
-    mean: float
-    peak: float
-    center: tuple[float, float]  # of mass: from the left, from the top
-    coverage: float  # the share of the picture where the map exceeds the threshold
-    reconstruction_error: float | None  # of a real image: root mean squared, of pixels in [0, 1]
 
     @classmethod
     def read(cls, drawn: DrawnMap, image: Path | None) -> HeatMap:
         """Read what `visualize` has drawn from its files."""
-        return cls(
-            concept=drawn.concept,
-            prompt=drawn.prompt,
-            map=torch.from_numpy(np.load(str(drawn.map))),
-            overlay=read_picture(Path(drawn.path)),
-            image=image,
-            seed=drawn.seed,
-            weight=drawn.weight,
-            mean=drawn.mean,
-            peak=drawn.peak,
-            center=(drawn.center[0], drawn.center[1]),
-            coverage=drawn.coverage,
-            reconstruction_error=drawn.reconstruction_error,
-        )
+        numbers = {entry.name: getattr(drawn, entry.name) for entry in fields(MapNumbers)}
+        heat = torch.from_numpy(np.load(str(drawn.map)))
+        return cls(**numbers, map=heat, overlay=read_picture(Path(drawn.path)), image=image)
 
     def _repr_png_(self) -> bytes:
         return png(self.overlay)

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from concepts_cli.commands import INVERSION_STEPS, PICTURES
+from concepts_cli.commands import PICTURES
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
-from concepts_cli.commands.visualize import visualize
-from concepts_cli.core.encoding import ROWS, STEPS
+from concepts_cli.commands.visualize import heat_map_settings, visualize
+from concepts_cli.core import ROWS, STEPS
 from concepts_cli.data.images import ImageRecord, open_image
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.errors import UcdError
-from concepts_cli.interface.images import Images, as_files, is_one
+from concepts_cli.interface.images import AnyImage, Images, as_files, is_one
 from concepts_cli.interface.loaded_run import LoadedRun
 from concepts_cli.interface.options import (
     AnyPath,
@@ -31,12 +31,11 @@ from concepts_cli.interface.options import (
     output_folder,
     sample_settings,
     several,
-    typed_terms,
+    written_terms,
 )
 from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, png, read_picture
-from concepts_cli.interface.silence import CallerOutput
+from concepts_cli.interface.silence import CallerOutput, silenced
 from concepts_cli.pictures.overlays import MapSettings
-from concepts_cli.pictures.terms import parse_term
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import bare_name
@@ -105,10 +104,12 @@ class Run:
         return self._folder.images
 
     @property
+    @silenced()
     def model(self) -> DiffusionModel:
         """The frozen model, with the concepts in its vocabulary. Raises UcdError when it can't be loaded."""
         return self._folder.load_model(self._device)
 
+    @silenced()
     def sample(
         self,
         what: str | Sequence[str] = "all",
@@ -144,11 +145,14 @@ class Run:
             )
             return Pictures(read_picture(Path(picture.path)) for picture in made)
 
+    @silenced()
     def compose(
         self,
-        terms: Terms,
+        terms: Terms = (),
         *,
-        n: int = PICTURES,
+        like: AnyImage | None = None,
+        sweep: str | Sequence[str] = (),
+        n: int | None = None,
         output: AnyPath | None = None,
         force: bool = False,
         progress: bool = False,
@@ -156,32 +160,48 @@ class Run:
     ) -> Pictures:
         """`n` pictures of several concepts and texts at once, each with its weight: `ucd compose`.
 
-        A term is a concept, a concept of another run (`other:t1`), or free text. Weights may be negative; those of a
-        list, which may be written `"t1=5"`, default to the guidance scale. Raises UcdError for an unknown run or
-        concept, a weight that is not a number, and runs whose models can't be composed.
+        A term is a concept, a concept of another run (`other:t1`), or free text, with an optional place where it acts:
+        `t1@left`, `a cat@0.5,0,1,1`. Weights may be negative. The terms of a list are written as for the command,
+        `"t1=5"`; without a weight they use the guidance scale. With `like` the image's own weights come first, and
+        terms change them. `sweep` varies the weight of a term, `"t1=0:10:5"`; two make a plane. `n` is by default 4, or
+        1 per weight of a sweep. Raises UcdError for an unknown run or concept, a weight that is not a number, and runs
+        whose models can't be composed.
 
             run.compose({"t1": 5, "at night": 2})
         """
-        with output_folder(output) as folder:
+        count = n if n is not None else 1 if sweep else PICTURES
+        with output_folder(output) as folder, output_folder(None) as memory:
             made = compose(
                 self._folder,
-                typed_terms(terms),
-                settings=sample_settings(self._folder, n, options),
+                written_terms(terms),
+                sweeps=several(sweep),
+                like=None if like is None else as_files(like, memory)[0],
+                settings=sample_settings(self._folder, count, options),
                 output=folder,
                 force=force,
                 device=self._device,
                 out=CallerOutput(progress),
             )
-            return Pictures(read_picture(Path(picture.path)) for picture in made)
+            numbered = [path for path in (Path(picture.path) for picture in made) if path.stem.isdecimal()]  # no sheets
+            return Pictures(map(read_picture, numbered))
 
+    @silenced()
     def encode(
-        self, images: Images, *, steps: int = STEPS, seed: int = 0, batch_size: int = ROWS, progress: bool = False
+        self,
+        images: Images,
+        *,
+        steps: int = STEPS,
+        seed: int = 0,
+        batch_size: int = ROWS,
+        output: AnyPath | None = None,
+        force: bool = False,
+        progress: bool = False,
     ) -> Tensor:
         """How much of each concept is in images the run was not trained on, concepts frozen: `ucd encode`.
 
         One image gives (K,), a list of M images or a folder (M, K), float32. `steps` is the number of draws of noise
-        and timestep per image, `batch_size` that of rows per model call. Raises UcdError for what can't be read as an
-        image.
+        and timestep per image, `batch_size` that of rows per model call. `output` is a file (.csv, .json or
+        .safetensors) to write as well, with each image's losses. Raises UcdError for what can't be read as an image.
 
             weights = run.encode("photo.jpg")
             run.concepts[weights.argmax()]
@@ -194,16 +214,20 @@ class Run:
                 steps=steps,
                 seed=seed,
                 rows=batch_size,
+                output=None if output is None else Path(output),
+                force=force,
                 device=self._device,
                 out=CallerOutput(progress),
             )
         weights = torch.tensor([list(image["weights"].values()) for image in document["images"]])
         return weights[0] if is_one(images) and not files[0].is_dir() else weights
 
+    @silenced()
     def heat_maps(
         self,
         images: Images | None = None,
         *,
+        training_images: bool = False,
         concepts: str | Sequence[str] = (),
         prompt: str | None = None,
         words: str | Sequence[str] = (),
@@ -217,29 +241,29 @@ class Run:
     ) -> HeatMaps:
         """Where concepts are in `images`, or, without any, in `n` generated pictures per concept: `ucd visualize`.
 
-        One map per picture and concept (`concepts`, by default all), word (`words` of `prompt`, by default the concepts
-        it mentions), or term of a composition. Real images are inverted with 50 steps unless `steps` says otherwise.
-        `maps` says how maps are made. Raises UcdError for an unknown concept, a word that is not in the prompt, and
-        what can't be read as an image.
+        `training_images` adds those the run was trained on. One map per picture and concept (`concepts`, by default
+        all), word (`words` of `prompt`, by default the concepts it mentions), or term of a composition. Real images are
+        inverted with 50 steps unless `steps` says otherwise; of the other options they take `guidance_scale`,
+        `precision` and `batch_size`. `maps` says how maps are made. Raises UcdError for an unknown concept, a word that
+        is not in the prompt, and what can't be read as an image.
 
             for heat_map in run.heat_maps("photo.jpg", concepts=["t1", "t2"]):
                 print(heat_map.concept, heat_map.coverage, heat_map.map.shape)
         """
-        defaults = {"steps": INVERSION_STEPS} if images is not None else {}
-        settings = sample_settings(self._folder, n, {**defaults, **options})
-        chosen = replace(maps or MapSettings(), save_maps=True)
-        if images is not None and "guidance_scale" in options:
-            chosen = replace(chosen, guidance_scale=settings.guidance_scale)
+        real = images is not None or training_images
+        given = dict(options) if real else {"num_images": n, **options}
+        settings = heat_map_settings(self._folder, given, real=real, as_options=False)
         with output_folder(output) as folder, output_folder(None) as memory:
             drawn, _ = visualize(
                 self._folder,
                 images=as_files(images, memory) if images is not None else (),
+                training_images=training_images,
                 concepts=several(concepts),
                 prompt=prompt,
                 words=several(words),
-                terms=[parse_term(self._folder, term, settings.guidance_scale) for term in typed_terms(terms)],
+                terms=written_terms(terms),
                 settings=settings,
-                maps=chosen,
+                maps=replace(maps or MapSettings(), save_maps=True),
                 output=folder,
                 grid=True,
                 force=force,
@@ -252,6 +276,7 @@ class Run:
             results.sheet = read_picture(folder / "sheet.png")
             return results
 
+    @silenced()
     def evaluate(
         self,
         *metrics: str,

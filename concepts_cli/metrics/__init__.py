@@ -1,1 +1,1 @@
-"""What is measured: one class per metric, the arithmetic, the tables. May import pictures and scorers, and below."""
+"""What is measured: one class per metric, the arithmetic, the tables. May import pictures, training and below."""

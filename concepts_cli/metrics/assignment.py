@@ -59,9 +59,14 @@ class AssignmentMetric(Metric):
     """How the strongest concepts of the training images agree with their labels."""
 
     name = "assignment"
+    title = "Training images by their strongest concept"
+    compared = "samples"
 
     def check(self, inputs: MetricInputs) -> None:
         _ = inputs.labels
+
+    def note(self, result: dict[str, Any]) -> str:
+        return f"{result['images']} images, by their weights, against their classes"
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         weights, labels = inputs.run.weights.float().numpy(), inputs.labels

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from concepts_cli.core.encoding import STEPS, encode_records
+from concepts_cli.core import STEPS
+from concepts_cli.core.encoding import encode_records
 from concepts_cli.data.images import open_image, to_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics import scores as arithmetic
 from concepts_cli.metrics.assignment import assign
+from concepts_cli.metrics.figures import Table, figure, interval
 from concepts_cli.metrics.inputs import MetricInputs
-from concepts_cli.metrics.metric import Metric, describe_concepts
+from concepts_cli.metrics.metric import Figure, Metric, describe_concepts
 
 FOLDS = 5
 PIXELS = 64  # side of the images whose pixels are classified
@@ -61,10 +63,15 @@ def classify(features: np.ndarray, labels: Sequence[str], *, seed: int = 0) -> C
     return Classified(named[clusters] == truth, predicted == truth, folds)
 
 
+WAYS = {"kmeans": "k-means", "logistic": "logistic regression"}
+FEATURES = {"weights": "concept weights", "pixels": "raw pixels", "clip": "CLIP features"}
+
+
 class ClassificationMetric(Metric):
     """The paper's Table 2: classifiers on the weights of held-out images, and on pixels and CLIP features."""
 
     name = "classification"
+    title = "Held-out images classified by their weights"
 
     def check(self, inputs: MetricInputs) -> None:
         _ = inputs.held_out, inputs.clip
@@ -100,3 +107,22 @@ class ClassificationMetric(Metric):
             "confusion": strongest.counts,
             "concepts": describe_concepts(inputs.concepts, strongest.classes, strongest.counts, strongest.sizes),
         }
+
+    def tables(self, result: dict[str, Any]) -> list[Table]:
+        rows = []
+        for name, shares in result["features"].items():
+            cells = [figure(by, shares[by]) + interval(by, shares["intervals"].get(by)) for by in WAYS]
+            rows.append([name, str(shares["dimensions"]), *cells])
+        title = f"Classification of {result['images']} held-out images, with 95% intervals"
+        return [(title, ["features", "size", *WAYS.values()], rows)]
+
+    def note(self, result: dict[str, Any]) -> str:
+        beside = f"beside raw pixels and the features of {result['clip_model']}"
+        return f"{result['images']} images, {result['folds']} folds, {beside}"
+
+    def figures(self, result: dict[str, Any]) -> list[Figure]:
+        return [
+            (f"{FEATURES.get(features, features)}, {way}", by, shares[by], shares["intervals"].get(by))
+            for by, way in WAYS.items()
+            for features, shares in result["features"].items()
+        ]

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from concepts_cli.core.sampling import Term, composition
+from concepts_cli.core.sampling import Request, Term, composition
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics import scores as arithmetic
+from concepts_cli.metrics.figures import Table, figure
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
 from concepts_cli.metrics.presence import concept_presence
 from concepts_cli.pictures.likeness import like_terms
 from concepts_cli.pictures.making import make_missing
-from concepts_cli.pictures.plan import PicturePlan
+from concepts_cli.pictures.plan import PicturePlan, changes
 
 PER_PAIR, MOST_PICTURES = 4, 400
 MOST_IMAGES = 100  # to generate again, evenly spread over the training images
@@ -29,18 +30,21 @@ class CompositionMetric(Metric):
     """How often both concepts of a pair are seen in their composition, sampled as the recipe says."""
 
     name = "composition"
+    title = "Pairs of concepts composed"
+    compared = "compositions"
+    caption = "How often both concepts of a pair are seen"
 
     def check(self, inputs: MetricInputs) -> None:
         if len(inputs.concepts) < 2:
             raise UcdError("a single concept can't be composed", "train with more: --set concepts.count=5")
-        _check_samples(inputs)
+        inputs.check_samples(self.name)
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         run, settings, concepts = inputs.run, inputs.run.recipe.sample, inputs.concepts
         pairs = list(combinations(range(len(concepts)), 2))
         per_pair = max(1, min(PER_PAIR, MOST_PICTURES // len(pairs)))
         prompts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
-        folder = run.path / "compositions" / "pairs"
+        folder = run.path / "metrics" / "pairs"
         planned = []
         for pair in pairs:
             terms = [Term(prompts[k], settings.guidance_scale) for k in pair]
@@ -67,6 +71,15 @@ class CompositionMetric(Metric):
             "matrix": matrix,
         }
 
+    def tables(self, result: dict[str, Any]) -> list[Table]:
+        names = list(result["concepts"])
+        labels = [name if word is None else f"{name} {word}" for name, word in result["concepts"].items()]
+        rows = [
+            [label, *(figure("both_seen", share) for share in row)]
+            for label, row in zip(labels, result["matrix"], strict=True)
+        ]
+        return [("Both seen, of each pair", ["", *names], rows)]
+
 
 class RecompositionMetric(Metric):
     """Do concepts add up to the image again? Each training image generated from its own weights.
@@ -76,9 +89,11 @@ class RecompositionMetric(Metric):
     """
 
     name = "recomposition"
+    title = "Training images generated again from their weights"
+    compared = "compositions"
 
     def check(self, inputs: MetricInputs) -> None:
-        _check_samples(inputs)
+        inputs.check_samples(self.name)
         if gone := [record.path for record in _spread(inputs.run.images) if not Path(record.path).is_file()]:
             raise UcdError(f"the training image {gone[0]} is missing", "restore the images")
 
@@ -86,7 +101,7 @@ class RecompositionMetric(Metric):
         run, settings = inputs.run, inputs.run.recipe.sample
         records = _spread(run.images)
         rows = [run.images.index(record) for record in records]
-        folder = run.path / "compositions" / "anew"
+        folder = run.path / "metrics" / "anew"
         planned = []
         for row in rows:
             terms = like_terms(run, run.weights[row].tolist(), [], settings.guidance_scale)
@@ -111,24 +126,16 @@ class RecompositionMetric(Metric):
         }
 
 
-def _check_samples(inputs: MetricInputs) -> None:
-    if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
-        raise UcdError("compositions need samples of every concept of the run", "leave --samples out")
-
-
 def _spread(records: list[ImageRecord]) -> list[ImageRecord]:
     if len(records) <= MOST_IMAGES:
         return records
     return [records[i] for i in np.linspace(0, len(records) - 1, MOST_IMAGES).astype(int)]
 
 
-def _make(inputs: MetricInputs, planned: list[tuple[Path, Any]]) -> list[Path]:
+def _make(inputs: MetricInputs, planned: list[tuple[Path, Request]]) -> list[Path]:
     """Make the missing pictures; those of an earlier training or of other settings are replaced."""
-    plan = PicturePlan(inputs.run, replace(inputs.run.recipe.sample, num_images=1), tuple(planned))
-    try:
-        plan.missing()
-        force = False
-    except UcdError:
-        force = True
-    make_missing(plan, force=force, device=inputs.device, out=inputs.out)
+    settings = replace(inputs.run.recipe.sample, num_images=1)
+    plan = PicturePlan(inputs.run, settings, tuple(planned), device=inputs.device)
+    outdated = any(changes(path, plan.metadata(request)) for path, request in plan.planned)
+    make_missing(plan, force=outdated, out=inputs.out)
     return [path for path, _ in planned]

@@ -13,13 +13,13 @@ from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import folder_labels, one_label, read_labels
 from concepts_cli.metrics.words import known_words, read_words
-from concepts_cli.models import BUILT_IN
 from concepts_cli.models.device import chosen_device
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.pictures.samples import Samples, find_samples, own_samples
+from concepts_cli.recipe import BUILT_IN
 from concepts_cli.runs.run import Run, bare_name
-from concepts_cli.scorers.clip import ClipScorer, load_built_in_clip, load_clip
+from concepts_cli.scorers.clip import ClipScorer, choose_clip
 from concepts_cli.scorers.resnet import ResNetScorer, load_built_in_resnet, load_resnet
 
 Scorer = ClipScorer | ResNetScorer
@@ -60,7 +60,7 @@ class MetricInputs:
             hint = "--class-names geyser,mosque,…, or evaluate.class_names in the recipe"
             raise UcdError("no class names to score against", hint)
         if duplicates := sorted({name for name in names if names.count(name) > 1}):
-            raise UcdError(f"class names given duplicates: {', '.join(duplicates)}", "name each class once")
+            raise UcdError(f"class names given twice: {', '.join(duplicates)}", "name each class once")
         return tuple(names)
 
     @cached_property
@@ -82,7 +82,7 @@ class MetricInputs:
         """Labelled images that were not trained on, and the class of each."""
         places = self._held_out or self.settings.held_out
         if not places:
-            hint = "--held-out FOLDER with one subfolder per class, or evaluate.held_out in the recipe"
+            hint = "--held-out FOLDER with one subfolder of images per class, or evaluate.held_out in the recipe"
             raise UcdError("no labelled images to classify", hint)
         try:
             records = read_images(find_images(places))
@@ -112,10 +112,7 @@ class MetricInputs:
 
     @cached_property
     def clip(self) -> ClipScorer:
-        device = chosen_device(self.device)
-        if self._is_built_in:
-            return load_built_in_clip(device)
-        return load_clip(self.settings.clip_model, self.settings.clip_pretrained, device)
+        return choose_clip(self.run.recipe, chosen_device(self.device))
 
     @cached_property
     def resnet(self) -> ResNetScorer:
@@ -131,6 +128,11 @@ class MetricInputs:
         if metric not in self._features:
             self._features[metric] = self.scorer(metric).features(self.samples.paths)
         return self._features[metric]
+
+    def check_samples(self, metric: str) -> None:
+        """Raise UcdError for samples of another folder that are not of this run's concepts."""
+        if self.other_samples and set(self.other_samples.concepts) != set(self.concepts):
+            raise UcdError(f"{metric} needs samples of every concept of the run", "leave --samples out")
 
     @cached_property
     def model(self) -> DiffusionModel:

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from concepts_cli.metrics.figures import MEASURES, Table
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.scores import match_one_to_one
+
+Figure = tuple[str, str, float | None, Sequence[float | None] | None]  # title, measure, value, interval
 
 
 class Metric(ABC):
@@ -17,6 +20,9 @@ class Metric(ABC):
 
     name: str
     is_scored = False  # whether it scores samples against class names, with a threshold
+    compared: str | None = None  # metrics with the same word here are columns of one table of measures
+    title: str | None = None  # of its figures in the report
+    caption = "Images of each concept by class; matched pairs on the diagonal"  # of the matrix there
 
     @abstractmethod
     def check(self, inputs: MetricInputs) -> None:
@@ -24,7 +30,24 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
-        """The metric's entry in evaluation.json."""
+        """The metric's entry in evaluation.json: the `result` that the methods below get."""
+
+    def tables(self, result: dict[str, Any]) -> list[Table]:
+        """Tables of its own."""
+        return []
+
+    def note(self, result: dict[str, Any]) -> str:
+        """What its figures are based on."""
+        return f"{result['images']} images, {result['scorer']}"
+
+    def figures(self, result: dict[str, Any]) -> list[Figure]:
+        """Its measures with their titles and intervals."""
+        intervals = result.get("intervals", {})
+        return [
+            (title, measure, result[measure], intervals.get(measure))
+            for measure, title in MEASURES.items()
+            if measure in result and (result[measure] is not None or measure.startswith("kl"))
+        ]
 
 
 def describe_concepts(

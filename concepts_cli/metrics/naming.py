@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from concepts_cli.errors import UcdError
+from concepts_cli.metrics.figures import Table
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
 
@@ -123,8 +123,7 @@ class NamingMetric(Metric):
 
     def check(self, inputs: MetricInputs) -> None:
         inputs.clip.check(inputs.words)
-        if inputs.other_samples and set(inputs.other_samples.concepts) != set(inputs.concepts):
-            raise UcdError("naming needs samples of every concept of the run", "leave --samples out")
+        inputs.check_samples(self.name)
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         samples, features = inputs.samples, inputs.features("clip")
@@ -160,3 +159,16 @@ class NamingMetric(Metric):
             ],
             "advice": advice(inputs.concepts, dead, duplicates, mixed),
         }
+
+    def tables(self, result: dict[str, Any]) -> list[Table]:
+        rows = []
+        for name, concept in result["concepts"].items():
+            seen = ", ".join(f"{word['word']} {word['similarity']:.2f}" for word in concept["seen"])
+            near = ", ".join(f"{word['word']} {word['similarity']:.2f}" for word in concept["neighbours"][:3])
+            problems = ["dead"] * concept["dead"] + ["mixed"] * concept["mixed"]
+            problems += [f"same as {other}" for other in concept["same_as"]]
+            rows.append([name, seen, near, ", ".join(problems) or "in use"])
+        return [
+            ("Names", ["concept", "samples look like", "word's neighbours", "state"], rows),
+            ("", ["advice"], [[result["advice"]]]),
+        ]

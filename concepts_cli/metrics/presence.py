@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from concepts_cli.metrics.inputs import MetricInputs
-from concepts_cli.models import BUILT_IN
+from concepts_cli.recipe import BUILT_IN
 
 REACHED = 0.95  # the share of a concept's own samples that reach its threshold
 

@@ -12,8 +12,8 @@ from concepts_cli.metrics.sample_scores import SampleScores
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        SampleScores("clip"),
-        SampleScores("resnet"),
+        SampleScores("clip", "Samples by CLIP", is_captioned=True),
+        SampleScores("resnet", "Samples by ResNet"),
         AssignmentMetric(),
         ClassificationMetric(),
         NamingMetric(),

@@ -15,9 +15,14 @@ class SampleScores(Metric):
     """The scores of a run's samples by one scorer, `clip` or `resnet`."""
 
     is_scored = True
+    compared = "samples"
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, title: str, *, is_captioned: bool = False):
+        """`is_captioned` is for a scorer that compares an image with a caption."""
+        self.name, self.title, self.is_captioned = name, title, is_captioned
+
+    def note(self, result: dict[str, Any]) -> str:
+        return f"{super().note(result)}, threshold {result['threshold']:.3g}"
 
     def check(self, inputs: MetricInputs) -> None:
         inputs.scorer(self.name).check(inputs.names)
@@ -50,7 +55,7 @@ class SampleScores(Metric):
         spreads = [arithmetic.diversity(features[owners == k]) for k in range(len(concepts))]
         for concept, spread in zip(concepts.values(), spreads, strict=True):
             concept["diversity"] = spread
-        if self.name == "clip":  # against the caption of the class that each concept stands for
+        if self.is_captioned:  # against the caption of the class that each concept stands for
             shown = [concept["matched_class"] or concept["best_class"] for concept in concepts.values()]
             own = scores[np.arange(len(scores)), [names.index(shown[k]) for k in owners]]
             for k, concept in enumerate(concepts.values()):

@@ -6,58 +6,25 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
-
-MEASURES = {
-    "accuracy": "accuracy",
-    "kl": "KL",
-    "kl_reverse": "KL, reversed",
-    "matched_accuracy": "matched accuracy",
-    "purity": "purity",
-    "ari": "ARI",
-    "nmi": "NMI",
-    "clip_score": "CLIP score",
-    "diversity": "diversity",
-    "both_seen": "both concepts seen",
-    "agreement": "same concepts seen when generated again",
-    "overlap": "concepts seen in both / in either",
-}
-SHARES = {"accuracy", "matched_accuracy", "purity", "kmeans", "logistic", "both_seen", "agreement", "overlap"}
+from concepts_cli.metrics.figures import MEASURES, Table, figure, interval
+from concepts_cli.metrics.registry import METRICS
 
 
 def tables(metrics: dict[str, Any]) -> list[Table]:
-    """The tables of what `evaluate` computed."""
-    compared = {name: result for name, result in metrics.items() if name in ("clip", "resnet", "assignment")}
-    tables_ = []
-    if compared:
-        tables_ += [_measures(compared), _concepts(compared)]
-    if "classification" in metrics:
-        tables_.append(_classification(metrics["classification"]))
-    if "naming" in metrics:
-        tables_ += _naming(metrics["naming"])
-    together: dict[str, Any] = {name: metrics[name] for name in ("composition", "recomposition") if name in metrics}
-    if together:
-        tables_.append(_measures(together))
-    if "composition" in metrics:
-        tables_.append(_pairs(metrics["composition"]))
+    """The tables of what `evaluate` computed: metrics that are compared share one; each may have more of its own."""
+    tables_: list[Table] = []
+    compared: set[str] = set()
+    for name, metric in METRICS.items():
+        if name not in metrics:
+            continue
+        if metric.compared and metric.compared not in compared:
+            compared.add(metric.compared)
+            columns = {other: metrics[other] for other in metrics if METRICS[other].compared == metric.compared}
+            tables_.append(_measures(columns))
+            if "classes" in metrics[name]:
+                tables_.append(_concepts(columns))
+        tables_ += metric.tables(metrics[name])
     return tables_
-
-
-def figure(measure: str, value: float | None) -> str:
-    """Format a figure: shares in percent; a KL that is null in JSON is infinite."""
-    if value is None:
-        return "∞" if measure.startswith("kl") else ""
-    if measure in SHARES:
-        return f"{100 * value:.1f}%"
-    return f"{value:.1f}" if measure == "clip_score" else f"{value:.4f}"
-
-
-def interval(measure: str, bounds: Sequence[float | None] | None) -> str:
-    """A confidence interval to follow its figure, without the unit again; empty if there is none."""
-    if not bounds:
-        return ""
-    low, high = (figure(measure, bound).removesuffix("%") for bound in bounds)
-    return f" {low}–{high}" if low != high else ""
 
 
 def _measures(metrics: dict[str, Any]) -> Table:
@@ -94,45 +61,6 @@ def _shows(concept: dict[str, Any] | None) -> str:
         else ""
     )
     return f"{concept['best_class']} {figure('purity', concept['share'])}{match}"
-
-
-def _classification(result: dict[str, Any]) -> Table:
-    rows = []
-    for name, scores in result["features"].items():
-        cells = [figure(by, scores[by]) + interval(by, scores["intervals"].get(by)) for by in ("kmeans", "logistic")]
-        rows.append([name, str(scores["dimensions"]), *cells])
-    title = f"Classification of {result['images']} held-out images, with 95% intervals"
-    return title, ["features", "size", "k-means", "logistic regression"], rows
-
-
-def _naming(result: dict[str, Any]) -> list[Table]:
-    rows = []
-    for name, concept in result["concepts"].items():
-        seen = ", ".join(f"{word['word']} {word['similarity']:.2f}" for word in concept["seen"])
-        near = ", ".join(f"{word['word']} {word['similarity']:.2f}" for word in concept["neighbours"][:3])
-        rows.append([name, seen, near, _state(concept)])
-    return [
-        ("Names", ["concept", "samples look like", "word's neighbours", "state"], rows),
-        ("", ["advice"], [[result["advice"]]]),
-    ]
-
-
-def _pairs(result: dict[str, Any]) -> Table:
-    """How often both concepts of each pair are seen."""
-    names = list(result["concepts"])
-    labels = [name if word is None else f"{name} {word}" for name, word in result["concepts"].items()]
-    rows = [
-        [label, *(figure("both_seen", share) for share in row)]
-        for label, row in zip(labels, result["matrix"], strict=True)
-    ]
-    return "Both seen, of each pair", ["", *names], rows
-
-
-def _state(concept: dict[str, Any]) -> str:
-    states = (
-        ["dead"] * concept["dead"] + ["mixed"] * concept["mixed"] + [f"same as {other}" for other in concept["same_as"]]
-    )
-    return ", ".join(states) or "in use"
 
 
 def spread(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 `WEIGHTS` is an ordinary `StableDiffusionPipeline` folder, with a small CLIP in `clip/` and a small ResNet in `resnet/`
 that judge its images. `MODEL_CARD.md` says what they were trained on and how well they do.
+May import recipe, data, drawing, processes and below.
 """
 
 from pathlib import Path

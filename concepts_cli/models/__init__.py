@@ -1,4 +1,4 @@
-"""Model families, one per file, and the function that chooses among them. May import mini, recipe, data and errors.
+"""Model families, one per file, and the function that chooses among them. May import mini and below.
 
 A new family is a class that implements `interface.DiffusionModel`, in its own file, and a line in `FAMILIES`.
 """
@@ -6,23 +6,22 @@ A new family is a class that implements `interface.DiffusionModel`, in its own f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concepts_cli.errors import UcdError, first_line
+from concepts_cli.recipe import BUILT_IN
 
 if TYPE_CHECKING:
     import torch
 
     from concepts_cli.models.interface import DiffusionModel
 
-BUILT_IN = "mini"
 SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
 
-# The `_class_name` in a pipeline's model_index.json -> the family's `load`, or `module:Class` to import it from.
-FAMILIES: dict[str, str | Callable[..., DiffusionModel]] = {
+# The `_class_name` in a pipeline's model_index.json -> the family, or `module:Class` to import it from.
+FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
 }
 
@@ -40,32 +39,35 @@ def load_model(
     elsewhere. The pipeline's own index gives the family. Raises UcdError when the model doesn't exist, is damaged, or
     belongs to a family that isn't supported.
     """
-    import torch
-
-    from concepts_cli.models.device import chosen_device
+    from concepts_cli.models.device import DTYPES, chosen_device, default_precision
 
     device = chosen_device(device)
-    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-    source = name
-    if name == BUILT_IN:
-        from concepts_cli.mini import WEIGHTS
-
-        source = str(WEIGHTS)
-    load = _family(name, _pipeline_class(name, source, revision))
+    dtype = dtype or DTYPES[default_precision(device)]
+    family = family_of(name, revision=revision)
     try:
-        return load(source, name=name, revision=revision, device=device, dtype=dtype)
+        return family.load(_source(name), name=name, revision=revision, device=device, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _not_loaded(name, error) from error
 
 
-def _family(name: str, pipeline_class: str) -> Callable[..., DiffusionModel]:
+def family_of(name: str, *, revision: str | None = None) -> type[DiffusionModel]:
+    """The family of a model, by its index alone: no weights are loaded. Raises UcdError as `load_model` does."""
+    pipeline_class = _pipeline_class(name, _source(name), revision)
     if pipeline_class not in FAMILIES:
         raise UcdError(f"{name} is a {pipeline_class}, which is not supported", f"supported: {', '.join(FAMILIES)}")
     family: Any = FAMILIES[pipeline_class]
     if isinstance(family, str):
         module, _, attribute = family.partition(":")
-        family = getattr(import_module(module), attribute).load
+        family = getattr(import_module(module), attribute)
     return family
+
+
+def _source(name: str) -> str:
+    if name == BUILT_IN:
+        from concepts_cli.mini import WEIGHTS
+
+        return str(WEIGHTS)
+    return name
 
 
 def _pipeline_class(name: str, source: str, revision: str | None) -> str:

@@ -41,6 +41,8 @@ def check(model: StableDiffusion, prompt: str, guidance_scale: float, settings: 
     if model.max_tokens != TOKENS or sides not in ({512}, {768}):
         has = f"{model.name} has {' x '.join(map(str, sorted(sides)))} px and {model.max_tokens} tokens"
         raise UcdError(f"daam needs pictures of 512 or 768 px and {TOKENS} tokens; {has}", native)
+    if settings.corrector_steps:
+        raise UcdError("daam has no corrector steps", f"--corrector-steps 0, or {native}")
     if guidance_scale <= 1:
         raise UcdError("daam needs guidance", f"set --guidance-scale above 1, or {native}")
     if prompt != prompt.lower():

@@ -1,10 +1,19 @@
-"""Choose the device of a model."""
+"""Choose the device and the precision of a model."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 
 from concepts_cli.errors import UcdError
+
+DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def default_precision(device: torch.device) -> Literal["fp32", "fp16"]:
+    """The precision of a model on `device` if none is asked for."""
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def chosen_device(name: str | torch.device | None = None) -> torch.device:
@@ -29,3 +38,8 @@ def chosen_device(name: str | torch.device | None = None) -> torch.device:
             f"available: {chosen_device()}" + (", cpu" if chosen_device().type != "cpu" else ""),
         )
     return device
+
+
+def dtype_of(precision: str | None) -> torch.dtype | None:
+    """The dtype of a recipe's precision; `no` is accelerate's word for fp32, None leaves it to the model's device."""
+    return DTYPES[precision] if precision else None

@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.noise import Noise
 
@@ -23,7 +24,7 @@ from concepts_cli.models.noise import Noise
 class Selection:
     """Which attention counts; empty and None mean all."""
 
-    layers: tuple[str, ...] = ()  # parts of layers' names: "up_blocks", "mid_block", "up_blocks.1.attentions.0"
+    layers: tuple[str, ...] = ()  # parts of layers' names
     resolutions: tuple[int, ...] = ()  # longer side of a layer's attention maps
     heads: tuple[int, ...] = ()  # from 0, within each layer
     timesteps: tuple[float, float] | None = None  # first and last of the model's (0 to 999)
@@ -60,14 +61,13 @@ class AttentionProbe(Protocol):
     ) -> AbstractContextManager[AttentionRecord]:
         """Record within a `with` block. `rows` selects rows of each `predict` call's batch.
 
-        Raises UcdError for a selection that matches no layer.
+        Raises UcdError, which lists the layers, for a selection that matches none.
         """
 
 
 class Sampler(Protocol):
     """One way from noise to an image, for one batch."""
 
-    name: str
     takes_eta: bool
     follows_process: bool  # whether its latents are those of the model's `noise.add`, unscaled
 
@@ -102,6 +102,11 @@ class DiffusionModel(ABC):
     device: torch.device
     dtype: torch.dtype  # of the weights
     noise: Noise
+
+    @classmethod
+    @abstractmethod
+    def load(cls, source: str, *, name: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> Self:
+        """The model in a folder or on the hub (`source`). May raise OSError, ValueError, KeyError or RuntimeError."""
 
     # ---- text
 
@@ -153,6 +158,13 @@ class DiffusionModel(ABC):
     resolution: int  # side of the images that the model was trained on, in pixels
     size_multiple: int  # height and width must be multiples of it, in pixels
 
+    def check_size(self, height: int | None, width: int | None) -> None:
+        """Raise UcdError for an image size that the model can't make; None is its native one."""
+        height, width = height or self.resolution, width or self.resolution
+        if height % self.size_multiple or width % self.size_multiple:
+            hint = f"it needs multiples of {self.size_multiple}"
+            raise UcdError(f"{self.name} can't make images of {height} x {width} pixels", hint)
+
     @abstractmethod
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """(C, h, w) of an image of `height` x `width` px, by default the model's native size."""
@@ -173,7 +185,16 @@ class DiffusionModel(ABC):
     # ---- the network
 
     attention: AttentionProbe | None = None
-    samplers: tuple[str, ...]  # their names; the first is deterministic, and undoes an inversion
+    samplers: tuple[str, ...]  # the family's, by name; the first is deterministic, and undoes an inversion
+
+    @classmethod
+    def sampler_name(cls, name: str | None) -> str:
+        """The first of `samplers` for None, otherwise `name`. Raises UcdError if it is not among them."""
+        if name is None:
+            return cls.samplers[0]
+        if name not in cls.samplers:
+            raise UcdError(f"no scheduler {name!r}", did_you_mean(name, cls.samplers))
+        return name
 
     @abstractmethod
     def sampler(self, name: str | None = None) -> Sampler:

@@ -45,12 +45,8 @@ class Noise(ABC):
         signal, spread = self._levels_for(clean, time)
         return signal * clean + spread * noise
 
-    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """What a perfect model predicts at `time`: (B, C, H, W)."""
-        return self._target(clean, noise, *self._levels_for(clean, time))
-
     def example(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy latents and what to predict from them, (B, C, H, W) each: `add` and `target` in one."""
+        """Noisy latents and what a perfect model predicts from them, (B, C, H, W) each."""
         signal, spread = self._levels_for(clean, time)
         return signal * clean + spread * noise, self._target(clean, noise, signal, spread)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # their names are shown in help, which loads no torch
+    import torch
+    from torch import Tensor
 
-from concepts_cli.errors import UcdError, did_you_mean
-from concepts_cli.models.noise import DiscreteNoise
+    from concepts_cli.models.noise import DiscreteNoise
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -29,24 +29,21 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "kdpm2-a": ("KDPM2AncestralDiscreteScheduler", {}),
 }
 
+HELP = f"Sampler. Stable Diffusion has {', '.join(SCHEDULERS)}; dpm++ needs about 20 steps. Default: the recipe's."
+
 
 def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """A new scheduler by its short name, with a model's own noise schedule. Raises UcdError for an unknown name."""
+    """A new scheduler by its short name, with a model's own noise schedule."""
     import diffusers
 
-    if name not in SCHEDULERS:
-        raise unknown_sampler(name, tuple(SCHEDULERS))
     class_name, options = SCHEDULERS[name]
     return getattr(diffusers, class_name).from_config(dict(config), **options)
 
 
-def unknown_sampler(name: str, known: Sequence[str]) -> UcdError:
-    hint = " ".join(filter(None, [did_you_mean(name, known), f"known: {', '.join(known)}"]))
-    return UcdError(f"no scheduler {name!r}", hint)
-
-
 def scheduled_noise(config: Mapping[str, Any], device: torch.device) -> DiscreteNoise:
     """The noise process of a scheduler's configuration."""
+    from concepts_cli.models.noise import DiscreteNoise
+
     scheduler = diffusers_scheduler("ddim", config)
     return DiscreteNoise(
         scheduler.alphas_cumprod.to(device), scheduler.final_alpha_cumprod, config.get("prediction_type", "epsilon")
@@ -57,7 +54,7 @@ class DiffusersSampler:
     """A scheduler of diffusers behind the interface's `Sampler`."""
 
     def __init__(self, scheduler: Any):
-        self.scheduler, self.name = scheduler, type(scheduler).__name__
+        self.scheduler = scheduler
         self.follows_process = bool(scheduler.init_noise_sigma == 1)
         takes = inspect.signature(scheduler.step).parameters
         self._takes_generators, self.takes_eta = "generator" in takes, "eta" in takes

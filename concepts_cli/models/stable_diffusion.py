@@ -114,11 +114,11 @@ class StableDiffusion(DiffusionModel):
     # ---- the network
 
     def sampler(self, name: str | None = None) -> DiffusersSampler:
-        return DiffusersSampler(self.scheduler(name or "ddim"))
+        return DiffusersSampler(self.scheduler(name))
 
-    def scheduler(self, name: str = "ddim") -> Any:
+    def scheduler(self, name: str | None = None) -> Any:
         """A new diffusers scheduler by its short name, with the model's own noise schedule."""
-        return diffusers_scheduler(name, self.scheduler_config)
+        return diffusers_scheduler(self.sampler_name(name), self.scheduler_config)
 
     def predict(self, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
         hidden = conditioning.tensors["hidden_states"].to(self.dtype)

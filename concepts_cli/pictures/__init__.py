@@ -1,1 +1,1 @@
-"""Which pictures to make, which exist already, and their files. May import core, runs, drawing, and below."""
+"""Which pictures to make, which exist already, and their files. May import core, runs, scorers and below."""

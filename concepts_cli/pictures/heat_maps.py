@@ -87,7 +87,7 @@ def draw_images(
             latents[rows],
             [target.prompt for target in batch_targets],
             num_inference_steps=settings.steps,
-            guidance_scale=maps.guidance_scale,
+            guidance_scale=settings.guidance_scale,
             inversion=maps.inversion,
             selection=maps.selection,
         )

@@ -12,7 +12,7 @@ from concepts_cli.core.sampling import Term
 from concepts_cli.data.images import read_images
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
-from concepts_cli.pictures.terms import parse_term, term_key
+from concepts_cli.pictures.terms import WrittenTerm, parse_term, term_key
 from concepts_cli.runs.run import Run
 
 LEAST_SHARE = 0.05  # of all weights; a concept with less is left out
@@ -35,7 +35,7 @@ def image_weights(run: Run, image: Path, device: str | None = None) -> list[floa
 def like_terms(
     run: Run,
     weights: Sequence[float],
-    changes: Sequence[str],
+    changes: Sequence[WrittenTerm],
     guidance_scale: float,
     others: dict[str, Run] | None = None,
 ) -> list[Term]:
@@ -53,9 +53,8 @@ def like_terms(
             term = Term(default_prompt(run.recipe.concepts.property, token), round(scale * weight, 4))
             terms[term_key(term)] = term
     for change in changes:
-        added = ADDED.fullmatch(change)
-        text = f"{added['term']}={added['number']}" if added else change
-        term = parse_term(run, text, guidance_scale, others)
+        added = ADDED.fullmatch(change) if isinstance(change, str) else None
+        term = parse_term(run, f"{added['term']}={added['number']}" if added else change, guidance_scale, others)
         before = terms[term_key(term)].weight if added and term_key(term) in terms else 0.0
         terms[term_key(term)] = replace(term, weight=before + term.weight)
     kept = [term for term in terms.values() if term.weight]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from concepts_cli.core.sampling import Request, TaughtModel
 from concepts_cli.output import Output
@@ -10,12 +11,12 @@ from concepts_cli.pictures.plan import PicturePlan
 from concepts_cli.processes.team import Team
 
 
-def make_missing(plan: PicturePlan, *, force: bool = False, device: str | None = None, out: Output) -> None:
+def make_missing(plan: PicturePlan, *, force: bool = False, out: Output) -> None:
     """Make the missing pictures of a plan. Of several processes (`accelerate launch`), each makes its share."""
-    team = Team(device)
+    team = Team(plan.device)
     missing = team.share(lambda: plan.missing(force))
     if missing:
-        taught = plan.load_models(team.device)
+        taught = replace(plan, device=team.device).load_models()
         _warn_of_cuts(taught, [request for _, request in missing], plan.settings.negative_prompt or "", out)
         for _ in out.track(plan.make(taught, missing), total=len(missing), label="sampling"):
             pass

@@ -6,7 +6,9 @@ import hashlib
 import re
 from pathlib import Path
 
-from concepts_cli.core.sampling import Request
+from concepts_cli.core.sampling import Request, Term
+from concepts_cli.data.prompts import default_prompt
+from concepts_cli.runs.run import Run, bare_name
 
 
 def caption(request: Request) -> str:
@@ -22,6 +24,21 @@ def caption(request: Request) -> str:
         )
         or "no prompt"
     )
+
+
+def typed_term(term: Term, run: Run) -> str | None:
+    """A term as `ucd compose` reads it: `t1=4.5`, `other:t1@left=3`. `run` is the one whose concepts it mentions.
+
+    None for text with an `@` but no place: `ucd compose` would take what follows for a place.
+    """
+    concepts = {default_prompt(run.recipe.concepts.property, token): bare_name(token) for token in run.tokens}
+    name = concepts.get(term.prompt, term.prompt)
+    if "@" in name and not term.place:
+        return None
+    if term.run:  # no picture shows where its maker's folders are
+        name = f"{run.name if Path(term.run).is_absolute() else term.run}:{name}"
+    place = f"@{term.place.name}" if term.place else ""
+    return f"{name}{place}={term.weight:.10g}"
 
 
 def file_name(text: str) -> str:

@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from concepts_cli.core.attention import EVERYTHING, Selection, normalise
+from concepts_cli.core.attention import normalise
 from concepts_cli.core.heat_maps import CORRECTIONS, Subject
 from concepts_cli.core.sampling import Request
 from concepts_cli.drawing.overlay import mask, numbers, overlay, panels, sheet
 from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.models.interface import EVERYTHING, Selection
 from concepts_cli.pictures.names import caption
 from concepts_cli.pictures.plan import PicturePlan, is_made
 from concepts_cli.runs.files import png_text, replacing, write_png
@@ -30,17 +31,16 @@ class MapSettings:
     kind: str = "contrast"  # attention, or attention times the share of a place that the concept's score explains
     engine: str = "native"
     inversion: str = "ddim"
-    guidance_scale: float = 1.0  # of the reconstruction after an inversion
     selection: Selection = EVERYTHING
     threshold: float = 0.25  # heat from which a place is covered, and white in a mask
     save_maps: bool = False
     save_masks: bool = False
 
     def __post_init__(self) -> None:
-        given = {"map": (self.kind, KINDS), "engine": (self.engine, ENGINES), "inversion": (self.inversion, INVERSIONS)}
-        for option, (value, known) in given.items():
-            if value not in known:
-                raise UcdError(f"--{option}: no {value!r}", did_you_mean(value, known) or " or ".join(known))
+        chosen = (("kind of map", self.kind, KINDS), ("engine", self.engine, ENGINES))
+        for what, value, known in (*chosen, ("inversion", self.inversion, INVERSIONS)):
+            if value not in known:  # in words of both the keyword, `kind`, and the option, `--map`
+                raise UcdError(f"no {what} {value!r}", did_you_mean(value, known))
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
                 "daam has only attention maps, of all layers, heads and timesteps", "use --engine native for others"
@@ -48,20 +48,26 @@ class MapSettings:
 
 
 @dataclass(frozen=True)
-class HeatMap:
-    """An overlay, and its map in numbers; places are shares of the picture's width and height."""
+class MapNumbers:
+    """A map in numbers; places are shares of the picture's width and height."""
 
-    path: str
     concept: str
     prompt: str
     seed: int | None  # of a generated picture
-    image: str | None  # the file of a real one
     weight: float | None  # of the concept, in a training image
     mean: float
     peak: float
     center: tuple[float, float]  # of mass: from the left, from the top
     coverage: float  # the share of the picture where the map exceeds the threshold
-    reconstruction_error: float | None  # root mean squared, of pixels in [0, 1]
+    reconstruction_error: float | None  # of a real image: root mean squared, of pixels in [0, 1]
+
+
+@dataclass(frozen=True)
+class HeatMap(MapNumbers):
+    """A map and its files."""
+
+    path: str  # the overlay
+    image: str | None  # a real one
     map: str | None  # float32 at the latents' size, .npy
     mask: str | None  # white where the map exceeds the threshold
 
@@ -95,7 +101,11 @@ class Target:
 def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, str]:
     """An overlay's metadata: enough to make it again."""
     chosen = {name: value for name, value in vars(maps.selection).items() if value}
-    fields = plan.metadata(target.request) | {
+    if target.image:
+        fields = plan.shared_metadata(target.request) | {"image": target.sha256, "inversion": maps.inversion}
+    else:
+        fields = plan.metadata(target.request)
+    return fields | {
         "word": target.subject.word,
         "term": str(target.term),
         "map": maps.kind,
@@ -103,7 +113,6 @@ def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, 
         "attention": json.dumps(chosen) if chosen else "all",
         "threshold": f"{maps.threshold:g}",
     }
-    return fields | {"image": target.sha256, "inversion": maps.inversion} if target.image else fields
 
 
 def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:
@@ -112,6 +121,7 @@ def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:
 
 
 def described(target: Target) -> HeatMap:
+    figures = json.loads(png_text(target.path)["numbers"])
     return HeatMap(
         path=str(target.path),
         concept=target.name,
@@ -121,7 +131,7 @@ def described(target: Target) -> HeatMap:
         weight=target.weight,
         map=str(target.map_path) if target.map_path.is_file() else None,
         mask=str(target.mask_path) if target.mask_path.is_file() else None,
-        **json.loads(png_text(target.path)["numbers"]),
+        **figures | {"center": tuple(figures["center"])},
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-
-import torch
 
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
+from concepts_cli.models import family_of
+from concepts_cli.models.device import chosen_device, default_precision, dtype_of
 from concepts_cli.models.interface import DiffusionModel
-from concepts_cli.pictures.names import caption, file_name
+from concepts_cli.pictures.names import caption, file_name, typed_term
+from concepts_cli.pictures.words import check_words
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
 from concepts_cli.runs.run import Run, bare_name
@@ -31,18 +33,34 @@ class Picture:
 
 @dataclass(frozen=True)
 class PicturePlan:
-    """Pictures to make: each one's path and request. `others` are the runs that terms name besides `run`.
+    """Pictures to make: each one's path and request. `others` are the runs that terms name besides `run`; `device` is
+    as in `load_model`.
 
-    Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn.
+    Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn, and for a scheduler that
+    the run's model doesn't have.
     """
 
     run: Run
     settings: SampleSettings
     planned: tuple[tuple[Path, Request], ...]
     others: Mapping[str, Run] = field(default_factory=dict)
+    device: str | None = None
 
     def __post_init__(self) -> None:
         check_words(self.run, self.settings.negative_prompt or "")
+        if self.settings.scheduler not in (None, self.run.recipe.sample.scheduler):  # its training has checked that one
+            _ = self.sampler
+
+    @cached_property
+    def sampler(self) -> str:
+        """The name of the sampler, even if the settings leave it to the model."""
+        return family_of(self.run.recipe.model).sampler_name(self.settings.scheduler)
+
+    @cached_property
+    def concepts(self) -> str:
+        """A hash of the words of all runs, the same as in a picture's metadata."""
+        tables = (table for run in self.runs.values() for table in run.embeddings.values())
+        return hashlib.sha256(b"".join(table.numpy().tobytes() for table in tables)).hexdigest()[:12]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -64,14 +82,14 @@ class PicturePlan:
             check_place(folder)
         return to_make
 
-    def load_models(self, device: str | None = None) -> dict[str, TaughtModel]:
+    def load_models(self) -> dict[str, TaughtModel]:
         """The models of all runs; runs with the same model share it. Raises UcdError for one that can't be loaded."""
         models: dict[str, DiffusionModel] = {}
         taught: dict[str, TaughtModel] = {}
         for name, run in self.runs.items():
             model = run.recipe.model
             if model not in models:
-                models[model] = run.load_model(device, dtype_of(self.settings.precision))
+                models[model] = run.load_model(self.device, dtype_of(self.settings.precision))
             run.teach(models[model])
             taught[name] = TaughtModel(models[model], run.teach)
         return taught
@@ -83,17 +101,28 @@ class PicturePlan:
             write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
             yield Picture(str(path), caption(request), request.seed)
 
-    def metadata(self, request: Request) -> dict[str, str]:
-        """A picture's metadata: enough to make it again. Empty values were left to the model."""
-        runs, settings = self.runs.values(), self.settings
-        embeddings = b"".join(table.numpy().tobytes() for run in runs for table in run.embeddings.values())
+    def shared_metadata(self, request: Request) -> dict[str, str]:
+        """The metadata that a generated picture and the reconstruction of a real one have in common."""
+        runs = self.runs.values()
         return {
             "prompt": caption(request),
-            "negative_prompt": settings.negative_prompt or "",
             "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
+            "steps": str(self.settings.steps),
+            "precision": self.settings.precision or default_precision(chosen_device(self.device)),
+            "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
+            "run": " + ".join(run.name for run in runs),
+            "concepts": self.concepts,
+        }
+
+    def metadata(self, request: Request) -> dict[str, str]:
+        """A generated picture's metadata: enough to make it again. Empty values were left to the model."""
+        settings = self.settings
+        terms = [typed_term(term, self.runs[term.run]) for term in request.terms]
+        return self.shared_metadata(request) | {
+            "terms": json.dumps(terms) if None not in terms else "",
+            "negative_prompt": settings.negative_prompt or "",
             "seed": str(request.seed),
-            "steps": str(settings.steps),
-            "scheduler": settings.scheduler,
+            "scheduler": settings.scheduler or self.sampler,
             "eta": f"{settings.eta:g}" if settings.eta else "",
             "corrector": f"{settings.corrector_steps} of {settings.corrector_step_size:g}"
             if settings.corrector_steps
@@ -103,22 +132,27 @@ class PicturePlan:
             else "",
             "height": str(settings.height or ""),
             "width": str(settings.width or ""),
-            "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
-            "run": " + ".join(run.name for run in runs),
-            "concepts": hashlib.sha256(embeddings).hexdigest()[:12],
         }
 
 
 def is_made(path: Path, expected: Mapping[str, str]) -> bool:
     """Whether a PNG exists with this metadata. Raises UcdError if its metadata differs."""
-    if not path.is_file():
-        return False
-    actual = png_text(path)
-    differing = [key for key, value in expected.items() if actual.get(key, "") != value and key != "run"]
-    if differing:
-        was = ", ".join(f"{key} {_short(actual.get(key, ''))}, now {_short(expected[key])}" for key in differing[:2])
+    if changed := changes(path, expected):
+        was = ", ".join(f"{key} {_short(old)}, now {_short(expected[key])}" for key, old in list(changed.items())[:2])
         raise UcdError(f"{path} was made differently: {was}", "--force replaces it, --output writes elsewhere")
-    return True
+    return path.is_file()
+
+
+def changes(path: Path, expected: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a PNG that differ from `expected`; empty if there is no such file.
+
+    Runs may be renamed, terms may be typed in several ways, and earlier pictures lack their precision.
+    """
+    if not path.is_file():
+        return {}
+    actual = {"precision": expected["precision"]} | png_text(path)
+    compared = expected.keys() - {"run", "terms"}
+    return {key: actual.get(key, "") for key in expected if key in compared and actual.get(key, "") != expected[key]}
 
 
 def concept_plan(
@@ -128,6 +162,7 @@ def concept_plan(
     prompts: Sequence[str] = (),
     concepts: Sequence[str] = (),
     output: Path | None = None,
+    device: str | None = None,
 ) -> PicturePlan:
     """Plan `settings.num_images` pictures of every concept and prompt, in one folder each. Default: all concepts.
 
@@ -152,20 +187,7 @@ def concept_plan(
         for name, prompt in by_folder.items()
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
-    return PicturePlan(run, settings, tuple(planned))
-
-
-def check_words(run: Run, prompt: str) -> None:
-    """Raise UcdError for a word that the run did not learn, such as `<t9>` or `<other:t1>`, and for invalid text."""
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
-        raise UcdError(f"{prompt!r} is not UTF-8 text", "write the prompt in UTF-8")
-    for other, name in re.findall(r"<(?:([^<>]+):)?([tT]\d+)>", prompt):
-        if other:
-            raise UcdError(
-                f"a prompt can't mention <{other}:{name}>, a concept of another run",
-                f"give each its own weight: ucd compose t1 {other}:{name}",
-            )
-        run.token(name)
+    return PicturePlan(run, settings, tuple(planned), device=device)
 
 
 def _free_name(prompt: str, taken: dict[str, str]) -> str:
@@ -177,8 +199,3 @@ def _free_name(prompt: str, taken: dict[str, str]) -> str:
 
 def _short(text: str) -> str:
     return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
-
-
-def dtype_of(precision: str | None) -> torch.dtype | None:
-    """The dtype of a recipe's precision; None leaves it to the model's device."""
-    return {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

@@ -33,14 +33,13 @@ def own_samples(run: Run, device: str | None, out: Output) -> Samples:
     """
     folder = run.path / "samples"
     groups = {bare_name(token): _images(folder / bare_name(token)) for token in run.tokens}
-    plan = concept_plan(run, run.recipe.sample)
-    ours = plan.metadata(plan.planned[0][1])["concepts"]
+    ours = concept_plan(run, run.recipe.sample).concepts
     stale = [path for paths in groups.values() for path in paths if png_text(path).get("concepts", ours) != ours]
     if stale:
         problem = f"{len(stale)} samples in {folder} show concepts of an earlier training, such as {stale[0].name}"
         raise UcdError(problem, "replace them: ucd sample --concept all --force")
     if missing := [name for name, paths in groups.items() if not paths]:
-        make_missing(concept_plan(run, run.recipe.sample, concepts=missing), device=device, out=out)
+        make_missing(concept_plan(run, run.recipe.sample, concepts=missing, device=device), out=out)
         groups = {name: _images(folder / name) for name in groups}
     return _grouped(folder, groups)
 

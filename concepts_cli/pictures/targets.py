@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -15,8 +15,9 @@ from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.names import file_name
-from concepts_cli.pictures.overlays import MapSettings, Target
-from concepts_cli.pictures.plan import check_words
+from concepts_cli.pictures.overlays import Target
+from concepts_cli.pictures.terms import WrittenTerm, parse_term, written
+from concepts_cli.pictures.words import check_words
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run, bare_name
 
@@ -46,10 +47,28 @@ def _token(run: Run, concept: str) -> str:
     return run.token(concept)
 
 
-def term_subjects(run: Run, terms: Sequence[Term]) -> dict[str, Subject]:
-    """Each term of a composition as a subject: its concept, or its whole text."""
-    words = [next((token for token in run.tokens if token in term.prompt), term.prompt) for term in terms]
-    return {_name(word): Subject(word, term.prompt) for word, term in zip(words, terms, strict=True)}
+def find_terms(run: Run, terms: Sequence[WrittenTerm], default_weight: float) -> dict[str, tuple[Subject, Term]]:
+    """The terms of a composition by name, each with its subject: its concept, or its whole text.
+
+    Raises UcdError for a term that can't be read, or is another run's concept.
+    """
+    named: dict[str, tuple[Subject, Term]] = {}
+    for given in terms:
+        others: dict[str, Run] = {}
+        term = parse_term(run, given, default_weight, others)
+        if others:
+            raise UcdError(f"{written(given)!r} is a concept of another run", "heat maps show one run: leave it out")
+        word = next((token for token in run.tokens if token in term.prompt), term.prompt)
+        named[_free_name(word, term, named)] = Subject(word, term.prompt), anywhere(term)
+    return named
+
+
+def _free_name(word: str, term: Term, taken: Container[str]) -> str:
+    first = name = file_name(f"{bare_name(word)}@{term.place.name}") if term.place else _name(word)
+    number = 2
+    while name in taken:
+        name, number = f"{first}-{number}", number + 1
+    return name
 
 
 def _name(word: str) -> str:
@@ -59,20 +78,18 @@ def _name(word: str) -> str:
 def generated_targets(
     subjects: Mapping[str, Subject],
     prompt: str | None,
-    term_subjects: Mapping[str, Subject],
-    terms: Sequence[Term],
+    terms: Mapping[str, tuple[Subject, Term]],
     settings: SampleSettings,
     folder: Path,
 ) -> Iterator[Target]:
     """The maps of pictures to generate."""
     seeds = range(settings.seed, settings.seed + settings.num_images)
     if terms:
-        place = folder / file_name("+".join(f"{n}={t.weight:g}" for n, t in zip(term_subjects, terms, strict=True)))
+        place = folder / file_name("+".join(f"{name}={term.weight:g}" for name, (_, term) in terms.items()))
         for n, seed in enumerate(seeds):
-            for term, (name, subject) in enumerate(term_subjects.items()):
-                yield Target(
-                    place / f"{n:05d}-{name}.png", name, subject, Request(tuple(map(anywhere, terms)), seed), term
-                )
+            request = Request(tuple(term for _, term in terms.values()), seed)
+            for index, (name, (subject, _)) in enumerate(terms.items()):
+                yield Target(place / f"{n:05d}-{name}.png", name, subject, request, index)
     elif prompt:
         for n, seed in enumerate(seeds):
             request = guided(prompt, settings.guidance_scale, seed)
@@ -90,7 +107,7 @@ def image_targets(
     places: Sequence[Path],
     subjects: Mapping[str, Subject],
     prompt: str | None,
-    maps: MapSettings,
+    guidance_scale: float,
     folder: Path,
     out: Output,
 ) -> tuple[list[Target], int]:
@@ -114,7 +131,7 @@ def image_targets(
                 continue
             inside = folder / f"{file_name(path.stem)}-{digest[:6]}"
             for name, subject in subjects.items():
-                request = guided(prompt or subject.prompt, maps.guidance_scale, seed=0)
+                request = guided(prompt or subject.prompt, guidance_scale, seed=0)
                 weight = weights.get(digest, {}).get(subject.word)
                 targets.append(Target(inside / f"{name}.png", name, subject, request, 0, path, digest, weight))
     return list({target.path: target for target in targets}.values()), failed

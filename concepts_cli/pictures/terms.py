@@ -10,17 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from concepts_cli.core.places import Place, parse_place
+from concepts_cli.core.places import Place, is_place, parse_place
 from concepts_cli.core.sampling import Term
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.pictures.names import file_name
-from concepts_cli.pictures.plan import check_words
+from concepts_cli.pictures.words import NAME, check_words
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 
-CONCEPT = r"(?:(?P<run>.+):)?(?P<name><[^<>]*>|[tT]\d+)"  # `t9` and `<anything>` are concepts, known or not
+CONCEPT = rf"(?:(?P<run>.+):)?(?P<name><[^<>]*>|{NAME})"  # `t9` and `<anything>` are concepts, known or not
 MOST_WEIGHTS = 50  # per sweep
+
+WrittenTerm = str | tuple[str, float]  # as it is typed, or its name and weight apart
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,26 @@ class Sweep:
         return [f"{self.name}={weight:g}" for weight in self.weights]
 
 
-def parse_term(run: Run, text: str, default_weight: float, others: dict[str, Run] | None = None) -> Term:
+def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[str, Run] | None = None) -> Term:
     """`t1`, `<t1>`, `t1=4.5`, `t1@left=5`, `other:t1` or `free text=-2` as a prompt, its weight and its place.
 
-    Other runs that it names are added to `others`.
+    In a name that is apart from its weight, an `@` is text unless a concept is before it or a place behind it. Other
+    runs that it names are added to `others`.
     """
-    name, weight = text, default_weight
-    if "=" in text:
-        name, _, number = text.rpartition("=")
+    text, weight = written(term), default_weight
+    if isinstance(term, tuple):
+        name, weight = term[0], _number(text, term[1])
+    elif "=" in term:
+        name, _, number = term.rpartition("=")
         weight = _number(text, number)
-        if re.fullmatch(f"{CONCEPT} *=.*", name.strip()):
-            raise UcdError(f"{text!r} has two weights", "write a weight as t1=4.5")
+    else:
+        name = term
+    if re.fullmatch(f"{CONCEPT} *=.*", name.strip()):
+        raise UcdError(f"{text!r} has two weights", "write a weight as t1=4.5")
     name, place = name.strip(), None
-    if "@" in name:
-        name, _, where = name.rpartition("@")
-        name, place = name.strip(), parse_place(where)
+    before, at, where = name.rpartition("@")
+    if at and (isinstance(term, str) or is_place(where) or re.fullmatch(CONCEPT, before.strip())):
+        name, place = before.strip(), parse_place(where)
     if not name:
         raise UcdError(f"{text!r} names nothing", "a term is a concept or a text, then an optional @PLACE and =WEIGHT")
     concept = re.fullmatch(CONCEPT, name)
@@ -65,6 +72,11 @@ def parse_term(run: Run, text: str, default_weight: float, others: dict[str, Run
         name = default_prompt(run.recipe.concepts.property, run.token(concept["name"] if concept else name))
     check_words(run, name)
     return Term(name, weight, place=place)
+
+
+def written(term: WrittenTerm) -> str:
+    """The term as it would be typed."""
+    return term if isinstance(term, str) else f"{term[0]}={term[1]}"
 
 
 def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sweep:
@@ -99,10 +111,10 @@ def term_key(term: Term) -> tuple[str, str, Place | None]:
     return term.run, term.prompt, term.place
 
 
-def _number(text: str, number: str, hint: str = "write a weight as t1=4.5") -> float:
+def _number(text: str, number: str | float, hint: str = "write a weight as t1=4.5") -> float:
     try:
         value = float(number)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UcdError(f"{text!r}: {number!r} is not a number", hint) from error
     if not abs(value) < float("inf"):
         raise UcdError(f"{text!r}: the weight must be finite", hint)

@@ -1,6 +1,6 @@
-"""Recipes: typed settings, validated once, and their YAML. May import errors."""
+"""Recipes: typed settings, validated once, and their YAML. May import errors and output."""
 
-from concepts_cli.recipe.loading import choose_recipe, find_recipe, load_recipe, shipped_recipes
+from concepts_cli.recipe.loading import BUILT_IN, choose_recipe, find_recipe, load_recipe, shipped_recipes
 from concepts_cli.recipe.schema import (
     MAX_SEED,
     METRICS,
@@ -13,7 +13,6 @@ from concepts_cli.recipe.schema import (
     RegularizerSettings,
     SampleSettings,
     Schedule,
-    Scheduler,
     Tracker,
     TrainSettings,
     WeightSettings,
@@ -21,6 +20,7 @@ from concepts_cli.recipe.schema import (
 from concepts_cli.recipe.writing import dump_recipe
 
 __all__ = [
+    "BUILT_IN",
     "MAX_SEED",
     "METRICS",
     "ConceptSettings",
@@ -32,7 +32,6 @@ __all__ = [
     "RegularizerSettings",
     "SampleSettings",
     "Schedule",
-    "Scheduler",
     "Tracker",
     "TrainSettings",
     "WeightSettings",

@@ -10,11 +10,11 @@ import math
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from concepts_cli.errors import UcdError, closest, did_you_mean
+from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.recipe.tree import Mistakes, Node
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ T = TypeVar("T", bound="DataclassInstance")
 def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
     """A dataclass field with its line of documentation and its rules.
 
-    Rules: `at_least`, `above`, `at_most` and `below` for numbers; `multiple_of` for integers; `path` for a path
-    relative to the file it is written in, where `~` and `$NAME` are expanded; `model` for a name that is a path
-    only if it starts like one; `pattern` for a regex and its description.
+    Rules: `at_least`, `above`, `at_most` and `below` for numbers; `path` for a path relative to the file it is
+    written in, where `~` and `$NAME` are expanded; `model` for a name that is a path only if it starts like one;
+    `pattern` for a regex and its description.
     """
     return dataclasses.field(default=default, metadata={"doc": doc, **rules})
 
@@ -72,8 +72,8 @@ def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: 
 def override(settings: T, given: Mapping[str, Any], *, as_options: bool = True) -> T:
     """Replace values of `settings` by a command's options or a call's keywords, checked by the same rules.
 
-    Raises UcdError with one line per mistake: `--height: got 65, expected a multiple of 8 of at least 8`, or
-    `height: …` for a keyword.
+    Raises UcdError with one line per mistake: `--steps: got 0, expected a whole number of at least 1`, or
+    `steps: …` for a keyword.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     hints = get_type_hints(type(settings))
@@ -151,7 +151,6 @@ def _within(value: Any, rules: Any) -> bool:
         and ("above" not in rules or value > rules["above"])
         and ("at_most" not in rules or value <= rules["at_most"])
         and ("below" not in rules or value < rules["below"])
-        and ("multiple_of" not in rules or value % rules["multiple_of"] == 0)
         and ("pattern" not in rules or re.fullmatch(rules["pattern"][0], value) is not None)
     )
 
@@ -167,8 +166,6 @@ def expected_words(kind: Any, rules: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-    if "multiple_of" in rules:
-        words = f"a multiple of {rules['multiple_of']}"
     if "pattern" in rules:
         words = rules["pattern"][1]
     phrases = (("at_least", "of at least"), ("above", "above"), ("at_most", "at most"), ("below", "below"))
@@ -177,7 +174,7 @@ def expected_words(kind: Any, rules: Any) -> str:
 
 
 def _meant(kind: Any, text: str) -> str:
-    hint = did_you_mean(text, get_args(kind)) if get_origin(kind) is Literal else None
+    hint = did_you_mean(text, get_args(kind), otherwise="") if get_origin(kind) is Literal else ""
     return f"; {hint}" if hint else ""
 
 
@@ -196,19 +193,18 @@ def _path(text: str, node: Node) -> str:
     return os.path.abspath(os.path.join(node.folder, text))
 
 
-def leaves(cls: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all settings of a dataclass."""
+def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
+    """The dotted names of all settings of a dataclass, and their types."""
+    found: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from leaves(hint, f"{prefix}{name}.")
-        else:
-            yield prefix + name
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        found |= leaves(hint, f"{prefix}{name}.") if nested else {prefix + name: hint}
+    return found
 
 
 def _unknown(name: str, prefix: str, siblings: list[str], root: type) -> str:
     everywhere = list(leaves(root))
     moved = [key for key in everywhere if key.rpartition(".")[2] == name]
-    near = moved[0] if moved else closest(name, siblings) or closest(prefix + name, everywhere)
-    if near:
-        return f"unknown key; did you mean {near}?"
-    return f"unknown key; known here: {', '.join(siblings)}"
+    hint = did_you_mean(prefix + name, everywhere, otherwise=f"known here: {', '.join(siblings)}")
+    hint = did_you_mean(name, siblings, otherwise=hint)
+    return f"unknown key; {did_you_mean(moved[0], moved) if moved else hint}"

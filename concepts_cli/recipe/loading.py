@@ -112,8 +112,8 @@ def find_recipe(path: str | os.PathLike[str]) -> Path:
     if os.path.isdir(path):
         inside = path / "recipe.yaml"
         raise UcdError(f"{path}: is a folder, not a recipe", f"its recipe: {inside}" if inside.is_file() else None)
-    hints = [did_you_mean(path.stem, list(shipped)), f"shipped recipes: {', '.join(shipped)}"]
-    raise UcdError(f"{path}: no such recipe", " ".join(filter(None, hints)))
+    hint = did_you_mean(path.stem, list(shipped), otherwise=f"shipped recipes: {', '.join(shipped)}")
+    raise UcdError(f"{path}: no such recipe or folder", hint)
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -22,17 +22,13 @@ Schedule = Literal[
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 STEP_RULES = (r"(\d+(\.\d+)?:\d+,)+\d+(\.\d+)?", "FACTOR:STEP,…,FACTOR, such as 1:100,0.1")
 HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository name: user/name")
-Scheduler = Literal[
-    "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "deis", "unipc", "kdpm2", "kdpm2-a",
-    "dpm++", "dpm++karras", "dpm++sde",
-]  # fmt: skip
 MAX_SEED = 2**32 - 1  # numpy's limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     images: tuple[str, ...] = setting(doc="image folders or files, relative to this file", path=True)
-    resolution: int | None = setting(None, "side in pixels; null: the model's native size", at_least=8, multiple_of=8)
+    resolution: int | None = setting(None, "side in pixels; null: the model's native size", at_least=1)
     resize: Literal["squash", "crop"] = setting("squash", "squash the image to a square, or crop its centre")
     flip_probability: float = setting(0.5, "probability that an image is mirrored", at_least=0, at_most=1)
     images_per_folder: int | None = setting(
@@ -150,18 +146,19 @@ class SampleSettings:
     steps: int = setting(50, "denoising steps", at_least=1)
     guidance_scale: float = setting(7.5, "strength of guidance; 1 means none", at_least=0, at_most=1000)
     negative_prompt: str | None = setting(None, "text to steer away from; null: none")
-    scheduler: Scheduler = setting("ddim", "sampler; dpm++ needs about 20 steps")
+    scheduler: str | None = setting(None, "sampler, by a name from `ucd sample --help`; null: the model's own")
     corrector_steps: int = setting(0, "Langevin steps at each noise level, for compositions", at_least=0)
     corrector_step_size: float = setting(
         0.05, "size of those steps, relative to the noise's variance", above=0, at_most=1
     )
     eta: float = setting(
-        0.0, "noise that ddim adds at each step: 0 for none, 1 for as much as ddpm", at_least=0, at_most=1
+        0.0,
+        "noise that a sampler like DDIM adds at each step: 0 for none, 1 for as much as DDPM",
+        at_least=0,
+        at_most=1,
     )
-    height: int | None = setting(
-        None, "image height in pixels; null: the model's native size", at_least=8, multiple_of=8
-    )
-    width: int | None = setting(None, "image width in pixels; null: the model's native size", at_least=8, multiple_of=8)
+    height: int | None = setting(None, "image height in pixels; null: the model's native size", at_least=1)
+    width: int | None = setting(None, "image width in pixels; null: the model's native size", at_least=1)
     precision: Literal["fp32", "fp16", "bf16"] | None = setting(
         None, "precision of the model; null: fp16 on CUDA, otherwise fp32"
     )

@@ -1,1 +1,1 @@
-"""A run as one HTML page. May import metrics, pictures and everything below them."""
+"""A run as one HTML page. May import metrics and below."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from concepts_cli.runs.files import png_text
@@ -21,14 +21,15 @@ def sample_command(run: Run, files: Sequence[Path]) -> str:
     if files:
         metadata, asked = png_text(files[0]), run.recipe.sample
         options += ["--num-images", str(len(files))] if len(files) != asked.num_images else []
-        for key, flag in (
-            ("steps", "--steps"),
-            ("guidance_scale", "--guidance-scale"),
-            ("scheduler", "--scheduler"),
-        ):
-            value = metadata.get(key)
-            if value and value != (f"{getattr(asked, key):g}" if key != "scheduler" else asked.scheduler):
-                options += [flag, value]
-        if (seed := metadata.get("seed")) and seed != str(asked.seed):
-            options += ["--seed", seed]
+        options += changed_options(metadata, run, "steps", "guidance_scale", "scheduler", "seed")
     return command(run, "sample", *options)
+
+
+def changed_options(metadata: Mapping[str, str], run: Run, *names: str) -> list[str]:
+    """The options for those settings whose value in a picture's metadata is not the recipe's."""
+    options = []
+    for name in names:
+        value, asked = metadata.get(name), getattr(run.recipe.sample, name)
+        if value and value != (f"{asked:g}" if isinstance(asked, float) else str(asked)):
+            options += [f"--{name.replace('_', '-')}", value]
+    return options

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from concepts_cli.metrics.tables import MEASURES, SHARES, figure, interval
-from concepts_cli.recipe import METRICS
+from concepts_cli.metrics.figures import SHARES, figure, interval
+from concepts_cli.metrics.registry import METRICS
 from concepts_cli.report.commands import command
 from concepts_cli.runs.run import Run
 
@@ -58,11 +58,9 @@ class Measures:
         try:
             document = json.loads((self.run.path / "evaluation.json").read_text(encoding="utf-8"))
             metrics = {str(name): dict(result) for name, result in document["metrics"].items()}
-            for name, result in metrics.items():
-                if name == "naming":  # raises here if anything is missing
-                    _ = str(result["advice"]), [describe_name(concept) for concept in result["concepts"].values()]
-                else:
-                    _ = self._notes(name, result), self._bars(name, result), self._confusion(result)
+            _ = self._panels(metrics)  # raises here if anything is missing
+            if naming := metrics.get("naming"):
+                _ = str(naming["advice"]), [describe_name(concept) for concept in naming["concepts"].values()]
             return metrics
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
@@ -74,64 +72,31 @@ class Measures:
     @cached_property
     def figures(self) -> list[dict[str, Any]]:
         """One panel per metric: its title, notes, bars and confusion matrix."""
-        titles = {
-            "clip": "Samples by CLIP",
-            "resnet": "Samples by ResNet",
-            "assignment": "Training images by their strongest concept",
-            "classification": "Held-out images classified by their weights",
-            "composition": "Pairs of concepts composed",
-            "recomposition": "Training images generated again from their weights",
-        }
-        return [
-            {
-                "name": name,
-                "title": titles[name],
-                "notes": self._notes(name, result),
-                "bars": self._bars(name, result),
-                "classes": self._confusion(result)[0],
-                "confusion": self._confusion(result)[1],
-                "caption": "How often both concepts of a pair are seen"
-                if name == "composition"
-                else "Images of each concept by class; matched pairs on the diagonal",
-            }
-            for name, result in self.metrics.items()
-            if name in titles
-        ]
+        return self._panels(self.metrics)
+
+    def _panels(self, metrics: dict[str, Any]) -> list[dict[str, Any]]:
+        panels = []
+        for name, result in metrics.items():
+            if (metric := METRICS.get(name)) and metric.title:
+                classes, confusion = self._confusion(result)
+                caveat = f" Note: {result['caveat']}." if result.get("caveat") else ""
+                panels.append(
+                    {
+                        "name": name,
+                        "title": metric.title,
+                        "notes": f"{metric.note(result)}. Whiskers are 95% intervals.{caveat}",
+                        "bars": [_bar(*figure) for figure in metric.figures(result)],
+                        "classes": classes,
+                        "confusion": confusion,
+                        "caption": metric.caption,
+                    }
+                )
+        return panels
 
     @cached_property
     def missing_metrics(self) -> list[tuple[str, str]]:
         """Metrics not computed yet, each with its command."""
         return [(name, command(self.run, "evaluate", "--metric", name)) for name in METRICS if name not in self.metrics]
-
-    def _notes(self, name: str, result: dict[str, Any]) -> str:
-        """What the figures of a metric are based on."""
-        count = f"{result['images']} images"
-        if name == "classification":
-            basis = f"{count}, {result['folds']} folds, beside raw pixels and the features of {result['clip_model']}"
-        elif name == "assignment":
-            basis = f"{count}, by their weights, against their classes"
-        elif name in ("composition", "recomposition"):
-            basis = f"{count}, {result['scorer']}"
-        else:
-            basis = f"{count}, {result['scorer']}, threshold {result['threshold']:.3g}"
-        caveat = f" Note: {result['caveat']}." if result.get("caveat") else ""
-        return f"{basis}. Whiskers are 95% intervals.{caveat}"
-
-    def _bars(self, name: str, result: dict[str, Any]) -> list[Bar]:
-        if name == "classification":
-            titles = {"weights": "concept weights", "pixels": "raw pixels", "clip": "CLIP features"}
-            ways = {"kmeans": "k-means", "logistic": "logistic regression"}
-            return [
-                _bar(f"{titles.get(features, features)}, {way}", by, scores[by], scores["intervals"].get(by))
-                for by, way in ways.items()
-                for features, scores in result["features"].items()
-            ]
-        spans = result.get("intervals", {})
-        return [
-            _bar(title, measure, result[measure], spans.get(measure))
-            for measure, title in MEASURES.items()
-            if measure in result and (result[measure] is not None or measure.startswith("kl"))
-        ]
 
     def _confusion(self, result: dict[str, Any]) -> tuple[list[str], list[tuple[str, int | None, list[Cell]]]]:
         """The classes, and one row per concept; matched classes come first, so that matches are on the diagonal."""

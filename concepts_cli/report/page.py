@@ -146,7 +146,9 @@ class Page:
         )
         entries.append(("draw heat maps", self.command("visualize", "--concept", "all"), bool(self.pictures.heat_maps)))
         entries.append(("measure", self.command("evaluate", *(measured or ("--metric", "all"))), bool(measured)))
-        entries += [(f"compose {shown.title}", shown.note, True) for shown, _ in self.pictures.compositions]
+        entries += [
+            (f"compose {shown.title}", shown.note, True) for shown, _ in self.pictures.compositions if shown.note
+        ]
         entries.append(("make this page", self.command("report"), True))
         return entries
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from concepts_cli.data.prompts import default_prompt
-from concepts_cli.report.commands import command
+from concepts_cli.report.commands import changed_options, command
 from concepts_cli.report.inline import Gallery
 from concepts_cli.runs.files import png_text
 from concepts_cli.runs.run import Run, bare_name
@@ -73,16 +73,24 @@ class Pictures:
         """Each composition with its command, and its pictures."""
         entries = []
         for name, paths in self.files("compositions").items():
-            prompt = png_text(paths[0]).get("prompt", name)
-            terms = re.findall(r"(-?[\d.]+) \* '(.*?)'(?= \+ -?[\d.]+ \* '|$)", prompt)
-            arguments = [f"{self._term(text)}={weight}" for weight, text in terms]
-            again = command(self.run, "compose", *arguments, "--num-images", str(len(paths))) if arguments else ""
-            entries.append((Shown(None, name, again), [self.shown(path) for path in paths[:SAMPLES]]))
+            entries.append((Shown(None, name, self._command(paths)), [self.shown(path) for path in paths[:SAMPLES]]))
         return entries
 
-    def _term(self, text: str) -> str:
-        """A term as it was typed: a concept's name instead of its prompt."""
-        prompts = {
-            default_prompt(self.run.recipe.concepts.property, token): bare_name(token) for token in self.run.tokens
-        }
-        return prompts.get(text, text)
+    def _command(self, paths: Sequence[Path]) -> str:
+        """The command that makes a composition's pictures again; empty for those of a sweep, whose terms differ."""
+        made = [metadata for metadata in map(png_text, paths) if "terms" in metadata]  # sheets have none
+        if len({metadata["terms"] for metadata in made}) != 1 or not (terms := _typed_terms(made[0]["terms"])):
+            return ""
+        options = changed_options(made[0], self.run, "steps", "scheduler", "seed")
+        return command(self.run, "compose", *terms, "--num-images", str(len(made)), *options)
+
+
+def _typed_terms(text: str) -> list[str]:
+    """The terms that a picture says it is made of; none if they can't be read, or would be options."""
+    try:
+        terms: object = json.loads(text)
+    except ValueError:
+        return []
+    if isinstance(terms, list) and all(isinstance(term, str) and term[:1] != "-" for term in terms):
+        return terms
+    return []

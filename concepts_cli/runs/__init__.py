@@ -1,1 +1,1 @@
-"""Run folders: reading, writing, finding and publishing them. May import models, recipe and data."""
+"""Run folders: reading, writing, finding and publishing them. May import models and below."""

@@ -51,6 +51,13 @@ def check_place(folder: Path) -> None:
         raise UcdError(f"can't write to {folder}: {there}: {error.strerror}", "choose another --output") from error
 
 
+def check_file(path: Path, *, force: bool) -> None:
+    """Raise UcdError, before any long work, if `path` exists, unless `force`, or can't be written."""
+    if path.exists() and not force:
+        raise UcdError(f"{path} exists already", "--force overwrites it")
+    check_place(path.parent)
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.runs.run import CONCEPTS, Run
-
-if TYPE_CHECKING:
-    pass
-
 
 RUNS = Path("runs")
 
@@ -24,7 +19,8 @@ def find_run(given: str | Path | None = None) -> Run:
             if Run(path).exists():
                 return Run(path)
         known = [run.path.name for run in all_runs()]
-        hint = did_you_mean(Path(given).name, known, prefix=f"{RUNS}{os.sep}") or "a run folder contains a recipe.yaml"
+        otherwise = "a run folder contains a recipe.yaml"
+        hint = did_you_mean(Path(given).name, known, prefix=f"{RUNS}{os.sep}", otherwise=otherwise)
         raise UcdError(f"no run at {given}", hint)
     runs = all_runs()
     if not runs:

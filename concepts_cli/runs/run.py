@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RECIPE, CONCEPTS, WEIGHTS, IMAGES = "recipe.yaml", "concepts.safetensors", "weights.safetensors", "images.jsonl"
 RUN_FILES = (
     *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", "evaluation.json", "report.html"),
-    *("embeddings", "checkpoints", "previews", "samples", "compositions", "heatmaps"),
+    *("embeddings", "checkpoints", "previews", "samples", "compositions", "metrics", "heatmaps"),
 )
 
 
@@ -127,7 +127,7 @@ class Run:
             return f"<{bare}>"
         names = tuple(bare_name(token) for token in self.tokens)
         have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
-        raise UcdError(f"no concept {concept!r}", " ".join(filter(None, [did_you_mean(bare, names), have])))
+        raise UcdError(f"no concept {concept!r}", f"{did_you_mean(bare, names, otherwise='')} {have}".strip())
 
     def load_model(self, device: str | None = None, dtype: torch.dtype | None = None) -> DiffusionModel:
         """The run's model with its concepts in the vocabulary."""

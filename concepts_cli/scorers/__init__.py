@@ -1,1 +1,1 @@
-"""Networks that look at pictures: CLIP and ResNet. May import mini, data and errors."""
+"""Networks that look at pictures: CLIP and ResNet. May import models and below."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from concepts_cli.errors import UcdError, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, words
+from concepts_cli.recipe import BUILT_IN, Recipe
 from concepts_cli.scorers.loading import BATCH_SIZE, BUILT_IN_CAVEAT, Transform, batches
 
 CAPTION = "a photo of {}"  # as published
@@ -71,6 +72,13 @@ class ClipScorer:
         return features @ F.normalize(torch.cat(text).float(), dim=-1).cpu().numpy().T
 
 
+def choose_clip(recipe: Recipe, device: torch.device) -> ClipScorer:
+    """The built-in CLIP for the built-in model; for others the one that the recipe names."""
+    if recipe.model == BUILT_IN:
+        return load_built_in_clip(device)
+    return load_clip(recipe.evaluate.clip_model, recipe.evaluate.clip_pretrained, device)
+
+
 def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
     """An open_clip model by architecture and weights ("ViT-B-32", "openai"), or from a folder in open_clip's layout.
 
@@ -83,8 +91,8 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
         tokenize = open_clip.get_tokenizer(f"local-dir:{name}")
         return ClipScorer(f"CLIP {name}", THRESHOLD, model, transform, tokenize, device)
     if name not in open_clip.list_models():
-        hint = did_you_mean(name, open_clip.list_models())
-        hint = hint or "evaluate.clip_model is an open_clip name, or a folder"
+        otherwise = "evaluate.clip_model is an open_clip name, or a folder"
+        hint = did_you_mean(name, open_clip.list_models(), otherwise=otherwise)
         raise UcdError(f"open_clip has no model {name!r}", hint)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags and not Path(pretrained).is_file():

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from concepts_cli.errors import UcdError, closest, did_you_mean, first_line
+from concepts_cli.errors import UcdError, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.scorers.loading import BUILT_IN_CAVEAT, Transform, batches
 
@@ -75,7 +75,8 @@ def load_resnet(name: str, device: torch.device) -> ResNetScorer:
 
     known = timm.list_pretrained()
     if name not in known:
-        raise UcdError(f"timm has no pretrained model {name!r}", did_you_mean(name, known))
+        hint = did_you_mean(name, known, otherwise="evaluate.resnet_model is a timm name")
+        raise UcdError(f"timm has no pretrained model {name!r}", hint)
     config = timm.get_pretrained_cfg(name)
     if config.num_classes != 1000:
         raise UcdError(f"{name} has {config.num_classes} classes", "use one of ImageNet-1k, such as resnet50.tv_in1k")
@@ -138,8 +139,8 @@ def imagenet_labels(class_names: Sequence[str]) -> list[int]:
             shown = ", ".join(_describe(index) for index in fitting[:4]) + (", ..." if len(fitting) > 4 else "")
             problems.append(f"{class_name!r} fits {len(fitting)} ({shown})")
         elif not fitting:
-            near = closest(class_name.casefold(), list(names))
-            problems.append(f"{class_name!r} fits none" + (f" (closest: {near})" if near else ""))
+            hint = did_you_mean(class_name.casefold(), list(names), otherwise="")
+            problems.append(f"{class_name!r} fits none" + (f" ({hint})" if hint else ""))
     if problems:
         hint = "give a label's full name or its WordNet id, such as 'African elephant' or n02504458"
         raise UcdError(f"class names among ImageNet's labels: {'; '.join(problems)}", hint)

@@ -1,1 +1,1 @@
-"""What a training needs before, between and after its steps. May import core, runs and scorers, and below."""
+"""What a training needs before, between and after its steps. May import core, runs, scorers and below."""

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from concepts_cli.data.images import ImageRecord, open_image, to_pixels
 from concepts_cli.errors import UcdError
-from concepts_cli.models import BUILT_IN
 from concepts_cli.recipe import Recipe
-from concepts_cli.scorers.clip import load_built_in_clip, load_clip
+from concepts_cli.scorers.clip import choose_clip
 from concepts_cli.scorers.loading import batches
 
 PIXELS_SIDE = 64  # images are scaled to this before their pixels are compared
@@ -40,10 +39,6 @@ def _pixels(paths: Sequence[Path]) -> np.ndarray:  # (N, 3 * side * side)
 
 @torch.no_grad()
 def _clip_features(recipe: Recipe, paths: Sequence[Path], device: torch.device) -> np.ndarray:  # (N, E)
-    settings = recipe.evaluate
-    if recipe.model == BUILT_IN:
-        clip = load_built_in_clip(device)
-    else:
-        clip = load_clip(settings.clip_model, settings.clip_pretrained, device)
+    clip = choose_clip(recipe, device)
     embeddings = [clip.model.encode_image(pixels.to(device)).float().cpu() for pixels in batches(paths, clip.transform)]
     return torch.nn.functional.normalize(torch.cat(embeddings), dim=1).numpy()

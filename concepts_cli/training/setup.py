@@ -16,22 +16,27 @@ from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
+from concepts_cli.core.sampling import check_settings
 from concepts_cli.data.images import ImageRecord, find_images, read_images
 from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
-from concepts_cli.models import BUILT_IN, load_model
-from concepts_cli.models.device import chosen_device
+from concepts_cli.models import load_model
+from concepts_cli.models.device import chosen_device, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.environment import is_launched, world_size
-from concepts_cli.recipe import Recipe
+from concepts_cli.recipe import BUILT_IN, Recipe
 from concepts_cli.training.clustering import cluster
 
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+def check_precision(recipe: Recipe, device: str | None) -> None:
+    """Raise UcdError for a missing device, and for fp16 on a CPU."""
+    if chosen_device(device).type == "cpu" and recipe.train.mixed_precision == "fp16":
+        raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
 
 
 def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
-    """An accelerator on `device`, or where accelerate or its launcher puts it. Raises UcdError for fp16 on a CPU."""
+    """An accelerator on `device`, or where accelerate or its launcher puts it."""
     if device and device not in ("cpu", "cuda") and world_size() > 1:
         raise UcdError(f"--device {device} is one device, but each process needs its own", "omit it, or use cpu")
     if world_size() == 1:
@@ -39,10 +44,7 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     environment = {"ACCELERATE_TORCH_DEVICE": str(chosen_device(device))} if device and not is_launched() else {}
     with patch_environment(**environment):
-        accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
-    if accelerator.device.type == "cpu" and recipe.train.mixed_precision == "fp16":
-        raise UcdError("train.mixed_precision: fp16 needs a GPU", "--set train.mixed_precision=no")
-    return accelerator
+        return Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
 
 
 def read_training_images(recipe: Recipe) -> list[ImageRecord]:
@@ -55,7 +57,10 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
         torch.set_float32_matmul_precision("high")
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
         out.note(f"loading {recipe.model}, which is downloaded on first use")
-    model = load_model(recipe.model, device=accelerator.device, dtype=DTYPES[settings.mixed_precision])
+    model = load_model(recipe.model, device=accelerator.device, dtype=dtype_of(settings.mixed_precision))
+    # Refuse what the model can't do before the images are encoded, not at the first preview or after the training.
+    model.check_size(recipe.data.resolution, recipe.data.resolution)
+    check_settings(model, recipe.sample)
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
     if settings.compile:
@@ -128,7 +133,7 @@ def _latents(
     mine = everything[accelerator.process_index :: accelerator.num_processes]
     for rows in (mine, everything if accelerator.is_local_main_process else ()):
         if missing := latents.missing(rows):
-            for _ in out.track(latents.fill(missing), total=len(missing), label="encoding images"):
+            for _ in out.track(latents.encode_missing(missing), total=len(missing), label="encoding images"):
                 pass
         accelerator.wait_for_everyone()
     return latents

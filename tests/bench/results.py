@@ -67,7 +67,8 @@ def result(folder: Path, recipe: str, method: str, seed: int, *, num_images: int
             run = train(load_recipe(recipe, settings), output=folder, resume=True, device=device, out=out)
     metrics = _evaluated(run)
     if metrics.get("resnet", {}).get("images", 0) < num_images * len(run.tokens) or "assignment" not in metrics:
-        make_missing(concept_plan(run, replace(run.recipe.sample, num_images=num_images)), device=device, out=out)
+        plan = concept_plan(run, replace(run.recipe.sample, num_images=num_images), device=device)
+        make_missing(plan, out=out)
         metrics = evaluate(run, metrics=METRICS, device=device, out=out)["metrics"]
     images, samples = metrics["assignment"], metrics["resnet"]
     matched = images["matched_accuracy"], samples["matched_accuracy"]

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from concepts_cli.core import STEPS
 from concepts_cli.core.concepts import concept_tokens, initial_embeddings
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.encoding import STEPS, encode_records
+from concepts_cli.core.encoding import encode_records
 from concepts_cli.data.images import read_images
 from concepts_cli.models import load_model
 from concepts_cli.recipe import load_recipe

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.latents import HeldLatents
 from concepts_cli.core.objective import ComposedLoss
 from concepts_cli.data.prompts import OBJECT
 from concepts_cli.models.conditioning import Conditioning
@@ -27,6 +26,7 @@ from concepts_cli.recipe import TrainSettings
 from tests.bench.memory import in_a_process, peak, start_of_peak
 from tests.bench.models import NAMES, bench_model
 from tests.bench.timing import interleaved
+from tests.held_latents import HeldLatents
 
 IMAGES, CONCEPTS = 8, 5
 BATCH = {"mini": 4, "tiny-sd21": 1}

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from concepts_cli.cli import app
+
+TINY = Path("runs", "tiny")
 
 
 def ucd(*arguments: str):
@@ -19,7 +22,7 @@ def ucd(*arguments: str):
 
 def test_train_prints_exactly_the_run_folder(workplace, recipe_file):
     result = ucd("train", str(recipe_file), "-q", "--device", "cpu")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "runs/tiny\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{TINY}\n", "")
 
 
 def test_a_whole_session_in_a_pipe(workplace, recipe_file):
@@ -31,7 +34,7 @@ def test_a_whole_session_in_a_pipe(workplace, recipe_file):
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=workplace)
 
     trained = piped("train", str(recipe_file))
-    assert trained.stdout == "runs/tiny\n" and "3/3" in trained.stderr and "\x1b" not in trained.stderr
+    assert trained.stdout == f"{TINY}\n" and "3/3" in trained.stderr and "\x1b" not in trained.stderr
     sampled = piped("sample", "--concept", "all", "-q")
     assert len(sampled.stdout.splitlines()) == 4 and sampled.stderr == ""
     assert all(os.path.isfile(workplace / line) for line in sampled.stdout.splitlines())

@@ -58,6 +58,17 @@ def test_settings_and_choices(workplace):
     assert complete("ucd train quickstart --set concepts.c") == ["concepts.count="]
     assert complete("ucd evaluate --metric c") == ["clip", "classification", "composition"]
     assert complete("ucd sample --precision ") == ["fp32", "fp16", "bf16"]
+    assert complete("ucd train quickstart --set train.mixed_precision=") == [
+        f"train.mixed_precision={value}" for value in ("no", "fp16", "bf16")
+    ]
+    assert complete("ucd train quickstart --set train.tf32=t") == ["train.tf32=true"]
+    assert complete("ucd train quickstart --set train.seed=") == []
+
+
+def test_image_files(workplace):
+    (workplace / "cat.png").touch()
+    (workplace / "cats").mkdir()
+    assert complete("ucd encode ca") == ["cat.png", "cats/"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -65,13 +76,13 @@ def test_every_shell(workplace, shell):
     assert "quickstart" in " ".join(complete("ucd train q", shell))
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="needs bash")
 def test_in_a_real_bash(workplace):
     """The script that --show-completion prints, as bash runs it."""
     command = workplace / "ucd"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m concepts_cli "$@"\n')
     command.chmod(0o755)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{workplace}:{os.environ['PATH']}"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": os.pathsep.join([str(workplace), os.environ["PATH"]])}
     script = """
         eval "$(ucd --show-completion bash)"
         COMP_WORDS=(ucd train van) COMP_CWORD=2

@@ -22,7 +22,7 @@ OUT = Output(quiet=True)
 
 @pytest.fixture(autouse=True)
 def scorers(monkeypatch):
-    monkeypatch.setattr(module, "load_clip", lambda name, pretrained, device: ColourScorer("CLIP", 0.3, 0.0))
+    monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda *_: ColourScorer("CLIP", 0.3, 0.0))
     monkeypatch.setattr(module, "load_resnet", lambda name, device: ColourScorer("ResNet", 0.5, 1e-8))
 
 

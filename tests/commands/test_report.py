@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from concepts_cli.cli import app
+from concepts_cli.commands.compose import compose
 from concepts_cli.commands.report import report
 from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+from concepts_cli.pictures.terms import parse_term
 from concepts_cli.report.chart import loss_chart, read_losses
 from concepts_cli.report.page import Page
 from concepts_cli.runs.files import write_png
@@ -50,10 +55,11 @@ def page_of(run) -> str:
     return report(run).read_text(encoding="utf-8")
 
 
-def paint(run, folder, count=2, prompt="a photo of a <t1>", size=(32, 32)):
+def paint(run, folder, count=2, prompt="a photo of a <t1>", size=(32, 32), terms=()):
     for n in range(count):
         image = Image.new("RGB", size, (40 * n, 90, 120))
-        write_png(run.path / folder / f"{n:05d}.png", image, {"prompt": prompt, "seed": n, "steps": "2"})
+        metadata = {"prompt": prompt, "seed": n, "steps": "2", "terms": json.dumps(terms)}
+        write_png(run.path / folder / f"{n:05d}.png", image, metadata)
 
 
 def test_a_bare_run_shows_the_commands_for_what_is_missing(tiny_run):
@@ -102,8 +108,7 @@ def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
     real = tiny_run.path / "heatmaps" / "images" / "photo-1234"
     write_png(real / "t2.png", Image.new("RGB", (60, 40)), {"prompt": "a photo of a <t2>"})
     write_png(real / "t2-mask.png", Image.new("RGB", (60, 40)), {})
-    composed = "4 * 'a photo of a <t1>' + -2.5 * 'at night'"
-    paint(tiny_run, "compositions/t1=4-at-night=-2.5", 1, composed)
+    paint(tiny_run, "compositions/t1=4-at-night=-2.5", 1, terms=["t1=4", "at night=-2.5"])
     page = Page(tiny_run)
     text = Elements(page.render()).text
     assert [shown.note for shown in page.concepts[0]["samples"]] == ["seed 0", "seed 1", "seed 2"]
@@ -113,6 +118,25 @@ def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
     assert f"ucd visualize --concept t2 --run {tiny_run.path}" not in text
     assert f"ucd compose t1=4 'at night=-2.5' --num-images 1 --run {tiny_run.path}" in text
     assert f"ucd sample --concept all --num-images 3 --run {tiny_run.path}" in text
+
+
+def test_a_composition_has_the_command_that_makes_it(tiny_run):
+    shutil.copytree(tiny_run.path, tiny_run.path.parent / "other")
+    settings = replace(tiny_run.recipe.sample, num_images=2, steps=3, seed=7)
+    typed = ["t1@left=5", "other:t2=1.5", "an 'odd' text@0,0,1,0.5=-2"]
+    quiet = Output(quiet=True)
+    for terms, sweeps in ((typed, []), (["t2"], ["t1=0:4:2"]), ([("mail me @home", 2.0)], [])):
+        compose(tiny_run, terms, sweeps=sweeps, grid=True, settings=settings, device="cpu", out=quiet)
+    paint(tiny_run, "compositions/options", 1, terms=["--force"])
+    paint(tiny_run, "metrics/pairs/t1+t2", 1, terms=["t1=7.5", "t2=7.5"])
+    pictures = Page(tiny_run).pictures
+    notes = [shown.note for shown, _ in pictures.compositions]
+    (again,) = filter(None, notes)
+    assert len(notes) == 4, "the weights of a sweep differ, an @home would be a place, and pairs are the metric's"
+    words = shlex.split(again)
+    assert words[:2] == ["ucd", "compose"] and words[5:11] == ["--num-images", "2", "--steps", "3", "--seed", "7"]
+    again, asked = ([parse_term(tiny_run, text, 0, {}) for text in texts] for texts in (words[2:5], typed))
+    assert again == asked
 
 
 def measured(**changes):
@@ -211,8 +235,9 @@ def test_where_it_is_written(tiny_run, tmp_path):
 
 def test_from_the_command_line(tiny_run):
     result = CliRunner().invoke(app, ["report"])
-    assert (result.exit_code, result.stdout) == (0, "runs/tiny/report.html\n"), result.output
-    assert json.loads(CliRunner().invoke(app, ["report", "--json"]).stdout) == {"path": "runs/tiny/report.html"}
+    page = str(Path("runs", "tiny", "report.html"))
+    assert (result.exit_code, result.stdout) == (0, f"{page}\n"), result.output
+    assert json.loads(CliRunner().invoke(app, ["report", "--json"]).stdout) == {"path": page}
 
 
 def test_the_loss_curve(tmp_path):

@@ -1,7 +1,9 @@
 """Overlays of a run's concepts, in pictures that are made and in real ones, on the tiny model."""
 
+import inspect
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from concepts_cli.cli import app
+from concepts_cli.cli.visualize import visualize as visualize_command
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
-from concepts_cli.commands.visualize import visualize
-from concepts_cli.core.attention import Selection, normalise
-from concepts_cli.core.sampling import Term, seeded_noise
+from concepts_cli.commands.visualize import heat_map_settings, visualize
+from concepts_cli.core.attention import normalise
+from concepts_cli.core.sampling import seeded_noise
 from concepts_cli.errors import UcdError
+from concepts_cli.models.interface import Selection
 from concepts_cli.models.unet_attention import record_attention
 from concepts_cli.output import Output
 from concepts_cli.pictures import overlays
 from concepts_cli.pictures.overlays import MapSettings
 from concepts_cli.pictures.plan import PicturePlan
+from concepts_cli.recipe import SampleSettings
 
 OUT = Output(quiet=True)
 ATTENTION = MapSettings(kind="attention")
@@ -105,22 +110,27 @@ def test_words_of_a_prompt_have_maps_of_their_own(tiny_run, drawn):
 
 
 def test_terms_of_a_composition_are_each_recorded(tiny_run, drawn):
-    terms = [Term("a photo of a <t1>", 4.0), Term("in the style of a cat", -1.0)]
+    terms, prompts = ["t1=4", "in the style of a cat=-1"], ["a photo of a <t1>", "in the style of a cat"]
     settings = {"num_images": 1, "steps": 1}
     made = draw(tiny_run, terms=terms, maps=ATTENTION, settings=settings)
-    assert [heat.prompt for heat in made] == [term.prompt for term in terms]
-    for (_, heat), term in zip(drawn, terms, strict=True):
-        maps, model = conditional_map(tiny_run, term.prompt)
-        first = model.positions(term.prompt, "<t1>" if "<t1>" in term.prompt else term.prompt)[0]
+    assert [heat.prompt for heat in made] == prompts
+    for (_, heat), prompt in zip(drawn, prompts, strict=True):
+        maps, model = conditional_map(tiny_run, prompt)
+        first = model.positions(prompt, "<t1>" if "<t1>" in prompt else prompt)[0]
         np.testing.assert_allclose(heat, normalise(maps[first:].mean(0)), rtol=0, atol=1e-3)
     (composed,) = compose(
         tiny_run,
-        ["t1=4", "in the style of a cat=-1"],
+        terms,
         settings=replace(tiny_run.recipe.sample, **settings),
         device="cpu",
         out=OUT,
     )
     np.testing.assert_array_equal(np.asarray(drawn[0][0]), np.asarray(Image.open(composed.path)))
+
+
+def test_a_concept_may_be_in_several_terms(tiny_run):
+    made = draw(tiny_run, terms=["t1@left=4", "t1@right=-1", "t1", "a <t1>"], settings={"num_images": 1, "steps": 1})
+    assert [heat.concept for heat in made] == ["t1-left", "t1-right", "t1", "t1-2"]
 
 
 def test_overlays_are_made_once(tiny_run, monkeypatch):
@@ -158,12 +168,15 @@ def test_a_selection_that_leaves_nothing_is_said_before_a_picture_is_finished(ti
         ({"prompt": "a cat"}, "names no concept"),
         ({"words": ["cat"]}, "words need a prompt"),
         ({"prompt": "a <t1>", "concepts": ["t1"]}, "exclude each other"),
-        ({"training_images": True, "terms": [Term("a cat", 1.0)]}, "a composition is generated"),
+        ({"training_images": True, "terms": ["a cat"]}, "a composition is generated"),
+        ({"terms": ["t1", "twin:t2"]}, "'twin:t2' is a concept of another run"),
+        ({"terms": ["t1@left"], "maps": MapSettings(kind="attention", engine="daam")}, "daam can't place terms"),
         ({"maps": MapSettings(kind="attention", engine="daam")}, "daam needs pictures of 512"),
         ({"training_images": True, "maps": MapSettings(kind="attention", engine="daam")}, "not real images"),
     ],
 )
 def test_what_can_not_be_drawn_is_said(tiny_run, options, problem):
+    shutil.copytree(tiny_run.path, tiny_run.path.parent / "twin")
     with pytest.raises(UcdError, match=problem):
         draw(tiny_run, **options)
 
@@ -255,3 +268,21 @@ def test_bad_images_are_a_line_each_and_the_others_are_done(tiny_run, tmp_path, 
     lines = result.stderr.splitlines()
     assert len(lines) == len(names) and "Traceback" not in result.stderr
     assert all(name in line for name, line in zip(names, lines, strict=True))
+
+
+def test_options_that_real_images_have_no_use_for_are_refused_and_those_of_the_recipe_ignored(tiny_run, image_folder):
+    options = {"eta": 0.5, "seed": 3, "corrector_steps": 1, "scheduler": "euler", "negative_prompt": "a <t9>"}
+    tiny_run.recipe = replace(tiny_run.recipe, sample=replace(tiny_run.recipe.sample, **options))
+    settings = heat_map_settings(tiny_run, {"steps": 1}, real=True)
+    visualize(tiny_run, images=[image_folder / "0.png"], settings=settings, device="cpu", out=OUT)
+    for name, value in options.items():
+        with pytest.raises(UcdError, match=f"^--{name.replace('_', '-')}: not used for real images") as caught:
+            heat_map_settings(tiny_run, {name: value, "steps": 1}, real=True)
+        assert caught.value.hint == "they use --steps, --guidance-scale, --precision, --batch-size"
+    result = CliRunner().invoke(app, ["visualize", "0.png", "--scheduler", "euler", "--run", str(tiny_run.path)])
+    assert result.exit_code == 2 and "--scheduler: not used" in result.stderr
+
+
+def test_the_command_takes_every_setting_of_pictures():
+    taken = inspect.signature(visualize_command).parameters
+    assert {field.name for field in fields(SampleSettings)} <= set(taken)

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler
 
 from concepts_cli.core.correctors import Langevin, corrector_generators
-from concepts_cli.core.sampling import denoise
+from concepts_cli.core.sampling import check_settings, denoise
 from concepts_cli.errors import UcdError
 from concepts_cli.models.noise import DiscreteNoise
 from concepts_cli.models.samplers import DiffusersSampler
+from concepts_cli.recipe import SampleSettings
 
 MEAN = 0.7
 
@@ -76,8 +77,10 @@ def test_no_corrector_changes_no_bit():
     assert torch.equal(plain, none)
 
 
-def test_schedulers_whose_latents_grow_are_refused():
-    corrector = Langevin(1, 0.05, corrector_generators([0]), process(DDIMScheduler()))
-    with pytest.raises(UcdError, match="EulerDiscreteScheduler"):
-        sampler = DiffusersSampler(EulerDiscreteScheduler())
-        list(denoise(sampler, torch.randn(1, 1, 4, 4), lambda x, t: x, 2, corrector=corrector))
+def test_what_does_not_go_with_a_sampler_is_refused_and_the_others_named(tiny_model):
+    with pytest.raises(UcdError, match="corrector steps don't work with euler") as caught:
+        check_settings(tiny_model, SampleSettings(scheduler="euler", corrector_steps=1))
+    assert caught.value.hint == "use ddim or ddpm or pndm or dpm++ or dpm++karras or dpm++sde or deis or unipc"
+    with pytest.raises(UcdError, match="euler takes no eta, got 0.5") as caught:
+        check_settings(tiny_model, SampleSettings(scheduler="euler", eta=0.5))
+    assert "ddim" in caught.value.hint and "dpm++" not in caught.value.hint

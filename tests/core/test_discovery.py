@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.latents import HeldLatents
 from concepts_cli.core.objective import ComposedLoss
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
 from concepts_cli.recipe import TrainSettings
+from tests.held_latents import HeldLatents
 
 SETTINGS = TrainSettings(max_steps=4, batch_size=4, gradient_accumulation=1, learning_rate=0.01)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from concepts_cli.core.draws import Draws
-from concepts_cli.core.latents import HeldLatents
 from concepts_cli.models.noise import DiscreteNoise
+from tests.held_latents import HeldLatents
 
 
 def draws(*, count=7, mean=None, std=1.0, **options) -> Draws:

@@ -20,7 +20,7 @@ def records(image_folder, tmp_path, monkeypatch):
 
 def filled(model, records, **changes) -> cache.CachedLatents:
     latents = cache.CachedLatents(model, records, **(HOW | changes))
-    list(latents.fill(latents.missing(range(len(records))), batch_size=4))
+    list(latents.encode_missing(latents.missing(range(len(records))), batch_size=4))
     return latents
 
 
@@ -37,7 +37,7 @@ def test_later_runs_encode_only_what_is_new_to_them(tiny_model, records, monkeyp
     filled(tiny_model, records[:4])
     again = cache.CachedLatents(tiny_model, records[::-1], **HOW)
     assert again.missing(range(6)) == [0, 1]
-    list(again.fill([0, 1]))
+    list(again.encode_missing([0, 1]))
     monkeypatch.setattr(cache, "encode", lambda *args, **how: pytest.fail("encoded again"))
     assert not filled(tiny_model, records).missing(range(6))
     torch.testing.assert_close(again.moments(5), filled(tiny_model, records).moments(0))
@@ -87,9 +87,9 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tiny_model, records
 
 def test_two_runs_that_fill_it_at_once_leave_what_the_first_wrote(tiny_model, records):
     first, second = (cache.CachedLatents(tiny_model, records, **HOW) for _ in range(2))
-    halfway = second.fill(second.missing(range(6)), batch_size=3)
+    halfway = second.encode_missing(second.missing(range(6)), batch_size=3)
     next(halfway)
-    list(first.fill(first.missing(range(6)), batch_size=2))
+    list(first.encode_missing(first.missing(range(6)), batch_size=2))
     before = {path: path.stat().st_ino for path in first.folder.rglob("*.safetensors")}
     list(halfway)
     assert {path: path.stat().st_ino for path in first.folder.rglob("*") if path.is_file()} == before

@@ -11,8 +11,10 @@ import threading
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import concepts_cli as ucd
+from concepts_cli.cli import app
 from concepts_cli.recipe import choose_recipe, load_recipe
 
 
@@ -59,6 +61,14 @@ def test_an_interrupt_ends_the_step_and_the_next_loop_goes_on(tiny_run, recipe_f
     torch.testing.assert_close(resumed.embeddings, tiny_run.embeddings, rtol=0, atol=0)
 
 
+def test_a_failed_step_never_ends_in_a_run(workplace, recipe_file):
+    discovery = ucd.discover(recipe_file, overrides={"weights.initial": 1e30}, output="runs/fail", device="cpu")
+    for _ in range(discovery.total_steps + 1):  # also where no step would be left
+        with pytest.raises(ucd.UcdError, match="the loss is (inf|nan) at step 1"):
+            discovery.finish()
+    assert not (discovery.path / "concepts.safetensors").exists()
+
+
 def test_it_runs_in_a_thread(tiny_run, recipe_file):
     runs = []
     thread = threading.Thread(
@@ -100,6 +110,22 @@ def test_a_folder_gets_the_settings_of_a_shipped_recipe(workplace, image_folder)
     assert choose_recipe(image_folder, ["model=mini"]) == small
 
 
+def test_the_command_takes_a_folder_too(workplace, image_folder, tiny_folder):
+    given = ["concepts.count=3", f"model={tiny_folder}", "train.max_steps=1", "train.gradient_accumulation=1"]
+    arguments = ["train", f"{image_folder}/", *(part for text in given for part in ("--set", text)), "-q"]
+    result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "runs/images\n", "")
+    sampler = "sample.scheduler=ddim"  # the model's own, by name
+    assert ucd.open_run("images").recipe == choose_recipe(image_folder, [*given, sampler])
+
+
+def test_a_folder_without_images_is_one_clear_line(workplace):
+    (workplace / "empty").mkdir()
+    for folder, message in (("empty/", "no images in "), ("gone/", "gone: no such recipe or folder")):
+        result = CliRunner().invoke(app, ["train", folder])
+        assert result.exit_code == 2 and message in result.stderr.splitlines()[0], result.output
+
+
 def test_a_recipe_object_takes_overrides(workplace):
     recipe = ucd.load_recipe("quickstart")
     assert choose_recipe(recipe) == recipe
@@ -114,7 +140,7 @@ def test_all_mistakes_are_raised_at_once(workplace, image_folder):
         ucd.discover(image_folder, overrides=overrides)
     assert sorted(raised.value.message.splitlines()) == [
         "concepts.count: got 'x', expected a whole number of at least 1 and at most 1000",
-        "data.resolution: got 'true', expected a multiple of 8 of at least 8 or null",
+        "data.resolution: got 'true', expected a whole number of at least 1 or null",
         "train.max_step: unknown key; did you mean max_steps?",
     ]
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
-from concepts_cli.interface.options import SampleOptions
+from concepts_cli.interface.options import SampleOptions, sample_settings
 from concepts_cli.output import Output
 from concepts_cli.pictures.overlays import MapSettings
 from concepts_cli.recipe import SampleSettings
@@ -92,6 +93,26 @@ def test_compositions_are_those_of_the_command(run, tiny_run):
     assert same(run.compose(["t1=5", "red=-2.5"], n=2), [picture.path for picture in made])
 
 
+def test_names_and_weights_need_no_escaping(run):
+    def prompts(terms):
+        return run.compose(terms, n=1)[0].info["prompt"]
+
+    assert prompts({"mail me @home": 2, "1 + 1 = 2": 3.5}) == "2 * 'mail me @home' + 3.5 * '1 + 1 = 2'"
+    assert prompts({"t1@left": 5, "a cat@0.5,0,1,1": 2}) == "5 * 'a photo of a <t1>' at left + 2 * 'a cat' at 0.5,0,1,1"
+    with pytest.raises(ucd.UcdError, match="no such place: 'lft'"):
+        run.compose({"t1@lft": 5})
+
+
+def test_compositions_like_an_image_and_sweeps(run, tiny_run, image_folder, workplace):
+    image = image_folder / "1.png"
+    settings = dataclasses.replace(tiny_run.recipe.sample, num_images=1)
+    made = compose(tiny_run, ["t1=0"], like=image, settings=settings, device="cpu", out=QUIET)
+    assert same(run.compose({"t1": 0}, like=image, n=1), [made[0].path])
+    swept = run.compose(["red=1"], sweep="t1=0:4:3", output="swept")
+    assert [picture.info["guidance_scale"] for picture in swept] == ["1", "1 2", "1 4"]
+    assert list((workplace / "swept").rglob("sweep.png"))
+
+
 def test_a_composition_with_another_run_leaves_this_runs_concepts_in_the_model(run, tiny_run, workplace, recipe_file):
     overrides = {"train.seed": 5}
     other = ucd.discover(recipe_file, overrides=overrides, output="runs/other", device="cpu").finish()
@@ -114,6 +135,14 @@ def test_weights_of_one_image_and_of_several(run, tiny_run, image_folder):
     assert run.encode(image_folder, steps=1).shape == (6, 2)
 
 
+def test_weights_are_written_with_their_losses(run, image_folder, workplace):
+    weights = run.encode(image_folder / "1.png", steps=1, output="weights.json")
+    (image,) = json.loads((workplace / "weights.json").read_text())["images"]
+    assert list(image["weights"].values()) == pytest.approx(weights.tolist()) and image["loss"] > 0
+    with pytest.raises(ucd.UcdError, match="exists already"):
+        run.encode(image_folder / "1.png", steps=1, output="weights.json")
+
+
 def test_an_image_in_memory_is_its_own(run, image_folder):
     image = Image.open(image_folder / "0.png").convert("RGB")
     assert run.encode(image, steps=1).shape == (2,)
@@ -125,7 +154,7 @@ def test_an_image_in_memory_is_its_own(run, image_folder):
 def test_heat_maps_are_those_of_the_command(run, tiny_run):
     path = Path(run.images[2].path)
     maps = run.heat_maps(path, steps=3)
-    settings = dataclasses.replace(tiny_run.recipe.sample, steps=3)
+    settings = dataclasses.replace(tiny_run.recipe.sample, steps=3, guidance_scale=1.0)
     drawn, _ = visualize(
         tiny_run, images=[path], settings=settings, maps=MapSettings(save_maps=True), device="cpu", out=QUIET
     )
@@ -135,6 +164,11 @@ def test_heat_maps_are_those_of_the_command(run, tiny_run):
         assert heat_map.image == path and heat_map.weight == expected.weight
         assert heat_map.coverage == pytest.approx(expected.coverage)
     assert maps.sheet.width > maps.sheet.height
+
+
+def test_heat_maps_of_the_training_images(run):
+    maps = run.heat_maps(training_images=True, concepts="t1", steps=1)
+    assert [heat_map.image for heat_map in maps] == [Path(image.path) for image in run.images]
 
 
 def test_heat_maps_of_what_is_made(run):
@@ -153,6 +187,8 @@ def test_heat_maps_of_what_is_made(run):
         (lambda run: run.sample("t1", steps=0), "steps: got 0, expected a whole number of at least 1"),
         (lambda run: run.compose({"t1": "x"}), "'x' is not a number"),
         (lambda run: run.encode(3), "int is not an image"),
+        (lambda run: run.heat_maps(run.images[0].path, seed=3), "seed: not used for real images"),
+        (lambda run: ucd.MapSettings(kind="contrst"), "no kind of map 'contrst'"),
         (lambda run: run.heat_maps([]), "an empty list of images"),
         (lambda run: run.heat_maps("gone.png"), "no such folder or image: gone.png"),
         (lambda run: run.evaluate("clop"), "no metric 'clop'"),
@@ -195,6 +231,10 @@ def test_the_model_is_loaded_once(run, monkeypatch):
     assert len(loaded) == 1
 
 
-def test_options_are_the_recipes():
-    fields = {field.name for field in dataclasses.fields(SampleSettings)}
-    assert set(SampleOptions.__annotations__) == fields - {"num_images"}
+def test_options_are_the_recipes(run):
+    hints = get_type_hints(SampleSettings)
+    del hints["num_images"]  # `n`
+    assert get_type_hints(SampleOptions) == hints
+    defaults = sample_settings(run._folder, 3, {})
+    assert defaults == dataclasses.replace(run.recipe.sample, num_images=3)
+    assert sample_settings(run._folder, 3, dataclasses.asdict(defaults)) == defaults

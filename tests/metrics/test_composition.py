@@ -34,7 +34,7 @@ class Channels:
 @pytest.fixture
 def painted(tiny_run, monkeypatch):
     """A run whose samples of t1 are red and of t2 green; what is composed is painted as `colours` says."""
-    monkeypatch.setattr(inputs, "load_clip", lambda name, pretrained, device: Channels())
+    monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda name, pretrained, device: Channels())
     for concept, colour in (("t1", "red"), ("t2", "lime")):
         for n in range(3):
             path = tiny_run.path / "samples" / concept / f"{n:05d}.png"
@@ -86,10 +86,10 @@ def test_thresholds_are_of_a_concepts_own_samples(painted):
 
 
 def test_real_pictures_are_made_and_kept(tiny_run, monkeypatch):
-    monkeypatch.setattr(inputs, "load_clip", lambda name, pretrained, device: Channels())
+    monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda name, pretrained, device: Channels())
     wanted = ["composition", "recomposition"]
     first = evaluate(tiny_run, metrics=wanted, device="cpu", out=OUT)["metrics"]
-    made = sorted(tiny_run.path.glob("compositions/**/*.png"))
+    made = sorted(tiny_run.path.glob("metrics/**/*.png"))
     assert len(made) == 4 + len(tiny_run.images)
     stamps = [path.stat().st_mtime_ns for path in made]
     assert evaluate(tiny_run, metrics=wanted, device="cpu", out=OUT)["metrics"] == first
@@ -97,7 +97,7 @@ def test_real_pictures_are_made_and_kept(tiny_run, monkeypatch):
 
 
 def test_missing_training_images_are_told_before_the_work(tiny_run, monkeypatch):
-    monkeypatch.setattr(inputs, "load_clip", lambda name, pretrained, device: Channels())
+    monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda name, pretrained, device: Channels())
     Path(tiny_run.images[0].path).unlink()
     with pytest.raises(UcdError, match="is missing"):
         evaluate(tiny_run, metrics=["recomposition"], device="cpu", out=OUT)

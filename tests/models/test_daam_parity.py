@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from concepts_cli.core.attention import Selection, token_map
+from concepts_cli.core.attention import token_map
 from concepts_cli.models.daam import daam_map, trace
+from concepts_cli.models.interface import Selection
 from concepts_cli.models.unet_attention import record_attention
 from tests.conftest import build_tokenizer
 

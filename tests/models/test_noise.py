@@ -28,11 +28,10 @@ def test_it_is_diffusers_arithmetic_to_the_bit():
 
 
 @pytest.mark.parametrize("process", [*PROCESSES, FlowNoise(), FlowNoise(end=1000)], ids=lambda p: p.prediction)
-def test_split_undoes_add_and_target(process):
+def test_split_undoes_an_example(process):
     times = process.time(torch.tensor([0.1, 0.5, 0.9]))
-    noisy = process.add(CLEAN, NOISE, times)
-    found = process.split(process.target(CLEAN, NOISE, times), noisy, times)
-    torch.testing.assert_close(found, (CLEAN, NOISE), rtol=1e-4, atol=1e-4)
+    noisy, target = process.example(CLEAN, NOISE, times)
+    torch.testing.assert_close(process.split(target, noisy, times), (CLEAN, NOISE), rtol=1e-4, atol=1e-4)
     one = process.add(CLEAN, NOISE, times[1])
     torch.testing.assert_close(one[1], noisy[1])
 

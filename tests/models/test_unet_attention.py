@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from concepts_cli.core.attention import Selection, normalise, token_map
+from concepts_cli.core.attention import normalise, token_map
 from concepts_cli.errors import UcdError
+from concepts_cli.models.interface import Selection
 from concepts_cli.models.unet_attention import layer_size, record_attention
 
 TOKENS, WIDTH = 7, 16

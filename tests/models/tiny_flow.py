@@ -1,25 +1,28 @@
-"""A family unlike the shipped one: a flow-matching transformer on rearranged pixels, with two text encoders."""
+"""A family unlike the shipped one: a flow-matching transformer on rearranged pixels, with two text encoders, a sampler
+of its own, and sides that are multiples of 2."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning, Tokens
-from concepts_cli.models.interface import DiffusionModel
+from concepts_cli.models.interface import EVERYTHING, DiffusionModel, Selection
 from concepts_cli.models.learned_tokens import LearnedTokens
 from concepts_cli.models.noise import FlowNoise
 
 WORDS = ["a", "photo", "of", "in", "the", "style", "cat", "dog", "red", "blue"]
 LETTERS = [chr(code) for code in range(33, 127)]
-CHANNELS, WIDTH, TOKENS = 12, 32, 10
+CHANNELS, WIDTH, HEADS, TOKENS, LAYER = 12, 32, 4, 10, "block"
 
 
 class Encoder(nn.Module):
@@ -60,20 +63,71 @@ class Transformer(nn.Module):
         self.enter, self.leave = nn.Linear(CHANNELS, WIDTH), nn.Linear(WIDTH, CHANNELS)
         self.words = nn.ModuleList(nn.Linear(width, WIDTH) for width in widths)
         self.pooled, self.time = nn.Linear(widths[-1], WIDTH), nn.Linear(2, WIDTH)
-        self.block = nn.TransformerEncoderLayer(WIDTH, 4, WIDTH, dropout=0.0, batch_first=True)
+        self.block = nn.TransformerEncoderLayer(WIDTH, HEADS, WIDTH, dropout=0.0, batch_first=True)
+        self.saves_memory = False
 
-    def forward(self, latents: Tensor, share: Tensor, hidden: Sequence[Tensor], pooled: Tensor) -> Tensor:
+    def tokens(self, latents: Tensor, share: Tensor, hidden: Sequence[Tensor], pooled: Tensor) -> Tensor:
         places = self.enter(latents.flatten(2).mT)  # (B, h * w, WIDTH)
         words = [layer(states) for layer, states in zip(self.words, hidden, strict=True)]
         clock = self.time(torch.stack([share.cos(), share.sin()], dim=-1))
-        tokens = torch.cat([places, *words], dim=1) + (clock + self.pooled(pooled))[:, None]
-        return self.leave(self.block(tokens)[:, : places.shape[1]]).mT.unflatten(2, latents.shape[-2:])
+        return torch.cat([places, *words], dim=1) + (clock + self.pooled(pooled))[:, None]
+
+    def forward(self, latents: Tensor, share: Tensor, hidden: Sequence[Tensor], pooled: Tensor) -> Tensor:
+        tokens = self.tokens(latents, share, hidden, pooled)
+        mixed = checkpoint(self.block, tokens, use_reentrant=False) if self.saves_memory else self.block(tokens)
+        return self.leave(mixed[:, : latents.shape[-2:].numel()]).mT.unflatten(2, latents.shape[-2:])
+
+
+class Record:
+    """The mean attention of the recorded calls, over the heads and both text encoders."""
+
+    def __init__(self) -> None:
+        self.calls: list[Tensor] = []  # (B, T, h, w) each
+
+    def maps(self, size: tuple[int, int] | None = None) -> Tensor:
+        if not self.calls:
+            raise UcdError("no step has a time that is asked for")
+        mean = torch.stack(self.calls).mean(dim=0)
+        return F.interpolate(mean, size) if size else mean
+
+
+class BlockAttention:
+    """The attention of the one block, worked out once more beside it."""
+
+    def __init__(self, transformer: Transformer, end: float):
+        self.transformer, self.end = transformer, end
+
+    @contextmanager
+    def record(
+        self, *, rows: slice | Sequence[int] = slice(None), selection: Selection = EVERYTHING
+    ) -> Iterator[Record]:
+        record, attention = Record(), self.transformer.block.self_attn
+        heads = [head for head in range(HEADS) if not selection.heads or head in selection.heads]
+
+        @torch.no_grad()
+        def watch(module, args, output):
+            latents, share, hidden, pooled = args
+            height, width = latents.shape[-2:]
+            if not heads or not selection.takes(LAYER, (height, width), float(share[0]) * self.end):
+                if not heads or selection.takes_step(float(share[0]) * self.end):
+                    raise UcdError("no layer is left", f"it has {LAYER} ({max(height, width)}), of {HEADS} heads")
+                return
+            tokens = module.tokens(latents, share, hidden, pooled)[rows]
+            _, weights = attention(tokens, tokens, tokens, average_attn_weights=False)  # (B, heads, S, S)
+            words = weights[:, heads, : height * width, height * width :].unflatten(3, (len(hidden), TOKENS))
+            record.calls.append(words.mean(dim=(1, 3)).mT.unflatten(2, (height, width)))
+
+        hook = self.transformer.register_forward_hook(watch)
+        try:
+            yield record
+        finally:
+            hook.remove()
 
 
 class EulerSampler:
-    """Straight steps along the flow; `ddim` is the same thing here."""
+    """Straight steps along the flow."""
 
-    name, takes_eta, follows_process = "euler", False, True
+    takes_eta, follows_process = False, True
 
     def __init__(self, noise: FlowNoise):
         self.noise = noise
@@ -100,7 +154,7 @@ class EulerSampler:
 class TinyFlow(DiffusionModel):
     is_causal, max_tokens = False, TOKENS
     resolution, size_multiple = 16, 2
-    samplers = ("euler", "ddim")
+    samplers = ("flow-euler",)
 
     def __init__(self, name: str, device: torch.device, dtype: torch.dtype):
         self.name, self.device, self.dtype, self.noise = name, device, dtype, FlowNoise(end=1000.0)
@@ -113,6 +167,7 @@ class TinyFlow(DiffusionModel):
             self.transformer = Transformer((16, 24))
         for module in (*self.encoders.values(), self.transformer):
             module.to(device).requires_grad_(False).eval()
+        self.attention = BlockAttention(self.transformer, self.noise.end)
 
     @classmethod
     def load(cls, source: str, *, name: str, revision: str | None, device, dtype) -> TinyFlow:
@@ -146,7 +201,12 @@ class TinyFlow(DiffusionModel):
         return {word: self.encoders["text_encoder"].vocabulary[word] for word in WORDS}
 
     def positions(self, prompt: str, text: str) -> list[int]:
-        return [place for place, word in enumerate(prompt.split()) if word in text.split()]
+        words, place, found = self.encoders["text_encoder"], 0, []
+        for word in prompt.split():
+            after = place + len(words.pieces(word))
+            found += range(place, after) if word in text.split() else ()
+            place = after
+        return [place for place in found if place < TOKENS]
 
     def is_truncated(self, prompt: str) -> bool:
         return any(len(pieces) > TOKENS for pieces in self.pieces(prompt).values())
@@ -166,8 +226,7 @@ class TinyFlow(DiffusionModel):
         return "rearranged pixels"
 
     def sampler(self, name: str | None = None) -> EulerSampler:
-        if name and name not in self.samplers:
-            raise UcdError(f"no scheduler {name!r}", f"known: {', '.join(self.samplers)}")
+        self.sampler_name(name)
         return EulerSampler(self.noise)
 
     def predict(self, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
@@ -179,4 +238,4 @@ class TinyFlow(DiffusionModel):
         self.transformer.compile()
 
     def checkpoint_gradients(self) -> None:
-        """Its activations fit into any memory: there is nothing to recompute."""
+        self.transformer.saves_memory = True

@@ -13,12 +13,13 @@ from concepts_cli.commands import train as train_command
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.train import train
-from concepts_cli.commands.visualize import visualize
-from concepts_cli.core.sampling import Term
+from concepts_cli.commands.visualize import IMAGE_SETTINGS, visualize
+from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures import overlays
 from concepts_cli.pictures.overlays import MapSettings
 from concepts_cli.recipe import SampleSettings, load_recipe
+from concepts_cli.runs.files import write_png
 
 OUT = Output(quiet=True)
 PLAIN = SampleSettings(num_images=2, steps=3, batch_size=4)
@@ -83,9 +84,9 @@ def test_the_picture_under_a_map_is_samples(tiny_run, under_maps, changed, kind)
 
 def test_the_picture_under_maps_of_terms_is_composes(tiny_run, under_maps):
     settings = replace(PLAIN, **TOGETHER)
-    terms = [Term("a photo of a <t1>", 4.0), Term("in the style of a cat", -1.0)]
+    terms = ["t1=4", "in the style of a cat=-1"]
     visualize(tiny_run, terms=terms, settings=settings, device="cpu", out=OUT)
-    composed = compose(tiny_run, ["t1=4", "in the style of a cat=-1"], settings=settings, device="cpu", out=OUT)
+    composed = compose(tiny_run, terms, settings=settings, device="cpu", out=OUT)
     for under, picture in zip(arrays(under_maps[::2]), arrays(composed), strict=True):
         np.testing.assert_array_equal(under, picture)
 
@@ -120,8 +121,62 @@ def test_every_setting_matters(tiny_run, workplace, name):
     assert plain[0].shape != other[0].shape or not np.array_equal(plain[0], other[0])
 
 
-def test_an_overlay_of_a_real_image_claims_no_setting_that_it_did_not_use(tiny_run, image_folder):
-    settings = replace(PLAIN, **{name: OTHER[name] for name in ("height", "width", "eta", "negative_prompt")})
-    made, _ = visualize(tiny_run, images=[image_folder / "0.png"], settings=settings, device="cpu", out=OUT)
-    with Image.open(made[0].path) as page:
-        assert not any(page.text.get(name) for name in ("height", "width", "eta", "negative_prompt"))
+@pytest.mark.parametrize("name", [*OTHER])
+def test_another_setting_is_refused_in_the_same_folder(tiny_run, name):
+    base = case_settings({"corrector_step_size": 0.1}) if name == "corrector_step_size" else PLAIN
+    made = sample(tiny_run, concepts=["t1"], settings=base, device="cpu", out=OUT)
+    again = {"concepts": ["t1"], "settings": replace(base, **{name: OTHER[name]}), "device": "cpu", "out": OUT}
+    if name in ("num_images", "batch_size"):
+        assert sample(tiny_run, **again) == made[: again["settings"].num_images]
+    else:
+        with pytest.raises(UcdError, match="was made differently"):
+            sample(tiny_run, **again)
+
+
+def test_the_precision_that_the_device_chooses_is_the_same_by_name(tiny_run):
+    made = sample(tiny_run, settings=PLAIN, device="cpu", out=OUT)
+    assert sample(tiny_run, settings=replace(PLAIN, precision="fp32"), device="cpu", out=OUT) == made
+
+
+def test_a_picture_that_does_not_say_its_precision_is_accepted(tiny_run):
+    """Nor its terms: earlier versions wrote neither."""
+    settings = replace(PLAIN, num_images=1, precision="bf16")
+    (made,) = sample(tiny_run, concepts=["t1"], settings=settings, device="cpu", out=OUT)
+    with Image.open(made.path) as picture:
+        earlier = {key: text for key, text in picture.text.items() if key not in ("precision", "terms")}
+        write_png(Path(made.path), picture.copy(), earlier)
+    sample(tiny_run, concepts=["t1"], settings=settings, device="cpu", out=OUT)
+    with Image.open(made.path) as picture:
+        assert picture.text == earlier
+
+
+@pytest.fixture
+def real_overlay(tiny_run, image_folder):
+    """The metadata of the overlay of a real image made with these settings, in one folder for all."""
+
+    def draw(settings):
+        images = [image_folder / "0.png"]
+        made, _ = visualize(tiny_run, images=images, concepts=["t1"], settings=settings, device="cpu", out=OUT)
+        with Image.open(made[0].path) as page:
+            return dict(page.text)
+
+    return draw
+
+
+def test_an_overlay_of_a_real_image_claims_only_the_settings_that_it_used(real_overlay):
+    unused = {name: value for name, value in OTHER.items() if name not in IMAGE_SETTINGS}
+    everything = real_overlay(replace(PLAIN, **unused))
+    assert not everything.keys() & {*unused, "corrector"}
+    for name, value in unused.items():
+        assert real_overlay(replace(PLAIN, **{name: value})) == everything, name
+
+
+@pytest.mark.parametrize("name", IMAGE_SETTINGS)
+def test_the_settings_that_an_overlay_of_a_real_image_used_are_compared(real_overlay, name):
+    real_overlay(PLAIN)
+    changed = replace(PLAIN, **{name: OTHER[name]})
+    if name == "batch_size":
+        real_overlay(changed)
+    else:
+        with pytest.raises(UcdError, match=f"was made differently: {name}"):
+            real_overlay(changed)

@@ -49,7 +49,7 @@ def test_defaults_are_the_published_settings(write):
     assert train.scale_learning_rate and train.weight_decay == 1e-2
     assert (train.schedule, train.warmup_steps) == ("constant", 0)
     assert recipe.weights.constraint == "none"
-    assert recipe.sample == SampleSettings(num_images=64, steps=50, guidance_scale=7.5, scheduler="ddim")
+    assert recipe.sample == SampleSettings(num_images=64, steps=50, guidance_scale=7.5)
     assert (recipe.evaluate.clip_threshold, recipe.evaluate.resnet_threshold) == (None, None)  # the scorer's
 
 
@@ -282,7 +282,7 @@ def test_a_shipped_recipe_is_found_by_its_bare_name(tmp_path, monkeypatch):
     assert load_recipe(Path("quickstart.yaml")).name == "quickstart"
     with pytest.raises(UcdError) as caught:
         load_recipe("elsewhere/quickstart.yaml")
-    assert caught.value.hint.startswith("did you mean quickstart? shipped recipes: ")
+    assert caught.value.hint == "did you mean quickstart?"
     (tmp_path / "quickstart.yaml").write_text(MINIMAL + "name: mine\n")
     assert load_recipe("quickstart.yaml").name == "mine"
     assert "quickstart" in shipped_recipes()
@@ -292,9 +292,7 @@ def test_the_choices_are_those_of_the_code_that_serves_them():
     from diffusers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
     from concepts_cli.data.prompts import PROPERTIES
-    from concepts_cli.models.stable_diffusion import SCHEDULERS
 
     assert set(get_args(get_args(get_type_hints(ConceptSettings)["property"])[0])) | {None} == set(PROPERTIES)
-    assert set(get_args(get_type_hints(SampleSettings)["scheduler"])) == set(SCHEDULERS)
     assert set(get_args(Schedule)) <= {kind.value for kind in TYPE_TO_SCHEDULER_FUNCTION}
     assert {field.name for field in dataclasses.fields(Recipe)} >= {"data", "concepts", "weights", "train"}

@@ -59,7 +59,7 @@ class Hub:
     def upload_folder(self, repo_id, folder_path, commit_message, ignore_patterns):
         from huggingface_hub.utils import filter_repo_objects
 
-        names = [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()]
+        names = [path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file()]
         self.uploads[repo_id] = set(filter_repo_objects(names, ignore_patterns=ignore_patterns))
 
     def upload_file(self, path_or_fileobj, path_in_repo, repo_id):
@@ -81,8 +81,9 @@ def test_a_finished_run_is_published_without_its_checkpoints(workplace, recipe_f
 def test_without_a_login_nothing_is_begun_and_a_refusal_keeps_the_run(workplace, recipe_file, monkeypatch):
     recipe = load_recipe(recipe_file, ["train.push_to_hub=me/mine"])
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(UcdError, match="not logged in"):
-        train(recipe, device="cpu", out=QUIET)
+    for refuse in (plan, lambda recipe: train(recipe, device="cpu", out=QUIET)):
+        with pytest.raises(UcdError, match="not logged in"):
+            refuse(recipe)
     assert not (workplace / "runs").exists()
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_stand_in")
     monkeypatch.setattr("huggingface_hub.HfApi", Hub(OSError("no network\nat all")))

@@ -50,7 +50,7 @@ def test_all_that_is_ambiguous_or_unknown_is_named_at_once():
     message = caught.value.message
     assert "'elephant' fits 2 (Indian elephant n02504013, African elephant n02504458)" in message
     assert "'crane' fits 2" in message
-    assert "'mosqe' fits none (closest: mosque)" in message
+    assert "'mosqe' fits none (did you mean mosque?)" in message
     assert "'hourse' fits none" in message and "zebra" not in message
 
 

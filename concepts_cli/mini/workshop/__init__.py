@@ -1,1 +1,4 @@
-"""How the built-in model is made: its corpus on disk, its training stages, its export and its measurements."""
+"""How the built-in model is made: its corpus on disk, its training stages, its export and its measurements.
+
+May import everything; nothing imports it.
+"""

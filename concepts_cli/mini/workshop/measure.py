@@ -19,25 +19,22 @@ import open_clip
 import timm
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, VOCABULARY
 from concepts_cli.mini.corpus import Scene, draw_scene
-from concepts_cli.mini.workshop.measure_pictures import measure_pictures
+from concepts_cli.mini.workshop.measure_pictures import measure_pictures, rate
 from concepts_cli.mini.workshop.nothing import KINDS, draw_nothing
 from concepts_cli.mini.workshop.train_autoencoder import pixels
 from concepts_cli.mini.workshop.train_clip import zero_shot
 from concepts_cli.mini.workshop.train_reader import read, targets
+from concepts_cli.mini.workshop.train_unet import read_autoencoder
+from concepts_cli.scorers.resnet import load_built_in_resnet
 
 HELD_OUT_SEED = 2**32  # training's scenes come from small seeds
 REACHED = 0.95  # the share of real scenes of which an object reaches a judge's threshold
-
-
-def load_autoencoder(weights: Path) -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(weights / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
 
 
 def load_clip(weights: Path) -> open_clip.CLIP:
@@ -46,10 +43,8 @@ def load_clip(weights: Path) -> open_clip.CLIP:
 
 def load_reader(weights: Path) -> tuple[timm.models.ResNet, float]:
     """The reader of scenes and its threshold."""
-    config = json.loads((weights / "resnet" / "config.json").read_text())
-    reader = timm.create_model(config["architecture"], pretrained=False, **config["model_args"])
-    reader.load_state_dict(load_file(weights / "resnet" / "model.safetensors"))
-    return reader.float().eval(), config["threshold"]
+    scorer = load_built_in_resnet(torch.device("cpu"), weights)
+    return scorer.model, scorer.threshold
 
 
 def held_out_scenes(count: int, *, first: int = 0) -> list[Scene]:
@@ -79,7 +74,7 @@ def threshold(scores: Tensor, there: Tensor) -> float:
 @torch.inference_mode()
 def measure_judges(weights: Path, count: int = 2000) -> dict[str, Any]:
     """The autoencoder, the reader and the CLIP on held-out scenes, and what the judges see in nothing."""
-    vae, clip, (reader, limit) = load_autoencoder(weights), load_clip(weights), load_reader(weights)
+    vae, clip, (reader, limit) = read_autoencoder(weights), load_clip(weights), load_reader(weights)
     clip_limit = json.loads((weights / "clip" / "open_clip_config.json").read_text())["threshold"]
     scenes = held_out_scenes(count, first=10**6)  # none that a threshold was taken from
     images, there = stacked(scenes), objects_in(scenes)
@@ -98,10 +93,10 @@ def measure_judges(weights: Path, count: int = 2000) -> dict[str, Any]:
         "reader": {
             "mean_average_precision": round(float(np.mean([precision[name] for name in CLASSES])), 4),
             "average_precision": precision,
-            "objects_seen": _share(logits[:, : len(CLASSES)][there] >= limit),
-            "others_seen": _share(logits[:, : len(CLASSES)][~there] >= limit),
+            "objects_seen": rate(logits[:, : len(CLASSES)][there] >= limit),
+            "others_seen": rate(logits[:, : len(CLASSES)][~there] >= limit),
             "nothing_seen": {
-                kind: _share((read(reader, pictures)[:, : len(CLASSES)] >= limit).any(dim=1))
+                kind: rate((read(reader, pictures)[:, : len(CLASSES)] >= limit).any(dim=1))
                 for kind, pictures in nothing.items()
             },
         },
@@ -110,10 +105,10 @@ def measure_judges(weights: Path, count: int = 2000) -> dict[str, Any]:
                 float(np.mean([average_precision_score(there[:, i], similarities[:, i]) for i in range(len(CLASSES))])),
                 4,
             ),
-            "objects_seen": _share(similarities[there] >= clip_limit),
-            "others_seen": _share(similarities[~there] >= clip_limit),
+            "objects_seen": rate(similarities[there] >= clip_limit),
+            "others_seen": rate(similarities[~there] >= clip_limit),
             "nothing_seen": {
-                kind: _share((zero_shot(clip, pictures) >= clip_limit).any(dim=1)) for kind, pictures in nothing.items()
+                kind: rate((zero_shot(clip, pictures) >= clip_limit).any(dim=1)) for kind, pictures in nothing.items()
             },
         },
     }
@@ -127,10 +122,6 @@ def _error(vae: AutoencoderKL, images: np.ndarray) -> float:
         decoded = vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
         errors.append((decoded - batch).square().mean(dim=(1, 2, 3)))
     return float(torch.cat(errors).mean())
-
-
-def _share(hits: Tensor) -> float:
-    return round(float(hits.float().mean()), 4)
 
 
 def main(arguments: list[str] | None = None) -> None:

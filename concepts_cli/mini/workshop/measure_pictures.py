@@ -88,10 +88,10 @@ def measure_pictures(
     own = seen.gather(1, classes[:, None])[:, 0]
     results["one object"] = {
         "pictures": len(classes),
-        "seen": _share(own),
-        "nothing else": _share(seen.sum(dim=1) == own),
+        "seen": rate(own),
+        "nothing else": rate(seen.sum(dim=1) == own),
         "seen by class": {
-            name: _share(part) for name, part in zip(CLASSES, own.unflatten(0, (objects, each)), strict=True)
+            name: rate(part) for name, part in zip(CLASSES, own.unflatten(0, (objects, each)), strict=True)
         },
     }
     pairs = draw_pairs(times(PAIRS), seed)
@@ -101,9 +101,9 @@ def measure_pictures(
     hits = seen.gather(1, both)
     results["two objects"] = {
         "pictures": len(both),
-        "both seen": _share(hits.all(dim=1)),
-        "one seen": _share(hits.any(dim=1) & ~hits.all(dim=1)),
-        "something else": _share(seen.sum(dim=1) > hits.sum(dim=1)),
+        "both seen": rate(hits.all(dim=1)),
+        "one seen": rate(hits.any(dim=1) & ~hits.all(dim=1)),
+        "something else": rate(seen.sum(dim=1) > hits.sum(dim=1)),
     }
     things = [CLASSES[i % objects] for i in range(times(96))]
     # The named background or drawing should score best among all of them, and night above day.
@@ -118,7 +118,7 @@ def measure_pictures(
         best = see(kind, prompts)[:, columns].argmax(dim=1)
         results[kind] = {
             "pictures": len(best),
-            "followed": _share(best == torch.tensor([names.index(name) for name in named])),
+            "followed": rate(best == torch.tensor([names.index(name) for name in named])),
             "reader's own error": round(1 - _right(reader, held_out, names), 4),
         }
     captions = [scene.caption for scene in held_out]
@@ -170,5 +170,6 @@ def save_grid(pictures: np.ndarray, path: Path, columns: int = 16) -> None:
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def _share(hits: Tensor) -> float:
+def rate(hits: Tensor) -> float:
+    """The share of hits."""
     return round(float(hits.float().mean()), 4)

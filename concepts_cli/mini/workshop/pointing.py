@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from concepts_cli.core.attention import EVERYTHING, Selection, normalise, token_map
+from concepts_cli.core.attention import normalise, token_map
 from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
@@ -27,7 +27,7 @@ from concepts_cli.metrics.scores import match_one_to_one
 from concepts_cli.mini.captions import CLASSES
 from concepts_cli.mini.corpus import SIZE, Scene, draw_scene
 from concepts_cli.models import load_model
-from concepts_cli.models.interface import DiffusionModel
+from concepts_cli.models.interface import EVERYTHING, DiffusionModel, Selection
 from concepts_cli.runs.run import Run
 
 BATCH = 16

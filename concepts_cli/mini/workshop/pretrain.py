@@ -9,8 +9,6 @@ continues from it when called again, and logs to OUT/logs/STAGE.jsonl.
 
 import argparse
 import json
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +29,7 @@ from concepts_cli.mini.workshop.train_clip import build_clip, text_encoder, trai
 from concepts_cli.mini.workshop.train_reader import train_reader
 from concepts_cli.mini.workshop.train_unet import encode_latents, read_autoencoder, train_unet
 from concepts_cli.mini.workshop.training import Budget, Step, averaged
+from concepts_cli.processes.signals import termination_interrupts
 
 STAGES = ("corpus", "vae", "clip", "resnet", "unet", "decoder", "export")
 MINUTES = {"vae": 20.0, "clip": 4.0, "resnet": 3.0, "unet": 90.0, "decoder": 5.0}
@@ -106,10 +105,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="steps per stage, instead of minutes")
     parser.add_argument("--idle-cores", action="store_true", help="use only cores that are idle; not bit-reproducible")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the generators, which save their checkpoints
-    for stage in STAGES if "all" in chosen.stages else chosen.stages:
-        budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
-        run(stage, chosen.out, seed=chosen.seed, budget=budget, cores=IdleCores() if chosen.idle_cores else None)
+    with termination_interrupts():  # ends the generators, which save their checkpoints
+        for stage in STAGES if "all" in chosen.stages else chosen.stages:
+            budget = Budget(steps=chosen.steps, minutes=chosen.minutes or MINUTES.get(stage))
+            run(stage, chosen.out, seed=chosen.seed, budget=budget, cores=IdleCores() if chosen.idle_cores else None)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,19 @@
+"""Latents without a model and without files."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class HeldLatents:
+    """Latents in memory: means and deviations, (O, N, C, h, w) each; O is 2 with mirror images, else 1."""
+
+    def __init__(self, mean: Tensor, std: Tensor):
+        self.mean, self.std = mean, std
+
+    def __len__(self) -> int:
+        return self.mean.shape[1]
+
+    def moments(self, row: int, *, mirrored: bool = False) -> tuple[Tensor, Tensor]:
+        side = int(mirrored and len(self.mean) == 2)
+        return self.mean[side, row], self.std[side, row]
