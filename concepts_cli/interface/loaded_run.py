@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
+from concepts_cli.data.images import open_image
 from concepts_cli.runs.run import Run as RunFolder
+from concepts_cli.runs.run import bare_name
 
 if TYPE_CHECKING:
     import torch
 
     from concepts_cli.models.interface import DiffusionModel
+
+SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images per row, when a notebook shows a run
 
 
 class LoadedRun(RunFolder):
@@ -24,3 +31,11 @@ class LoadedRun(RunFolder):
         model = self._kept[1]
         self.teach(model)  # a composition may have taught it another run's concepts
         return model
+
+    def strongest_images(self) -> dict[str, list[Image.Image]]:
+        """The training images with most of each concept, strongest first. Raises UcdError if one is missing."""
+        order = self.weights.argsort(dim=0, descending=True)[:SHOWN_IMAGES, :SHOWN_CONCEPTS].T.tolist()
+        return {
+            bare_name(token): [open_image(Path(self.images[i].path)) for i in rows]
+            for token, rows in zip(self.tokens, order, strict=False)
+        }

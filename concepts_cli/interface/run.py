@@ -18,7 +18,7 @@ from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import heat_map_settings, visualize
 from concepts_cli.core import ROWS, STEPS
-from concepts_cli.data.images import ImageRecord, open_image
+from concepts_cli.data.images import ImageRecord
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.errors import UcdError
 from concepts_cli.interface.images import AnyImage, Images, as_files, is_one
@@ -42,8 +42,6 @@ from concepts_cli.runs.run import bare_name
 
 if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
-
-SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images per row, when a notebook shows a run
 
 
 def open_run(path: AnyPath | None = None, *, device: str | None = None) -> Run:
@@ -270,9 +268,8 @@ class Run:
                 device=self._device,
                 out=CallerOutput(progress),
             )
-            files = [Path(overlay.image) if overlay.image else None for overlay in drawn]
-            kept = [file if file and memory not in file.parents else None for file in files]
-            results = HeatMaps(map(HeatMap.read, drawn, kept))
+            files = [Path(overlay.image or memory / "none") for overlay in drawn]
+            results = HeatMaps(map(HeatMap.read, drawn, [None if memory in file.parents else file for file in files]))
             results.sheet = read_picture(folder / "sheet.png")
             return results
 
@@ -317,11 +314,7 @@ class Run:
     def _repr_png_(self) -> bytes | None:
         """The training images with most of each concept, strongest first; None if one is missing."""
         try:
-            order = self.weights.argsort(dim=0, descending=True)[:SHOWN_IMAGES, :SHOWN_CONCEPTS].T.tolist()
-            rows = {
-                self.concepts[k]: [open_image(Path(self.images[i].path)) for i in strongest]
-                for k, strongest in enumerate(order)
-            }
+            rows = self._folder.strongest_images()
         except UcdError:
             return None
         return png(contact_sheet(rows, title=self.name, detail="the images with most of each concept"))
