@@ -22,6 +22,11 @@ def option(*flags: str, help: str, panel: str, metavar: str | None = None, **res
     return typer.Option(*flags, help=escape(help), metavar=metavar, rich_help_panel=panel, **rest)
 
 
+def one_of(flag: str, *values: str, help: str, panel: str) -> Any:
+    """An option that takes one of `values`, which Tab offers; the command checks it."""
+    return option(flag, help=help, panel=panel, metavar="NAME", autocompletion=choices(*values))
+
+
 def flag(*flags: str, help: str, panel: str, **rest: Any) -> Any:
     """An option that takes no value."""
     return option(*flags, help=help, panel=panel, metavar="", **rest)

@@ -20,11 +20,11 @@ from concepts_cli.cli.options import (
     OutputFolder,
     Quiet,
     RunFolder,
-    choices,
     examples,
     flag,
     grid_option,
     number,
+    one_of,
     option,
     threshold_option,
 )
@@ -66,33 +66,20 @@ Terms = Annotated[
 TrainingImages = Annotated[bool, flag("--training-images", help="Look into the run's own images.", panel=WHAT)]
 Kind = Annotated[
     str | None,
-    option(
+    one_of(
         "--map",
+        "contrast",
+        "attention",
         help="contrast (attention where the concept explains the image best) or attention. Default: contrast.",
         panel=HOW,
-        metavar="NAME",
-        autocompletion=choices("contrast", "attention"),
     ),
 ]
 Engine = Annotated[
-    str,
-    option(
-        "--engine",
-        help="native, or daam for the package of that name.",
-        panel=HOW,
-        metavar="NAME",
-        autocompletion=choices("native", "daam"),
-    ),
+    str, one_of("--engine", "native", "daam", help="native, or daam for the package of that name.", panel=HOW)
 ]
 Inversion = Annotated[
     str,
-    option(
-        "--inversion",
-        help="ddim, or fixed-point: more exact, a third slower.",
-        panel=HOW,
-        metavar="NAME",
-        autocompletion=choices("ddim", "fixed-point"),
-    ),
+    one_of("--inversion", "ddim", "fixed-point", help="ddim, or fixed-point: more exact, a third slower.", panel=HOW),
 ]
 Layers = Annotated[
     list[str] | None,

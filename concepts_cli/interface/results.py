@@ -44,7 +44,7 @@ class Pictures(list[Image.Image]):
 
 @dataclass(frozen=True)
 class HeatMap(MapNumbers):
-    """Where in a picture a concept or a word is, and how that looks.
+    """Where a concept or a word is in a picture, and how that looks.
 
     `map` is (H, W) at the latents' size, in [0, 1] for a contrast; `overlay` is the page that the command writes: the
     picture, and the picture under its map.

@@ -151,8 +151,8 @@ def changes(path: Path, expected: Mapping[str, str]) -> dict[str, str]:
     if not path.is_file():
         return {}
     actual = {"precision": expected["precision"]} | png_text(path)
-    compared = expected.keys() - {"run", "terms"}
-    return {key: actual.get(key, "") for key in expected if key in compared and actual.get(key, "") != expected[key]}
+    compared = [key for key in expected if key not in ("run", "terms")]
+    return {key: actual.get(key, "") for key in compared if actual.get(key, "") != expected[key]}
 
 
 def concept_plan(

@@ -44,7 +44,9 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     environment = {"ACCELERATE_TORCH_DEVICE": str(chosen_device(device))} if device and not is_launched() else {}
     with patch_environment(**environment):
-        return Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
+        accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
+    check_precision(recipe, str(accelerator.device))  # its launcher may have chosen another device
+    return accelerator
 
 
 def read_training_images(recipe: Recipe) -> list[ImageRecord]:
