@@ -149,7 +149,7 @@ class SampleSettings:
     scheduler: str | None = setting(None, "sampler, by a name from `ucd sample --help`; null: the model's own")
     corrector_steps: int = setting(0, "Langevin steps at each noise level, for compositions", at_least=0)
     corrector_step_size: float = setting(
-        0.05, "size of those steps, relative to the noise's variance", above=0, at_most=1
+        0.6, "size of those steps, relative to the noise's variance", above=0, at_most=1
     )
     eta: float = setting(
         0.0,

@@ -208,7 +208,7 @@ def test_corrector_steps(tiny_run):
         settings={"corrector_steps": 2, "seed": some[1].seed},
     )  # fmt: skip
     assert np.abs(pixels(some[1]) - pixels(alone[0])).max() <= 1  # the same in any batch
-    assert Image.open(some[0].path).text["corrector"] == "2 of 0.05"
+    assert Image.open(some[0].path).text["corrector"] == "2 of 0.6"
 
 
 def test_weights_of_an_image_that_was_trained_on_are_its_row(tiny_run):

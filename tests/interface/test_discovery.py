@@ -31,7 +31,15 @@ def test_steps_and_then_the_run(tiny_run, recipe_file, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_loop_that_was_left_goes_on(tiny_run, recipe_file):
+@pytest.fixture
+def own_interrupt():
+    """The caller's handler of SIGINT: Python's own, even in a shell's background, where it would be ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_a_loop_that_was_left_goes_on(tiny_run, recipe_file, own_interrupt):
     discovery = ucd.discover(recipe_file, output="runs/paused", device="cpu")
     for _ in discovery:
         break
@@ -40,7 +48,7 @@ def test_a_loop_that_was_left_goes_on(tiny_run, recipe_file):
     torch.testing.assert_close(discovery.finish().embeddings, tiny_run.embeddings, rtol=0, atol=0)
 
 
-def test_an_interrupt_ends_the_step_and_the_next_loop_goes_on(tiny_run, recipe_file, monkeypatch):
+def test_an_interrupt_ends_the_step_and_the_next_loop_goes_on(tiny_run, recipe_file, own_interrupt, monkeypatch):
     from concepts_cli.commands import train
 
     log = train._log
