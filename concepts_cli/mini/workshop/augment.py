@@ -32,9 +32,10 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
     """Two in three pictures in other colours, the rest unchanged: (B, 3, H, W) -> (B, 3, H, W), in [-1, 1]."""
     count = len(images)
-    order = torch.rand(count, 3, generator=generator).argsort(dim=1)  # which channel becomes which
+    where = {"generator": generator, "device": generator.device}
+    order = torch.rand(count, 3, **where).argsort(dim=1)  # which channel becomes which
     shuffled = images.gather(1, order[:, :, None, None].expand_as(images))
-    gain = 0.5 + 0.6 * torch.rand(count, 3, 1, 1, generator=generator)
-    shift = 0.8 * torch.rand(count, 3, 1, 1, generator=generator) - 0.4
-    chosen = torch.rand(count, 1, 1, 1, generator=generator) < 2 / 3
+    gain = 0.5 + 0.6 * torch.rand(count, 3, 1, 1, **where)
+    shift = 0.8 * torch.rand(count, 3, 1, 1, **where) - 0.4
+    chosen = torch.rand(count, 1, 1, 1, **where) < 2 / 3
     return torch.where(chosen, (shuffled * gain + shift).clamp(-1, 1), images)

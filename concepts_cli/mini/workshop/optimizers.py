@@ -60,15 +60,18 @@ class Muon(torch.optim.Optimizer):
         self, shape: tuple[int, int], pairs: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]
     ) -> None:
         """Take one step for all matrices of one shape, stacked: small products are slow one by one."""
-        updates = []
-        for parameter, gradient in pairs:
-            buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-            buffer.lerp_(gradient, 1 - group["momentum"])
-            updates.append(gradient.lerp(buffer, group["momentum"]).reshape(shape))  # Nesterov's look ahead
-        scale = 0.2 * max(shape) ** 0.5
-        for (parameter, _), update in zip(pairs, orthogonalized(torch.stack(updates)), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
+        parameters, gradients = ([pair[i] for pair in pairs] for i in (0, 1))
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov's look
+        updates = orthogonalized(torch.stack([each.reshape(shape) for each in ahead]))
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        steps = [update.reshape(parameter.shape) for update, parameter in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, steps, alpha=-0.2 * max(shape) ** 0.5 * group["lr"])
 
 
 def muon_and_adamw(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,7 +14,7 @@ from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.workshop.augment import recoloured
 from concepts_cli.mini.workshop.optimizers import muon_and_adamw
 from concepts_cli.mini.workshop.scenes import Scenes
-from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng
+from concepts_cli.mini.workshop.training import CPU, Budget, Step, Training, half_precision, step_rng
 
 BATCH_SIZE = 16
 KL_WEIGHT = 5e-4  # per latent dimension
@@ -33,9 +34,9 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def pixels(images: np.ndarray) -> Tensor:
+def pixels(images: np.ndarray, device: torch.device = CPU) -> Tensor:
     """(B, 64, 64, 3) uint8 -> (B, 3, 64, 64) float32 in [-1, 1], channels last in memory."""
-    return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def reconstruction(decoded: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,6 +52,7 @@ def train_autoencoder(
     *,
     seed: int,
     budget: Budget,
+    device: torch.device = CPU,
     batch_size: int = BATCH_SIZE,
     lr: float = 3e-3,
     weights: Path = WEIGHTS,
@@ -60,16 +62,18 @@ def train_autoencoder(
     vae = build_autoencoder()
     if (weights / "vae").exists():
         vae = AutoencoderKL.from_pretrained(weights / "vae", torch_dtype=torch.float32).train()
-    vae = vae.to(memory_format=torch.channels_last)
+    vae = vae.to(device, memory_format=torch.channels_last)
     training = Training(vae, muon_and_adamw(vae, lr, muon=False), folder / "vae.pt", batch_size, ema_decay=0.995)
 
     def losses(step: int) -> dict[str, Tensor]:
-        rng, generator = step_rng(seed, step)
+        rng, generator = step_rng(seed, step, device)
         # Otherwise it memorises the few backgrounds of the corpus, and paints any other as the nearest one.
-        images = recoloured(pixels(scenes.images[rng.integers(len(scenes), size=batch_size)]), generator)
+        images = recoloured(pixels(scenes.images[rng.integers(len(scenes), size=batch_size)], device), generator)
         images = images.contiguous(memory_format=torch.channels_last)
-        posterior = vae.encode(images).latent_dist
-        error, mse = reconstruction(vae.decode(posterior.sample(generator)).sample, images)
+        with half_precision(device):
+            posterior = DiagonalGaussianDistribution(vae.encode(images).latent_dist.parameters.float())
+            decoded = vae.decode(posterior.sample(generator)).sample.float()
+        error, mse = reconstruction(decoded, images)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         return {"loss": error + KL_WEIGHT * kl, "mse": mse, "kl": kl}
 
@@ -83,6 +87,7 @@ def train_decoder(
     *,
     seed: int,
     budget: Budget,
+    device: torch.device = CPU,
     batch_size: int = BATCH_SIZE,
     lr: float = 2e-3,
 ) -> Iterator[Step]:
@@ -90,22 +95,24 @@ def train_decoder(
 
     It decodes slightly noisy latents, like a denoiser's. Continues from `folder/decoder.pt` if it exists.
     """
-    vae = vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
+    vae = vae.train().requires_grad_(True).to(device, memory_format=torch.channels_last)
     for part in (vae.encoder, vae.quant_conv):
         part.requires_grad_(False)
     optimizers = muon_and_adamw(vae, lr, muon=False)
     training = Training(vae, optimizers, folder / "decoder.pt", batch_size, ema_decay=0.995)
 
     def losses(step: int) -> dict[str, Tensor]:
-        rng, generator = step_rng(seed, step)
-        images = pixels(scenes.images[rng.integers(len(scenes), size=batch_size)])
+        rng, generator = step_rng(seed, step, device)
+        images = pixels(scenes.images[rng.integers(len(scenes), size=batch_size)], device)
         half = batch_size // 2
         images = torch.cat([images[:half], recoloured(images[half:], generator)])
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            latents = vae.encode(images).latent_dist.mean
-            latents += 0.05 * torch.randn(latents.shape, generator=generator)
-        error, mse = reconstruction(vae.decode(latents).sample, images)
+        with half_precision(device):
+            with torch.no_grad():
+                latents = vae.encode(images).latent_dist.mean
+                latents += 0.05 * torch.randn(latents.shape, generator=generator, device=device)
+            decoded = vae.decode(latents).sample.float()
+        error, mse = reconstruction(decoded, images)
         return {"loss": error, "mse": mse}
 
     yield from training.run(budget, losses)

@@ -7,7 +7,7 @@ the shipped model for another hour.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,25 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from concepts_cli.mini import WEIGHTS
-from concepts_cli.mini.tokenizer import tokenize
+from concepts_cli.mini.captions import MOST_PARTS
+from concepts_cli.mini.tokenizer import MAX_TOKENS, tokenize
 from concepts_cli.mini.workshop.optimizers import muon_and_adamw
-from concepts_cli.mini.workshop.scenes import Scenes
+from concepts_cli.mini.workshop.scenes import CAPTIONS, Scenes
 from concepts_cli.mini.workshop.schedule import build_scheduler
 from concepts_cli.mini.workshop.train_autoencoder import pixels
-from concepts_cli.mini.workshop.training import Budget, Step, Training, step_rng, warmup_flat_cooldown
+from concepts_cli.mini.workshop.training import (
+    CPU,
+    Budget,
+    Step,
+    Training,
+    half_precision,
+    step_rng,
+    warmup_flat_cooldown,
+)
 
 BATCH_SIZE = 64
 EMPTY_CAPTIONS = 0.1  # the share that is trained without a caption, for guidance
+ADDITIVITY = 0.05  # the weight of `additivity_gap` beside the error
 TEXT_RATE = 0.1  # learning rate of the pretrained text encoder, relative to the denoiser's
 
 
@@ -48,12 +58,13 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def sample_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """(B,) timesteps: a fifth uniform, the rest around the middle and above, where shapes are decided."""
+    """(B,) timesteps in random order: a fifth uniform, the rest around the middle and above, where shapes form."""
+    where = {"generator": generator, "device": generator.device}
     # Stratified: each batch covers the whole range.
-    quantiles = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    quantiles = (torch.arange(count, device=generator.device) + torch.rand(count, **where)) / count
     shares = torch.sigmoid(0.3 + torch.special.ndtri(quantiles.clamp(1e-4, 1 - 1e-4)))
-    anywhere = torch.rand(count, generator=generator)
-    shares = torch.where(torch.rand(count, generator=generator) < 0.2, anywhere, shares)
+    shares = torch.where(torch.rand(count, **where) < 0.2, torch.rand(count, **where), shares)
+    shares = shares[torch.randperm(count, **where)]
     return (shares * 1000).long().clamp(0, 999)
 
 
@@ -64,16 +75,58 @@ def read_autoencoder(folder: Path, weights: Path = WEIGHTS) -> AutoencoderKL:
 
 
 @torch.inference_mode()
-def encode_latents(scenes: Scenes, vae: AutoencoderKL, path: Path, *, batch_size: int = 64) -> None:
+def encode_latents(
+    scenes: Scenes, vae: AutoencoderKL, path: Path, *, device: torch.device = CPU, batch_size: int = 64
+) -> None:
     """Write the mean latents of every scene: (N, 4, 16, 16) float16."""
     part = path.with_suffix(".part.npy")
     latents = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(len(scenes), 4, 16, 16))
-    vae = vae.to(memory_format=torch.channels_last)
+    vae = vae.to(device, memory_format=torch.channels_last)
     for start in range(0, len(scenes), batch_size):
         batch = slice(start, start + batch_size)
-        latents[batch] = (vae.encode(pixels(scenes.images[batch])).latent_dist.mean * vae.config.scaling_factor).numpy()
+        encoded = vae.encode(pixels(scenes.images[batch], device)).latent_dist.mean * vae.config.scaling_factor
+        latents[batch] = encoded.cpu().numpy()
     latents.flush()
     part.replace(path)
+
+
+def tokenized(texts: Sequence[Sequence[str]], count: int) -> Tensor:
+    """N lists of captions -> (N, count, MAX_TOKENS) token ids; a list that is shorter ends in empty captions."""
+    places = {text: i for i, text in enumerate(dict.fromkeys(["", *(text for each in texts for text in each)]))}
+    padded = [[places[text] for text in (*each, *[""] * (count - len(each)))] for each in texts]
+    return tokenize(list(places))[torch.tensor(padded)]
+
+
+def additivity_gap(whole: Tensor, parts: Tensor) -> Tensor:
+    """The squared distance between two changes of a prediction (B, C, H, W), relative to the first: a mean over B.
+
+    Relative, since at high noise, where it is decided what goes where, a caption changes little.
+    """
+    distances, sizes = ((each).square().mean(dim=(1, 2, 3)) for each in (whole - parts, whole))
+    return (distances / sizes.clamp_min(0.01)).mean()
+
+
+class Denoiser(nn.Module):
+    """A UNet that takes and returns nothing but tensors."""
+
+    def __init__(self, unet: UNet2DConditionModel):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
+        return self.unet(noisy, timesteps, encoder_hidden_states=hidden, return_dict=False)[0]
+
+
+def recorded(unet: UNet2DConditionModel, batch_size: int, width: int) -> nn.Module:
+    """The UNet; on a GPU replayed as a CUDA graph, since its kernels are too small to be launched one by one."""
+    device = unet.device
+    if device.type != "cuda":
+        return Denoiser(unet)
+    noisy = torch.randn(batch_size, 4, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
+    hidden = torch.randn(batch_size, MAX_TOKENS, width, device=device, requires_grad=True)
+    timesteps = torch.zeros(batch_size, dtype=torch.long, device=device)
+    with half_precision(device):
+        return torch.cuda.make_graphed_callables(Denoiser(unet), (noisy, timesteps, hidden), allow_unused_input=True)
 
 
 def train_unet(
@@ -84,11 +137,17 @@ def train_unet(
     *,
     seed: int,
     budget: Budget,
+    device: torch.device = CPU,
     batch_size: int = BATCH_SIZE,
     lr: float = 2.5e-3,
     weights: Path = WEIGHTS,
 ) -> Iterator[Step]:
-    """Train from `folder/unet.pt`, else from the pipeline in `weights`, else from scratch with `text_encoder`."""
+    """Train from `folder/unet.pt`, else from the pipeline in `weights`, else from scratch with `text_encoder`.
+
+    Beside the error of the velocity it minimizes, on scenes that consist of several parts, the gap between what a
+    caption of the whole changes and the sum of what captions of the parts change. So scores add up, as a composition
+    (eq. 11) expects of them: the score of "a dog" alone would draw a dog where the castle is to be.
+    """
     torch.manual_seed(seed)
     start = {"steps": 0, "samples": 0}
     unet = build_unet()
@@ -96,8 +155,8 @@ def train_unet(
         start = json.loads((weights / "training.json").read_text())
         unet = UNet2DConditionModel.from_pretrained(weights / "unet", torch_dtype=torch.float32)
         text_encoder = CLIPTextModel.from_pretrained(weights / "text_encoder", torch_dtype=torch.float32)
-    unet = unet.train().to(memory_format=torch.channels_last)
-    text_encoder.requires_grad_(True).train()
+    unet = unet.train().to(device, memory_format=torch.channels_last)
+    text_encoder.to(device).requires_grad_(True).train()
     module = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     optimizers = [
         *muon_and_adamw(unet, lr),
@@ -112,23 +171,42 @@ def train_unet(
         step=start["steps"],
         samples=start["samples"],
     )
-    ids = torch.stack([tokenize([captions[i] for captions in scenes.captions]) for i in range(len(scenes.captions[0]))])
-    nothing = tokenize([""])
-    alphas = build_scheduler().alphas_cumprod
+    images = torch.from_numpy(latents).to(device)
+    captions = tokenized(scenes.captions, CAPTIONS).to(device)
+    parts = tokenized(scenes.parts, 1 + MOST_PARTS).to(device)
+    several = np.flatnonzero([len(each) > 2 for each in scenes.parts])
+    nothing = tokenize([""]).to(device)
+    alphas = build_scheduler().alphas_cumprod.to(device)
+    calls = 2 + MOST_PARTS  # of the denoiser, for a composition: no caption, all of it, and its parts
+    pieces_at_once = max(1, batch_size // 8)
+    denoise = recorded(unet, batch_size + calls * pieces_at_once, text_encoder.config.hidden_size)
 
     def losses(step: int) -> dict[str, Tensor]:
-        rng, generator = step_rng(seed, step)
-        batch = np.sort(rng.integers(len(scenes), size=batch_size))
-        clean = torch.from_numpy(latents[batch].astype(np.float32))
-        noise = torch.randn(clean.shape, generator=generator)
-        timesteps = sample_timesteps(batch_size, generator)[torch.randperm(batch_size, generator=generator)]
+        rng, generator = step_rng(seed, step, device)
+        alone = rng.integers(len(scenes), size=batch_size)
+        composed = several[rng.integers(len(several), size=pieces_at_once)]
+        chosen = torch.from_numpy(np.concatenate([alone, composed])).to(device)
+        clean = images[chosen].float()
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        timesteps = torch.cat([sample_timesteps(len(each), generator) for each in (alone, composed)])
         alpha = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
-        noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-        empty = torch.from_numpy(rng.random(batch_size) < EMPTY_CAPTIONS)
-        which = rng.integers(len(ids), size=batch_size)
-        hidden = text_encoder(torch.where(empty[:, None], nothing, ids[which, batch])).last_hidden_state
-        velocity = unet(noisy, timesteps, encoder_hidden_states=hidden).sample
-        return {"loss": (velocity - (alpha * noise - sigma * clean)).square().mean()}
+        noisy, velocity = alpha * clean + sigma * noise, alpha * noise - sigma * clean
+
+        which = torch.from_numpy(rng.integers(CAPTIONS, size=batch_size)).to(device)
+        empty = torch.from_numpy(rng.random(batch_size) < EMPTY_CAPTIONS).to(device)
+        said = torch.where(empty[:, None], nothing, captions[chosen[:batch_size], which])
+        pieces = torch.cat([nothing.expand(len(composed), 1, -1), parts[chosen[batch_size:]]], dim=1)
+        times = torch.tensor([1] * batch_size + [calls] * len(composed), device=device)
+        with half_precision(device):
+            hidden = text_encoder(torch.cat([said, pieces.flatten(0, 1)])).last_hidden_state
+            inputs = noisy.repeat_interleave(times, dim=0, output_size=len(hidden)).contiguous(
+                memory_format=torch.channels_last
+            )
+            predicted = denoise(inputs, timesteps.repeat_interleave(times, output_size=len(hidden)), hidden).float()
+        unsaid, whole, *each = predicted[batch_size:].unflatten(0, (-1, calls)).unbind(dim=1)
+        error = (torch.cat([predicted[:batch_size], whole]) - velocity).square().mean()
+        gap = additivity_gap((whole - unsaid).detach(), sum(part - unsaid for part in each))
+        return {"loss": error + ADDITIVITY * gap, "error": error, "gap": gap}
 
     yield from training.run(budget, losses)

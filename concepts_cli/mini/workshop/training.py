@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+CPU = torch.device("cpu")
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -37,7 +39,7 @@ class Step:
     number: int  # steps done, this one included
     samples: int  # pictures seen
     seconds: float  # of training, over all resumptions
-    losses: dict[str, float]
+    losses: dict[str, Tensor]  # each read only when it is logged: reading waits for a GPU
 
 
 def warmup_cosine(step: int, progress: float) -> float:
@@ -53,10 +55,15 @@ def warmup_flat_cooldown(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / 200) * min(1.0, max(0.05, (1 - progress) / 0.3))
 
 
-def step_rng(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
-    """The randomness of one step, for numpy and for torch."""
+def step_rng(seed: int, step: int, device: torch.device | str = "cpu") -> tuple[np.random.Generator, torch.Generator]:
+    """The randomness of one step, for numpy and for torch on `device`."""
     rng = np.random.default_rng((seed, step))
-    return rng, torch.Generator().manual_seed(int(rng.integers(2**63)))
+    return rng, torch.Generator(device).manual_seed(int(rng.integers(2**63)))
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where it is fast: on a GPU. On a CPU nothing changes."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
 
 
 @dataclass
@@ -92,9 +99,7 @@ class Training:
                 values = losses(self.step)
                 self._update(values["loss"], self.schedule(self.step - self.first, progress))
                 self.seconds = time.monotonic() - start
-                yield Step(
-                    self.step, self.samples, self.seconds, {name: float(v.detach()) for name, v in values.items()}
-                )
+                yield Step(self.step, self.samples, self.seconds, {name: v.detach() for name, v in values.items()})
                 if time.monotonic() - saved > 60 * self.save_minutes:
                     self.save()
                     saved = time.monotonic()
@@ -118,11 +123,11 @@ class Training:
     def _average(self) -> None:
         done = self.step - self.first
         decay = min(self.ema_decay, (1 + done) / (10 + done))  # short at first, while everything changes
-        for name, tensor in self.module.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
-            else:
-                self.average[name].copy_(tensor)
+        state = self.module.state_dict()
+        names = [name for name, tensor in state.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in names], [state[name] for name in names], 1 - decay)
+        for name in state.keys() - set(names):
+            self.average[name].copy_(state[name])
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
@@ -141,7 +146,8 @@ class Training:
         part.replace(self.checkpoint)
 
     def _load(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
+        device = next(self.module.parameters()).device
+        state = torch.load(self.checkpoint, weights_only=True, map_location=device)
         self.module.load_state_dict(state["module"])
         self.average = state["average"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -152,5 +158,5 @@ class Training:
 
 def averaged(module: M, checkpoint: Path) -> M:
     """`module` with the moving average of a checkpoint's weights, ready for use: frozen, in evaluation mode."""
-    module.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    module.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
     return module.eval().requires_grad_(False)
