@@ -40,8 +40,7 @@ HELD_OUT_BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 NIGHT = np.array([0.36, 0.42, 0.72], dtype=np.float32)  # the share of red, green and blue light left at night
 
 COUNTS = (0.5, 0.35, 0.15)  # the shares of scenes with one, two and three objects
-SIDES = {1: (26, 60), 2: (26, 38), 3: (22, 30)}  # pixels, of an object's side, by the number of objects
-LARGE = (36, 60)  # where one object is the subject
+SIDES = {1: (36, 60), 2: (26, 37), 3: (22, 30)}  # pixels, of an object's side, by the number of objects
 MOST_COVERED = 0.08  # the share of a smaller object's square that another's may cover
 TRIES = 60  # placements, before the objects are drawn at their smallest
 
@@ -90,11 +89,9 @@ def draw_scene(
     style: str | None = None,
     drawing: str | None = None,
     held_out: bool = False,
-    sides: tuple[int, int] | None = None,
 ) -> Scene:
     """Draw a scene; `rng` chooses what is not given, as in the training corpus.
 
-    `sides` are the least side of an object and the one that it stays below, in pixels; by default as `SIDES` says.
     `labels` are one to three of `CLASSES`; `style=""` means no filter. With `held_out` the background is one that
     training never uses. Raises ValueError for a name that does not exist.
     """
@@ -113,7 +110,7 @@ def draw_scene(
     background, drawing = background or colour, drawing or hand
     _check(labels, background, style, drawing)
 
-    squares = _arrange(rng, len(labels), sides or SIDES[len(labels)])
+    squares = _arrange(rng, len(labels))
     image, masks = _paint(rng, [atlas.sprites()[label, drawing] for label in labels], squares, background)
     if night:
         image *= NIGHT
@@ -135,9 +132,9 @@ def _check(labels: tuple[str, ...], background: str, style: str, drawing: str) -
         raise ValueError(f"a scene has one to three objects, got {len(labels)}")
 
 
-def _arrange(rng: np.random.Generator, count: int, sides: tuple[int, int]) -> list[Square]:
+def _arrange(rng: np.random.Generator, count: int) -> list[Square]:
     """Squares for `count` objects anywhere in the scene, hardly overlapping."""
-    low, high = sides
+    low, high = SIDES[count]
     squares: list[Square] = []
     for attempt in range(TRIES * count):
         if len(squares) == count:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from concepts_cli.mini.corpus import LARGE, SETS, Scene, draw_scene
+from concepts_cli.mini.corpus import SETS, Scene, draw_scene
 from concepts_cli.mini.filters import STYLES
 
 SCENE_OBJECTS = ("tree", "house", "car", "elephant")  # in `scenes`, two at a time
@@ -34,7 +34,7 @@ def draw_set(name: str, *, images_per_class: int = 5, seed: int = 0) -> list[tup
     drawn = []
     if name in SETS:
         for label, _ in product(SETS[name], range(images_per_class)):
-            drawn.append((draw_scene(rng, labels=(label,), night=False, style="", held_out=True, sides=LARGE), [label]))
+            drawn.append((draw_scene(rng, labels=(label,), night=False, style="", held_out=True), [label]))
     elif name == "scenes":
         # Half of the pairs by day, half at night, in turn, until there are as many images as in the other sets.
         variants = [(pair, night) for pair in combinations(SCENE_OBJECTS, 2) for night in (False, True)]
@@ -46,9 +46,7 @@ def draw_set(name: str, *, images_per_class: int = 5, seed: int = 0) -> list[tup
     else:
         for style, i in product(STYLES, range(images_per_class)):
             label = STYLE_OBJECTS[i % len(STYLE_OBJECTS)]
-            drawn.append(
-                (draw_scene(rng, labels=(label,), night=False, style=style, held_out=True, sides=LARGE), [style, label])
-            )
+            drawn.append((draw_scene(rng, labels=(label,), night=False, style=style, held_out=True), [style, label]))
     return [drawn[i] for i in rng.permutation(len(drawn))]
 
 

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from concepts_cli.mini import atlas
-from concepts_cli.mini.captions import BACKGROUNDS, CLASSES, DRAWINGS, MOST_WORDS, claims, draw_caption
+from concepts_cli.mini.captions import (
+    BACKGROUNDS,
+    CLASSES,
+    DRAWINGS,
+    MOST_PARTS,
+    MOST_WORDS,
+    claims,
+    draw_caption,
+    draw_parts,
+)
 from concepts_cli.mini.corpus import HELD_OUT_BACKGROUNDS, MOST_COVERED, SETS, SIDES, SIZE, draw_scene
 from concepts_cli.mini.filters import STYLES
 
@@ -78,6 +87,15 @@ def test_captions_tell_the_truth():
             assert claims(caption) <= scene.facts.names, caption
             assert len(caption.replace("-", " - ").split()) <= MOST_WORDS
     assert claims("a photo of a shopping cart and a car on blue") == {"shopping cart", "car", "blue"}
+
+
+def test_the_parts_of_a_scene_say_together_what_the_whole_says():
+    for scene in many(200):
+        whole, *parts = draw_parts(np.random.default_rng(len(scene.caption)), scene.facts)
+        assert set(scene.labels) <= claims(whole) <= scene.facts.names
+        assert claims(whole) - set(DRAWINGS) == set().union(*map(claims, parts)) - set(DRAWINGS)
+        assert len(scene.labels) <= len(parts) <= MOST_PARTS
+        assert all(len(caption.split()) <= MOST_WORDS for caption in (whole, *parts))
 
 
 def test_captions_say_where_things_are():

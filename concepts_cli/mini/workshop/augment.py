@@ -1,5 +1,7 @@
 """Augmentations for training the judges of generated pictures: blur, noise, slight distortion, other colours."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,7 +34,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
     """Two in three pictures in other colours, the rest unchanged: (B, 3, H, W) -> (B, 3, H, W), in [-1, 1]."""
     count = len(images)
-    where = {"generator": generator, "device": generator.device}
+    where: dict[str, Any] = {"generator": generator, "device": generator.device}
     order = torch.rand(count, 3, **where).argsort(dim=1)  # which channel becomes which
     shuffled = images.gather(1, order[:, :, None, None].expand_as(images))
     gain = 0.5 + 0.6 * torch.rand(count, 3, 1, 1, **where)

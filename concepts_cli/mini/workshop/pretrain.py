@@ -76,7 +76,7 @@ def stage_steps(
 ) -> Iterator[Step]:
     """Run one training stage, step by step; closing the iterator saves a checkpoint."""
     corpus = scenes.read_corpus(out / "corpus")
-    how = {"seed": seed, "budget": budget}
+    how: dict[str, Any] = {"seed": seed, "budget": budget}
     machine = machine or Machine()
     if stage == "unet":
         if not (out / "latents.npy").exists():

@@ -7,8 +7,9 @@ the shipped model for another hour.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def build_unet() -> UNet2DConditionModel:
 
 def sample_timesteps(count: int, generator: torch.Generator) -> Tensor:
     """(B,) timesteps in random order: a fifth uniform, the rest around the middle and above, where shapes form."""
-    where = {"generator": generator, "device": generator.device}
+    where: dict[str, Any] = {"generator": generator, "device": generator.device}
     # Stratified: each batch covers the whole range.
     quantiles = (torch.arange(count, device=generator.device) + torch.rand(count, **where)) / count
     shares = torch.sigmoid(0.3 + torch.special.ndtri(quantiles.clamp(1e-4, 1 - 1e-4)))
@@ -117,7 +118,7 @@ class Denoiser(nn.Module):
         return self.unet(noisy, timesteps, encoder_hidden_states=hidden, return_dict=False)[0]
 
 
-def recorded(unet: UNet2DConditionModel, batch_size: int, width: int) -> nn.Module:
+def recorded(unet: UNet2DConditionModel, batch_size: int, width: int) -> Callable[[Tensor, Tensor, Tensor], Any]:
     """The UNet; on a GPU replayed as a CUDA graph, since its kernels are too small to be launched one by one."""
     device = unet.device
     if device.type != "cuda":
@@ -178,13 +179,13 @@ def train_unet(
     nothing = tokenize([""]).to(device)
     alphas = build_scheduler().alphas_cumprod.to(device)
     calls = 2 + MOST_PARTS  # of the denoiser, for a composition: no caption, all of it, and its parts
-    pieces_at_once = max(1, batch_size // 8)
-    denoise = recorded(unet, batch_size + calls * pieces_at_once, text_encoder.config.hidden_size)
+    composed_size = max(1, batch_size // 8)
+    denoise = recorded(unet, batch_size + calls * composed_size, text_encoder.config.hidden_size)
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = step_rng(seed, step, device)
         alone = rng.integers(len(scenes), size=batch_size)
-        composed = several[rng.integers(len(several), size=pieces_at_once)]
+        composed = several[rng.integers(len(several), size=composed_size)]
         chosen = torch.from_numpy(np.concatenate([alone, composed])).to(device)
         clean = images[chosen].float()
         noise = torch.randn(clean.shape, generator=generator, device=device)
@@ -200,10 +201,8 @@ def train_unet(
         times = torch.tensor([1] * batch_size + [calls] * len(composed), device=device)
         with half_precision(device):
             hidden = text_encoder(torch.cat([said, pieces.flatten(0, 1)])).last_hidden_state
-            inputs = noisy.repeat_interleave(times, dim=0, output_size=len(hidden)).contiguous(
-                memory_format=torch.channels_last
-            )
-            predicted = denoise(inputs, timesteps.repeat_interleave(times, output_size=len(hidden)), hidden).float()
+            inputs, when = (each.repeat_interleave(times, 0, output_size=len(hidden)) for each in (noisy, timesteps))
+            predicted = denoise(inputs.contiguous(memory_format=torch.channels_last), when, hidden).float()
         unsaid, whole, *each = predicted[batch_size:].unflatten(0, (-1, calls)).unbind(dim=1)
         error = (torch.cat([predicted[:batch_size], whole]) - velocity).square().mean()
         gap = additivity_gap((whole - unsaid).detach(), sum(part - unsaid for part in each))

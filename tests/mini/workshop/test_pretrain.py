@@ -9,6 +9,7 @@ import torch
 from concepts_cli.mini.workshop import nothing, pretrain, scenes
 from concepts_cli.mini.workshop.measure import load_clip, load_reader
 from concepts_cli.mini.workshop.measure_pictures import load_pipeline
+from concepts_cli.mini.workshop.train_unet import additivity_gap, tokenized
 from concepts_cli.mini.workshop.training import Budget, Training, warmup_cosine, warmup_flat_cooldown
 
 STAGES = ("vae", "clip", "resnet", "unet", "decoder")
@@ -103,3 +104,28 @@ def test_a_resumed_module_keeps_its_optimizer_state(tmp_path):
     rest = list(one_step())
     assert first.number == 1 and [step.number for step in rest] == [2, 3]
     assert rest[-1].samples == 3
+
+
+def test_the_gap_between_a_whole_and_the_sum_of_its_parts_is_relative():
+    torch.manual_seed(0)
+    whole = torch.randn(3, 4, 16, 16)
+    assert additivity_gap(whole, whole) == 0
+    for size in (1, 100):
+        torch.testing.assert_close(additivity_gap(size * whole, torch.zeros_like(whole)), torch.tensor(1.0))
+    torch.testing.assert_close(additivity_gap(10 * whole, 15 * whole), torch.tensor(0.25))
+
+
+def test_lists_of_captions_end_in_empty_ones():
+    ids = tokenized([["a dog"], ["a castle", "a dog"]], 3)
+    assert ids.shape[:2] == (2, 3)
+    assert torch.equal(ids[0, 0], ids[1, 1])
+    assert torch.equal(ids[0, 1], ids[0, 2]) and torch.equal(ids[0, 1], ids[1, 2])
+
+
+def test_scenes_are_the_same_however_many_are_drawn_at_once(tmp_path, monkeypatch):
+    scenes.draw_corpus(tmp_path / "one", seed=1, count=12)
+    monkeypatch.setattr(scenes, "CHUNK", 5)
+    scenes.draw_corpus(tmp_path / "several", seed=1, count=12)
+    one, several = (scenes.read_corpus(tmp_path / name) for name in ("one", "several"))
+    assert (one.images == several.images).all() and (one.labels == several.labels).all()
+    assert (one.captions, one.parts, one.facts) == (several.captions, several.parts, several.facts)
