@@ -36,7 +36,7 @@ class Scenes:
 def draw_corpus(folder: Path, *, seed: int, count: int = COUNT) -> None:
     """Draw `count` scenes into `folder`, on all cores; scene i depends on the seed and i alone.
 
-    131,072 take about a minute on two cores.
+    131,072 take under two minutes on two cores.
     """
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3))
