@@ -28,7 +28,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 OBJECT_TEMPLATES = (*OBJECT, "a photo of {}", "a {}", "{}")
 STYLE_TEMPLATES = STYLE
 
-MOST_PARTS = 3
+MOST_PARTS = 3  # of a caption that names all of a scene
 MOST_WORDS = 18  # in a caption: the text encoder reads 20 tokens, including the start and the end
 CLEARLY_APART = 14  # pixels between the middles of two objects, for a caption to say where they are
 

@@ -103,7 +103,7 @@ def additivity_gap(whole: Tensor, parts: Tensor) -> Tensor:
 
     Relative, since at high noise, where it is decided what goes where, a caption changes little.
     """
-    distances, sizes = ((each).square().mean(dim=(1, 2, 3)) for each in (whole - parts, whole))
+    distances, sizes = (each.square().mean(dim=(1, 2, 3)) for each in (whole - parts, whole))
     return (distances / sizes.clamp_min(0.01)).mean()
 
 

@@ -55,7 +55,7 @@ def warmup_flat_cooldown(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / 200) * min(1.0, max(0.05, (1 - progress) / 0.3))
 
 
-def step_rng(seed: int, step: int, device: torch.device | str = "cpu") -> tuple[np.random.Generator, torch.Generator]:
+def step_rng(seed: int, step: int, device: torch.device = CPU) -> tuple[np.random.Generator, torch.Generator]:
     """The randomness of one step, for numpy and for torch on `device`."""
     rng = np.random.default_rng((seed, step))
     return rng, torch.Generator(device).manual_seed(int(rng.integers(2**63)))
