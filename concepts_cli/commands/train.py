@@ -11,9 +11,8 @@ from accelerate.utils import broadcast_object_list
 
 from concepts_cli.core.discovery import Step, Training
 from concepts_cli.core.sampling import generate, guided
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.drawing.contact_sheet import contact_sheet
-from concepts_cli.models import load_model
+from concepts_cli.models import check_words, load_model
 from concepts_cli.models.device import dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
@@ -28,6 +27,7 @@ from concepts_cli.training.resume import drop_later_metrics, image_digests, in_c
 from concepts_cli.training.setup import (
     check_precision,
     choose_accelerator,
+    earlier_run,
     load_training_model,
     prepare_training,
     read_training_images,
@@ -92,10 +92,10 @@ class Trainer:
         state = Run(chosen).load_checkpoint() if resume else None
         if state:
             records = in_checkpoint_order(state, records, Run(chosen))
+        earlier = None if state else earlier_run(recipe)
         self._records, model = records, load_training_model(recipe, accelerator, out)
-        sampler = model.sampler_name(recipe.sample.scheduler)  # so that the run's recipe names it
-        self.recipe = recipe = replace(recipe, sample=replace(recipe.sample, scheduler=sampler))
-        self.training = prepare_training(recipe, records, model, accelerator, out)
+        self.recipe = recipe = _resolved(recipe, model, Run(chosen) if state else earlier)
+        self.training = prepare_training(recipe, records, model, accelerator, out, earlier=earlier)
         self.tokens = self.training.objective.tokens
         folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
         self.run = Run(broadcast_object_list([folder])[0])  # every process uses the main one's
@@ -160,6 +160,13 @@ class Trainer:
         self._accelerator.end_training()
 
 
+def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Recipe:
+    """The recipe with what it leaves open: the model's sampler, and the names of the run that it continues."""
+    sample = replace(recipe.sample, scheduler=model.sampler_name(recipe.sample.scheduler))
+    tokens = recipe.concepts.tokens or (before.recipe.concepts.tokens if before else None)
+    return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens))
+
+
 def check_before(recipe: Recipe, device: str | None) -> None:
     """Raise UcdError for what can be checked without images or model: a device that is missing or can't do the
     precision, trackers that are not installed, or a missing login for publishing.
@@ -182,6 +189,9 @@ def plan(
     """What `train` would do with this recipe. Raises what `train` would raise before it loads the model."""
     settings = recipe.train
     check_before(recipe, device)
+    earlier_run(recipe)
+    if recipe.concepts.initial:
+        check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
     count = len(read_training_images(recipe))
     return Plan(
         run=str(training_folder(recipe, output, resume=resume, force=force).path),
@@ -207,7 +217,7 @@ def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelera
     """
     each, settings, tokens = recipe.train.preview_images, recipe.sample, training.objective.tokens
     requests = [
-        guided(default_prompt(recipe.concepts.property, token), settings.guidance_scale, settings.seed + n)
+        guided(recipe.concepts.prompt_of(token), settings.guidance_scale, settings.seed + n)
         for token in tokens
         for n in range(each)
     ]
@@ -222,7 +232,7 @@ def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
     model, dtype = training.objective.model, dtype_of(recipe.sample.precision)
     if dtype in (None, model.dtype):
         return model
-    copy = load_model(recipe.model, device=model.device, dtype=dtype)
+    copy = load_model(recipe.model, revision=recipe.model_revision, device=model.device, dtype=dtype)
     copy.set_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()))
     return copy
 

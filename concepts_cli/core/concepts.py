@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from concepts_cli.errors import UcdError
 from concepts_cli.models.embeddings import from_file, to_file
 from concepts_cli.models.interface import DiffusionModel
+from concepts_cli.models.text import sole_piece
 
 
-def concept_tokens(count: int) -> tuple[str, ...]:
-    """`<t1>` to `<tK>`."""
-    return tuple(f"<t{k}>" for k in range(1, count + 1))
+def concept_tokens(count: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """`<t1>` to `<tK>`, or each of `names` in angle brackets."""
+    return tuple(f"<{name.strip('<>')}>" for name in names or (f"t{k}" for k in range(1, count + 1)))
 
 
 class Concepts(nn.Module):
@@ -106,25 +107,28 @@ def initial_embeddings(
     spread: float,
     generator: torch.Generator,
     unit_norm: bool = False,
+    start: str = "table",
 ) -> dict[str, Tensor]:
-    """The initial embeddings, (K, D) by text encoder: around the mean of its token table, or at given words.
+    """The initial embeddings, (K, D) by text encoder: random ones, or at given words.
 
-    `spread` is the standard deviation of the random part, relative to the table's own in each dimension. `words` has
-    one word for all concepts or one per concept, each a single token of the model; the random part is then added only
-    where concepts share a word. `unit_norm` finally scales each embedding to length 1. Raises UcdError for a word that
-    the model splits.
+    Random ones are normal, with `start="table"` around the mean of the encoder's token table and with its deviation in
+    each dimension, with `"normal"` around 0 with deviation 1; `spread` multiplies the deviation. `words` has one word
+    for all concepts or one per concept, each a single token of the model; the random part of `"table"` is then added
+    only where concepts share a word. `unit_norm` finally scales each embedding to length 1. Raises UcdError for a word
+    that the model splits.
     """
     rows = _rows_of(model, count, words) if words else {}
     starts = {}
     for encoder, weights in model.tables.items():
         table = weights.float().cpu()
-        noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=0) * spread
+        normal = torch.randn(count, table.shape[1], generator=generator) * spread
+        noise = normal * table.std(dim=0)
         if rows:
             shared = torch.tensor([rows[encoder].count(row) > 1 for row in rows[encoder]])
-            start = table[rows[encoder]] + noise * shared[:, None]
+            chosen = table[rows[encoder]] + noise * shared[:, None]
         else:
-            start = table.mean(dim=0) + noise
-        starts[encoder] = F.normalize(start, dim=1) if unit_norm else start
+            chosen = normal if start == "normal" else table.mean(dim=0) + noise
+        starts[encoder] = F.normalize(chosen, dim=1) if unit_norm else chosen
     return starts
 
 
@@ -138,10 +142,5 @@ def _rows_of(model: DiffusionModel, count: int, words: Sequence[str]) -> dict[st
     rows: dict[str, list[int]] = {encoder: [] for encoder in model.tables}
     for word in words:
         for encoder, pieces in model.pieces(word).items():
-            if len(pieces) != 1:
-                raise UcdError(
-                    f"concepts.initial: {word!r} is {len(pieces)} tokens of this model",
-                    "choose words that are a single token",
-                )
-            rows[encoder] += pieces
+            rows[encoder].append(sole_piece(word, pieces))
     return rows

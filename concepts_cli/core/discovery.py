@@ -6,7 +6,7 @@ Gradients are averaged over processes here, without a wrapper: they are K x D nu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
 from torch import Tensor
 
-from concepts_cli.core.draws import Draws, seeded
+from concepts_cli.core.draws import Draws, seeded, step_batches
 from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import Objective
 from concepts_cli.core.row_adamw import RowAdamW
@@ -49,24 +49,27 @@ class Training:
         flip_probability: float,
         repeats: int = 1,
         shared_sentence: bool = False,
+        sentences: Sequence[range] = (),
         update: str = "auto",
         accelerator: Accelerator,
     ):
         self.objective, self.concepts = objective, objective.concepts
-        self.settings, self.accelerator = settings, accelerator
+        self.settings, self.accelerator, processes = settings, accelerator, accelerator.num_processes
         self.draws = Draws(
             latents,
             seed=settings.seed,
             concepts=self.concepts.count,
-            sentences=objective.sentence_count,
+            sentences=sentences or objective.sentence_count,
             process=objective.model.noise,
             timesteps=settings.timesteps,
             flip_probability=flip_probability,
             repeats=repeats,
             shared_sentence=shared_sentence,
+            # Several processes need whole batches to the end of an epoch, as accelerate deals them out.
+            epoch_multiple=settings.batch_size * processes if settings.epoch_ends_step and processes > 1 else 1,
         )
         self.total_steps = settings.max_steps or len(latents) * settings.iterations_per_image
-        self.images_per_step = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
+        self.images_per_step = settings.batch_size * settings.gradient_accumulation * processes
         self.sees_rows = update == "seen" or (update == "auto" and len(self.concepts.raw_weights) > FEW_IMAGES)
         self.step = 0
         self.settled_since = 0  # the last step that changed an image's strongest concept
@@ -149,24 +152,26 @@ class Training:
             raise UcdError("not even one image fits into memory", hint, exit_code=1) from error
 
     def _backward(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of the mean loss over the step's images, of all processes, `batch_size` at a time.
+        """Compute the gradients of the step's batches, of all processes, `batch_size` images at a time.
 
-        Returns the terms of this process's loss, and the weight rows of the images seen by any process; all rows if the
+        As in accelerate, a step with fewer batches than `gradient_accumulation` has a smaller gradient. Returns the
+        terms of this process's mean loss, and the weight rows of the images seen by any process; all rows if the
         optimizer updates all.
         """
         for parameter in self.concepts.parameters():
             parameter.grad = None
         totals: dict[str, Tensor] = {}
         rows, gradients = [], []
-        for draws in self._my_draws():
+        mine = self._my_draws()
+        for draws in mine:
             for batch in self.draws.batch(draws).to(self.accelerator.device).split(batch_size):
-                share = len(batch) / (self.settings.batch_size * self.settings.gradient_accumulation)
+                share = len(batch) / len(draws)
                 raw = self._raw_weights(batch.rows)
                 with self.accelerator.autocast():
                     terms = self.objective(batch, raw)
-                self.accelerator.backward(sum(terms.values()) * share)
+                self.accelerator.backward(sum(terms.values()) * share / self.settings.gradient_accumulation)
                 for name, term in terms.items():
-                    totals[name] = totals.get(name, 0) + term.detach() * share
+                    totals[name] = totals.get(name, 0) + term.detach() * share / len(mine)
                 rows.append(batch.rows)
                 gradients.append(torch.zeros_like(raw) if raw.grad is None else raw.grad)
         self._rows_that_fit, self._term_names = batch_size, tuple(totals)
@@ -175,12 +180,18 @@ class Training:
         updated_rows = self._accumulate(torch.cat(rows), torch.cat(gradients))
         return torch.stack(list(totals.values())), updated_rows
 
-    def _my_draws(self) -> Iterator[range]:
-        """This process's draws of the current step, one batch at a time."""
-        size, accelerator = self.settings.batch_size, self.accelerator
-        first = self.step * self.images_per_step + accelerator.process_index * size
-        for start in range(first, first + self.images_per_step, size * accelerator.num_processes):
-            yield range(start, start + size)
+    def _my_draws(self) -> list[range]:
+        """This process's draws of the current step, batch by batch."""
+        settings, accelerator = self.settings, self.accelerator
+        drawn = step_batches(
+            self.step,
+            settings.batch_size,
+            settings.gradient_accumulation,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+            epoch_length=self.draws.epoch_length if settings.epoch_ends_step else None,
+        )
+        return list(drawn)
 
     def _raw_weights(self, rows: Tensor) -> Tensor:
         """These rows, (B, K), as a separate leaf, so that their gradient has only these rows."""

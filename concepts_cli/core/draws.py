@@ -7,7 +7,8 @@ accumulation and processes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -27,16 +28,21 @@ class Draws:
         *,
         seed: int,
         concepts: int,
-        sentences: int,
+        sentences: int | Sequence[range],
         process: Noise,
         timesteps: str = "uniform",
         flip_probability: float = 0.5,
         repeats: int = 1,
         shared_sentence: bool = False,
+        epoch_multiple: int = 1,
     ):
-        self.latents, self.seed, self.concepts, self.sentences = latents, seed, concepts, sentences
+        """`sentences` is how many templates there are, or which of them each image may have; an epoch is filled up with
+        its first images to a multiple of `epoch_multiple` draws."""
+        self.latents, self.seed, self.concepts = latents, seed, concepts
+        self.sentences = [range(sentences)] * len(latents) if isinstance(sentences, int) else sentences
         self.process, self.density = process, timesteps
         self.flip_probability, self.repeats, self.shared_sentence = flip_probability, repeats, shared_sentence
+        self.epoch_length = math.ceil(len(latents) * repeats / epoch_multiple) * epoch_multiple
         # Two are kept, because a batch may span the end of an epoch.
         self._order: Callable[[int], Tensor] = lru_cache(maxsize=2)(self._shuffled)
 
@@ -51,7 +57,8 @@ class Draws:
         mean, std = self.latents.moments(row, mirrored=flip < self.flip_probability)
         latents = mean + std * torch.randn(mean.shape, generator=generator)
         noise = torch.randn(mean.shape, generator=generator)
-        sentences = torch.randint(self.sentences, (self.concepts,), generator=generator)
+        among = self.sentences[row]
+        sentences = torch.randint(among.start, among.stop, (self.concepts,), generator=generator)
         if self.shared_sentence:
             sentences = sentences[:1].expand(self.concepts)
         choice = torch.randint(self.concepts, (), generator=generator)
@@ -59,8 +66,9 @@ class Draws:
 
     def row(self, draw: int) -> int:
         """The image of a draw: each epoch shows every image `repeats` times, in a new order."""
-        epoch, position = divmod(draw, len(self.latents) * self.repeats)
-        return int(self._order(epoch)[position])
+        epoch, position = divmod(draw, self.epoch_length)
+        order = self._order(epoch)
+        return int(order[position % len(order)])
 
     def _shuffled(self, epoch: int) -> Tensor:
         count = len(self.latents)
@@ -76,3 +84,21 @@ def seeded(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     """A CPU generator that depends only on the seed, the purpose and the index."""
     digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def step_batches(
+    step: int, batch_size: int, batches: int, *, process: int = 0, processes: int = 1, epoch_length: int | None = None
+) -> Iterator[range]:
+    """One process's draws of a step, counted from 0: up to `batches` batches, dealt to the processes in turn.
+
+    With an `epoch_length`, a step ends where the epoch ends, with fewer batches and perhaps a smaller last one, as
+    accelerate ends gradient accumulation: 25 images in steps of 8 batches of 2 give steps of 16, 9, 16, 9, ... images.
+    """
+    dealt = batch_size * processes  # images of all processes in a forward pass
+    start, stop = step * batches * dealt, (step + 1) * batches * dealt
+    if epoch_length:
+        epoch, part = divmod(step, math.ceil(epoch_length / (batches * dealt)))
+        start = epoch * epoch_length + part * batches * dealt
+        stop = min(start + batches * dealt, (epoch + 1) * epoch_length)
+    for first in range(start + process * batch_size, stop, dealt):
+        yield range(first, min(first + batch_size, stop))

@@ -19,7 +19,6 @@ from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import encode
 from concepts_cli.data.images import ImageRecord
-from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
@@ -85,7 +84,7 @@ def encode_records(
     of one image. So an image's weights are bit-identical whatever other images are encoded with it. Raises UcdError
     (exit status 1) for scores that are not finite.
     """
-    sentences = templates(recipe.concepts.property)
+    sentences = recipe.concepts.templates()
     uncond = model.encode_prompts([""])
     # Per sentence, the unconditional row and one row per concept: M * (K + 1) rows.
     encoded = (model.encode_prompts([s.format(token) for token in tokens]) for s in sentences)

@@ -27,11 +27,11 @@ class ImageRecord:
     height: int
 
 
-def find_images(places: Sequence[str | Path], images_per_folder: int | None = None) -> list[Path]:
+def find_images(places: Sequence[str | Path], images_per_folder: int | None = None, skip: int = 0) -> list[Path]:
     """Every image file in folders (searched recursively, sorted by name), and single files.
 
-    `images_per_folder` keeps the first few of each folder. Raises UcdError for a path that does not exist, and if there
-    are no images.
+    Of each folder, `skip` images are left out and the next `images_per_folder` are kept. Raises UcdError for a path
+    that does not exist, and if there are no images.
     """
     paths: list[Path] = []
     for place in map(Path, places):
@@ -45,10 +45,19 @@ def find_images(places: Sequence[str | Path], images_per_folder: int | None = No
         in_folder = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not in_folder:
             raise UcdError(f"no images in {place}", f"looked for {', '.join(sorted(SUFFIXES))}")
-        paths += in_folder[:images_per_folder]
+        if skip >= len(in_folder):
+            raise UcdError(
+                f"{place} has only {len(in_folder)} images", f"leave out fewer than {skip}: data.skip_images"
+            )
+        paths += in_folder[skip:][:images_per_folder]
     if not paths:
         raise UcdError("no images", "data.images lists folders or files, relative to the recipe")
     return paths
+
+
+def place_of(path: str | Path, places: Sequence[str | Path]) -> int:
+    """Which of the `places` given to `find_images` holds this image: the first that does."""
+    return next(i for i, place in enumerate(places) if Path(path).is_relative_to(place))
 
 
 def open_image(path: Path, *, under: str = "white") -> Image.Image:

@@ -11,7 +11,6 @@ import numpy as np
 
 from concepts_cli.core.sampling import Request, Term, composition
 from concepts_cli.data.images import ImageRecord
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics import scores as arithmetic
 from concepts_cli.metrics.figures import Table, figure
@@ -43,7 +42,7 @@ class CompositionMetric(Metric):
         run, settings, concepts = inputs.run, inputs.run.recipe.sample, inputs.concepts
         pairs = list(combinations(range(len(concepts)), 2))
         per_pair = max(1, min(PER_PAIR, MOST_PICTURES // len(pairs)))
-        prompts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
+        prompts = [run.recipe.concepts.prompt_of(token) for token in run.tokens]
         folder = run.path / "metrics" / "pairs"
         planned = []
         for pair in pairs:

@@ -63,6 +63,11 @@ class MetricInputs:
             raise UcdError(f"class names given twice: {', '.join(duplicates)}", "name each class once")
         return tuple(names)
 
+    def scorer_names(self, metric: str) -> tuple[str, ...]:
+        """What a scorer calls the classes of `names`: the ResNet may have names of its own, in the same order."""
+        own = self.settings.resnet_class_names
+        return own if own and metric == "resnet" and self.names == self.settings.class_names else self.names
+
     @cached_property
     def labels(self) -> list[list[str]]:
         """The training images' classes: the recipe's labels, else the names of their folders."""

@@ -25,14 +25,14 @@ class SampleScores(Metric):
         return f"{super().note(result)}, threshold {result['threshold']:.3g}"
 
     def check(self, inputs: MetricInputs) -> None:
-        inputs.scorer(self.name).check(inputs.names)
+        inputs.scorer(self.name).check(inputs.scorer_names(self.name))
 
     def compute(self, inputs: MetricInputs) -> dict[str, Any]:
         scorer, samples, names = inputs.scorer(self.name), inputs.samples, inputs.names
         limits = (inputs.threshold, getattr(inputs.settings, f"{self.name}_threshold"), scorer.threshold)
         threshold = next(limit for limit in limits if limit is not None)
         features = inputs.features(self.name)
-        scores = scorer.score(features, names)  # (N, C)
+        scores = scorer.score(features, inputs.scorer_names(self.name))  # (N, C)
         owners, smoothing = samples.owners, scorer.smoothing
 
         def counts(drawn: np.ndarray) -> np.ndarray:  # (K, C)

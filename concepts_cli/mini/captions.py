@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from concepts_cli.data.prompts import OBJECT, STYLE
 from concepts_cli.mini import atlas
 from concepts_cli.mini.filters import KEEP_COLOURS, STYLES
+from concepts_cli.recipe.prompts import OBJECT, STYLE
 
 CLASSES: tuple[str, ...] = tuple(atlas.OBJECTS)
 DRAWINGS: tuple[str, ...] = tuple(atlas.DRAWINGS)
@@ -26,7 +26,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 
 # `ucd train` learns concepts in its prompt templates, so captions use these, and some plainer ones.
 OBJECT_TEMPLATES = (*OBJECT, "a photo of {}", "a {}", "{}")
-STYLE_TEMPLATES = STYLE
+STYLE_TEMPLATES = tuple(dict.fromkeys(STYLE))
 
 MOST_PARTS = 3  # of a caption that names all of a scene
 MOST_WORDS = 18  # in a caption: the text encoder reads 20 tokens, including the start and the end

@@ -6,6 +6,7 @@ A new family is a class that implements `interface.DiffusionModel`, in its own f
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,21 @@ def family_of(name: str, *, revision: str | None = None) -> type[DiffusionModel]
         module, _, attribute = family.partition(":")
         family = getattr(import_module(module), attribute)
     return family
+
+
+def check_words(name: str, words: Sequence[str], *, revision: str | None = None) -> None:
+    """Raise UcdError for a word that is not a single token of the model; only its tokenizers are loaded."""
+    from transformers import AutoTokenizer
+
+    from concepts_cli.models.text import sole_piece
+
+    for folder in family_of(name, revision=revision).tokenizers:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(_source(name), subfolder=folder, revision=revision)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise _not_loaded(name, error) from error
+        for word in words:
+            sole_piece(word, tokenizer(word, add_special_tokens=False).input_ids)
 
 
 def _source(name: str) -> str:

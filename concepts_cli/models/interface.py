@@ -110,6 +110,7 @@ class DiffusionModel(ABC):
 
     # ---- text
 
+    tokenizers: tuple[str, ...] = ("tokenizer",)  # their folders in the model's own
     is_causal: bool  # whether a token reads only those before it
     max_tokens: int  # T
 

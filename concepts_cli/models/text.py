@@ -91,6 +91,15 @@ class TextEncoder:
         return self.encoder(input_ids)[0]
 
 
+def sole_piece(word: str, pieces: Sequence[int]) -> int:
+    """The only token of a word that a concept is to start from. Raises UcdError if it has several, or none."""
+    if len(pieces) != 1:
+        raise UcdError(
+            f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", "choose words that are a single token"
+        )
+    return pieces[0]
+
+
 def freeze(modules: Sequence[torch.nn.Module], device: torch.device) -> None:
     """Move modules to a device, without gradients and in evaluation mode."""
     for module in modules:

@@ -13,7 +13,6 @@ from concepts_cli.core.attention import normalise, token_map
 from concepts_cli.core.heat_maps import attention_of, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.core.sampling import TaughtModel, generate
 from concepts_cli.data.images import as_pixels, to_image, to_pixels
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.models.daam import daam_map
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.overlays import MapSettings, Target, write_overlay
@@ -112,7 +111,7 @@ def _contrast(
     heats: Sequence[Tensor],
 ) -> list[Tensor]:
     """Attention times the share of each place that the subject's score explains, among all subjects and concepts."""
-    concepts = [default_prompt(run.recipe.concepts.property, token) for token in run.tokens]
+    concepts = [run.recipe.concepts.prompt_of(token) for token in run.tokens]
     prompts = list(dict.fromkeys([*(target.subject.prompt for target in targets), *concepts]))
     share = shares(score_gains(model, latents, prompts))
     places = [(row, prompts.index(target.subject.prompt)) for row, target in zip(rows, targets, strict=True)]

@@ -10,7 +10,6 @@ from pathlib import Path
 from concepts_cli.core.encoding import encode_records
 from concepts_cli.core.sampling import Term
 from concepts_cli.data.images import read_images
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.pictures.terms import WrittenTerm, parse_term, term_key
 from concepts_cli.runs.run import Run
@@ -50,7 +49,7 @@ def like_terms(
     terms = {}
     for token, weight in zip(run.tokens, weights, strict=True):
         if abs(weight) >= LEAST_SHARE * total:
-            term = Term(default_prompt(run.recipe.concepts.property, token), round(scale * weight, 4))
+            term = Term(run.recipe.concepts.prompt_of(token), round(scale * weight, 4))
             terms[term_key(term)] = term
     for change in changes:
         added = ADDED.fullmatch(change) if isinstance(change, str) else None

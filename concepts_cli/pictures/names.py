@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from concepts_cli.core.sampling import Request, Term
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.runs.run import Run, bare_name
 
 
@@ -31,7 +30,7 @@ def typed_term(term: Term, run: Run) -> str | None:
 
     None for text with an `@` but no place: `ucd compose` would take what follows for a place.
     """
-    concepts = {default_prompt(run.recipe.concepts.property, token): bare_name(token) for token in run.tokens}
+    concepts = {run.recipe.concepts.prompt_of(token): bare_name(token) for token in run.tokens}
     name = concepts.get(term.prompt, term.prompt)
     if "@" in name and not term.place:
         return None

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.models import family_of
 from concepts_cli.models.device import chosen_device, default_precision, dtype_of
@@ -171,7 +170,7 @@ def concept_plan(
     """
     if not prompts and not concepts:
         concepts = ["all"]
-    sentences = {bare_name(token): default_prompt(run.recipe.concepts.property, token) for token in run.tokens}
+    sentences = {bare_name(token): run.recipe.concepts.prompt_of(token) for token in run.tokens}
     by_folder: dict[str, str] = {}  # name of a folder -> prompt
     for concept in concepts:
         for token in run.tokens if concept == "all" else (run.token(concept),):

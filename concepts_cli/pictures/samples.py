@@ -11,6 +11,7 @@ from concepts_cli.data.images import SUFFIXES
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.making import make_missing
+from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.plan import concept_plan
 from concepts_cli.runs.files import png_text
 from concepts_cli.runs.run import Run, bare_name
@@ -27,12 +28,13 @@ class Samples:
 
 
 def own_samples(run: Run, device: str | None, out: Output) -> Samples:
-    """The run's samples. A concept without any gets the recipe's number of them.
+    """The run's samples: those of a concept, or of its prompt with or without an article, as "a photo of <t1>" and "a
+    photo of a <t1>". A concept without any gets the recipe's number of them.
 
     Raises UcdError for samples of an earlier training, whose scores would be another run's.
     """
     folder = run.path / "samples"
-    groups = {bare_name(token): _images(folder / bare_name(token)) for token in run.tokens}
+    groups = {bare_name(token): _concept_images(run, folder, token) for token in run.tokens}
     ours = concept_plan(run, run.recipe.sample).concepts
     stale = [path for paths in groups.values() for path in paths if png_text(path).get("concepts", ours) != ours]
     if stale:
@@ -40,7 +42,7 @@ def own_samples(run: Run, device: str | None, out: Output) -> Samples:
         raise UcdError(problem, "replace them: ucd sample --concept all --force")
     if missing := [name for name, paths in groups.items() if not paths]:
         make_missing(concept_plan(run, run.recipe.sample, concepts=missing, device=device), out=out)
-        groups = {name: _images(folder / name) for name in groups}
+        groups |= {name: _images(folder / name) for name in missing}
     return _grouped(folder, groups)
 
 
@@ -53,6 +55,12 @@ def find_samples(folder: Path) -> Samples:
     if not groups:
         raise UcdError(f"no samples in {folder}", "expected one subfolder of images per concept, such as t1/00000.png")
     return _grouped(folder, groups)
+
+
+def _concept_images(run: Run, folder: Path, token: str) -> list[Path]:
+    prompts = (f"a photo of {token}", f"a photo of a {token}", run.recipe.concepts.prompt_of(token))
+    found = (_images(folder / name) for name in (bare_name(token), *map(file_name, prompts)))
+    return next(filter(None, found), [])
 
 
 def _images(folder: Path) -> list[Path]:

@@ -11,7 +11,6 @@ from PIL import Image
 from concepts_cli.core.heat_maps import Subject
 from concepts_cli.core.sampling import Request, Term, anywhere, guided
 from concepts_cli.data.images import find_images, open_image
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.names import file_name
@@ -37,7 +36,7 @@ def find_subjects(run: Run, concepts: Sequence[str], prompt: str | None, words: 
         words = words or [token for token in run.tokens if token in prompt]
         if not words:
             raise UcdError(f"{prompt!r} names no concept of {run.path}", "say which words to look for, with --word")
-    return {_name(word): Subject(word, default_prompt(run.recipe.concepts.property, word)) for word in words}
+    return {_name(word): Subject(word, run.recipe.concepts.prompt_of(word)) for word in words}
 
 
 def _token(run: Run, concept: str) -> str:

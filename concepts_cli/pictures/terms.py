@@ -12,7 +12,6 @@ import numpy as np
 
 from concepts_cli.core.places import Place, is_place, parse_place
 from concepts_cli.core.sampling import Term
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.words import NAME, check_words
@@ -64,12 +63,12 @@ def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[
     if concept and concept["run"]:
         other = find_run(concept["run"])
         if other.path.resolve() != run.path.resolve():
-            sentence = default_prompt(other.recipe.concepts.property, other.token(concept["name"]))
+            sentence = other.recipe.concepts.prompt_of(other.token(concept["name"]))
             if others is not None:
                 others[str(other.path)] = other
             return Term(sentence, weight, str(other.path), place)
     if concept or f"<{name}>" in run.tokens:
-        name = default_prompt(run.recipe.concepts.property, run.token(concept["name"] if concept else name))
+        name = run.recipe.concepts.prompt_of(run.token(concept["name"] if concept else name))
     check_words(run, name)
     return Term(name, weight, place=place)
 

@@ -17,6 +17,8 @@ from concepts_cli.recipe.writing import dump_recipe
 
 Overrides = Sequence[str] | Mapping[str, Any]  # ["train.max_steps=10"], or {"train.max_steps": 10}
 
+PRESETS = Path(__file__).parent / "presets"
+
 # A bare folder of images gets the settings of one of these, except those about that recipe's own images.
 BUILT_IN = "mini"
 FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
@@ -25,6 +27,7 @@ ABOUT_THE_IMAGES = {
     "data.resolution": None,
     "evaluate.metrics": ["naming"],  # it needs no classes
     "evaluate.class_names": None,
+    "evaluate.resnet_class_names": None,
     "evaluate.labels": None,
     "evaluate.held_out": None,
     "evaluate.held_out_labels": None,
@@ -91,7 +94,7 @@ def _laid_on(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Node:
 
 def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
     """The recipe of a tree with overrides applied. Raises one UcdError with all mistakes."""
-    tree = _laid_on(tree, overrides, mistakes)
+    tree = _on_preset(_laid_on(tree, overrides, mistakes))
     recipe = build(Recipe, tree, mistakes)
     for keys, problem in _conflicts(recipe):
         if mistakes.keys.isdisjoint(keys):
@@ -99,6 +102,23 @@ def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
     if mistakes:
         raise UcdError("\n".join(sorted(mistakes, key=_line)))
     return recipe
+
+
+def _on_preset(tree: Node) -> Node:
+    """The tree laid on the values of the preset that it names; the preset's prompt is for objects only."""
+    preset = _values(tree).get("preset")
+    path = PRESETS / f"{preset.value}.yaml" if preset else None
+    if not path or not path.is_file():
+        return tree
+    base = read_file(path, Mistakes())
+    given = _values(_values(tree).get("concepts"))
+    if "properties" in given or ("property" in given and given["property"].value != "object"):
+        base = merge(base, read_setting("concepts.prompt", None))
+    return merge(base, tree)
+
+
+def _values(node: Node | None) -> dict[str, Node]:
+    return node.value if node and isinstance(node.value, dict) else {}
 
 
 def find_recipe(path: str | os.PathLike[str]) -> Path:
@@ -127,10 +147,31 @@ def shipped_recipes() -> dict[str, Path]:
 
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     """Settings that are valid alone but conflict: (their keys, the problem with the first)."""
-    initial, count = recipe.concepts.initial, recipe.concepts.count
+    initial, count, tokens = recipe.concepts.initial, recipe.concepts.count, recipe.concepts.tokens or ()
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
         yield keys, f"got {len(initial)} words for {count} concepts, expected one for all, or one per concept"
+    if initial is not None and recipe.train.start_from:
+        yield ("concepts.initial", "train.start_from"), "start from words or from another run's concepts, not both"
+    if recipe.train.start_from_weights and not recipe.train.start_from:
+        yield ("train.start_from_weights", "train.start_from"), "name the run in train.start_from"
+    if recipe.train.start_from_weights and not recipe.weights.per_image:
+        yield ("train.start_from_weights", "weights.per_image"), "a row per image needs per_image: true"
+    if tokens and len(tokens) != count:
+        keys = ("concepts.tokens", "concepts.count")
+        yield keys, f"got {len(tokens)} names for {count} concepts, expected one per concept"
+    if len({token.strip("<>").casefold() for token in tokens}) < len(tokens):
+        yield ("concepts.tokens",), "names must differ, and not only in upper and lower case"
+    properties, places = recipe.concepts.properties or (), len(recipe.data.images or ())
+    if properties and len(properties) != places:
+        keys = ("concepts.properties", "data.images")
+        yield keys, f"got {len(properties)} properties for {places} places in data.images, expected one for each"
+    if recipe.model_revision and recipe.model and (recipe.model == BUILT_IN or Path(recipe.model).is_absolute()):
+        yield ("model_revision", "model"), "only a model on the hub has revisions"
+    names, others = recipe.evaluate.class_names or (), recipe.evaluate.resnet_class_names
+    if others is not None and len(others) != len(names):
+        keys = ("evaluate.resnet_class_names", "evaluate.class_names")
+        yield keys, f"got {len(others)} names for {len(names)} classes, expected one for each, in the same order"
     if recipe.train.warmup_steps and recipe.train.schedule == "constant":
         keys = ("train.warmup_steps", "train.schedule")
         yield keys, "the constant schedule has no warm-up; use schedule: constant_with_warmup"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from concepts_cli.recipe.fields import setting
+from concepts_cli.recipe.prompts import TEMPLATES
 
 Metric = Literal["clip", "resnet", "assignment", "classification", "naming", "composition", "recomposition"]
 METRICS: tuple[str, ...] = get_args(Metric)
@@ -22,6 +23,8 @@ Schedule = Literal[
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 STEP_RULES = (r"(\d+(\.\d+)?:\d+,)+\d+(\.\d+)?", "FACTOR:STEP,…,FACTOR, such as 1:100,0.1")
 HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository name: user/name")
+PROMPT = (r"[^{}]*\{\}[^{}]*", "text with one {} in it")
+TOKEN = (r"<?(?!all>?$)[\w-]+>?", "a word, such as koala or <koala>")
 MAX_SEED = 2**32 - 1  # numpy's limit
 
 
@@ -32,9 +35,10 @@ class DataSettings:
     resize: Literal["squash", "crop"] = setting("squash", "squash the image to a square, or crop its centre")
     flip_probability: float = setting(0.5, "probability that an image is mirrored", at_least=0, at_most=1)
     images_per_folder: int | None = setting(
-        None, "use only the first images of each folder, by name; null: all", at_least=1
+        None, "use this many images of each folder, by name, after skip_images; null: all", at_least=1
     )
-    repeats: int = setting(100, "how often an epoch repeats each image; repeats are shuffled together", at_least=1)
+    skip_images: int = setting(0, "leave out this many images of each folder, the first by name", at_least=0)
+    repeats: int = setting(1, "how often an epoch repeats each image; repeats are shuffled together", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +47,41 @@ class ConceptSettings:
     property: Literal["object", "style"] | None = setting(
         "object", "what the prompts describe; null: the bare token is the prompt"
     )
+    properties: tuple[Literal["object", "style"], ...] | None = setting(
+        None, "a property for each place in data.images, where they differ; null: property for all"
+    )
+    prompt: str | None = setting(
+        None, "the prompt of samples, {} being the token; null: the property's first template", pattern=PROMPT
+    )
+    tokens: tuple[str, ...] | None = setting(
+        None, "names of the concepts, such as koala; null: t1, t2 and so on", pattern=TOKEN
+    )
     shared_sentence: bool = setting(
         False, "put all concepts of an image into one sentence; false: one sentence each, as published"
     )
     initial: tuple[str, ...] | None = setting(None, "word to start each concept from, or one for all; null: random")
+    start: Literal["table", "normal"] = setting(
+        "table", "random starts: around the mean of the token table, or standard normal, as published"
+    )
     initial_spread: float = setting(
-        1.0, "standard deviation of a random start, relative to the token table's", at_least=0
+        1.0, "standard deviation of a random start, relative to that of the table or the normal", at_least=0
     )
     unit_norm: bool = setting(False, "scale every starting embedding to length 1")
+
+    def templates(self) -> tuple[str, ...]:
+        """All prompts that training draws from, with one `{}` each."""
+        return tuple(t for name in dict.fromkeys(self.properties or (self.property,)) for t in TEMPLATES[name])
+
+    def templates_of(self, place: int) -> range:
+        """Which of `templates` are for the images of this place in `data.images`."""
+        if not self.properties:
+            return range(len(self.templates()))
+        first = self.templates().index(TEMPLATES[self.properties[place]][0])
+        return range(first, first + len(TEMPLATES[self.properties[place]]))
+
+    def prompt_of(self, token: str) -> str:
+        """The prompt that `token` is sampled with by default."""
+        return (self.prompt or self.templates()[0]).replace("{}", token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +152,11 @@ class TrainSettings:
     patience: int | None = setting(
         None, "stop after this many steps in which no image changed its strongest concept; null: never", at_least=1
     )
+    epoch_ends_step: bool = setting(
+        False, "an epoch's last step has only the images that are left, as published; false: steps span epochs"
+    )
+    start_from: str | None = setting(None, "run folder whose concepts training starts from; null: new ones", path=True)
+    start_from_weights: bool = setting(False, "start also from that run's weights, for images that it was trained on")
     concept_checkpointing: bool = setting(
         False, "one concept in memory at a time: slower, but memory does not grow with their number"
     )
@@ -183,6 +219,9 @@ class EvaluateSettings:
     clip_threshold: float | None = setting(
         None, "similarity from which a sample counts as its class; null: the scorer's own"
     )
+    resnet_class_names: tuple[str, ...] | None = setting(
+        None, "the ResNet's names of the same classes, in the same order; null: class_names"
+    )
     resnet_model: str = setting("resnet50.tv_in1k", "ResNet model, by timm's name")
     resnet_threshold: float | None = setting(
         None, "logit from which a sample counts as its class; null: the scorer's own"
@@ -191,15 +230,16 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Every setting of a run; defaults are the published ones (Liu et al., ICCV 2023).
-
-    Paths are absolute once a recipe is loaded.
-    """
+    """Every setting of a run. Paths are absolute once a recipe is loaded."""
 
     name: str = setting(
         doc="name of the run's folder", pattern=(r"\w[\w.+ -]*", "a plain name (letters, digits, . _ + -)")
     )
     model: str = setting(doc="mini, a Hugging Face Hub id, or a folder such as ./my-model", model=True)
+    model_revision: str | None = setting(None, "branch, tag or commit of the model on the hub; null: its main branch")
+    preset: Literal["paper"] | None = setting(
+        None, "values for what the recipe doesn't set: paper, as published; null: the defaults"
+    )
     data: DataSettings
     concepts: ConceptSettings = ConceptSettings()
     weights: WeightSettings = WeightSettings()

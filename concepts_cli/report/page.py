@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.recipe import Recipe, dump_recipe
@@ -187,7 +186,7 @@ class Page:
         for k, (token, name) in enumerate(zip(self.run.tokens, self.names, strict=True)):
             strongest = (-self.weights[:, k]).argsort(kind="stable")[:STRONGEST]
             naming = self.measures.metrics.get("naming", {}).get("concepts", {}).get(name)
-            prompt = default_prompt(self.recipe.concepts.property, token)
+            prompt = self.recipe.concepts.prompt_of(token)
             cards.append(
                 {
                     "name": name,

@@ -133,12 +133,12 @@ class Run:
         """The run's model with its concepts in the vocabulary."""
         from concepts_cli.models import load_model
 
-        model = load_model(self.recipe.model, device=device, dtype=dtype)
+        model = load_model(self.recipe.model, revision=self.recipe.model_revision, device=device, dtype=dtype)
         self.teach(model)
         return model
 
-    def teach(self, model: DiffusionModel) -> None:
-        """Add the run's concepts to the model's vocabulary. Raises UcdError if their width differs from the model's."""
+    def check_fits(self, model: DiffusionModel) -> None:
+        """Raise UcdError if the concepts' width differs from the model's."""
         widths = [
             {encoder: table.shape[1] for encoder, table in tables.items()} for tables in (self.embeddings, model.tables)
         ]
@@ -148,6 +148,10 @@ class Run:
                 f"the concepts of {self.path} have {have} dimensions, {model.name} has {need}",
                 "the model has changed since",
             )
+
+    def teach(self, model: DiffusionModel) -> None:
+        """Add the run's concepts to the model's vocabulary. Raises UcdError if their width differs from the model's."""
+        self.check_fits(model)
         model.set_concepts(self.tokens, self.embeddings)
 
     # ---- writing

@@ -17,8 +17,7 @@ from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
 from concepts_cli.core.sampling import check_settings
-from concepts_cli.data.images import ImageRecord, find_images, read_images
-from concepts_cli.data.prompts import templates
+from concepts_cli.data.images import ImageRecord, find_images, place_of, read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
 from concepts_cli.models.device import chosen_device, dtype_of
@@ -26,6 +25,8 @@ from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.environment import is_launched, world_size
 from concepts_cli.recipe import BUILT_IN, Recipe
+from concepts_cli.runs.find import find_run
+from concepts_cli.runs.run import Run
 from concepts_cli.training.clustering import cluster
 
 
@@ -50,7 +51,21 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
 
 
 def read_training_images(recipe: Recipe) -> list[ImageRecord]:
-    return read_images(find_images(recipe.data.images, recipe.data.images_per_folder))
+    data = recipe.data
+    return read_images(find_images(data.images, data.images_per_folder, data.skip_images))
+
+
+def earlier_run(recipe: Recipe) -> Run | None:
+    """The run that training starts from, if the recipe names one. Raises UcdError if its concepts can't be used."""
+    if not recipe.train.start_from:
+        return None
+    run = find_run(recipe.train.start_from)
+    if len(run.tokens) != recipe.concepts.count:
+        raise UcdError(
+            f"train.start_from: {run.path} has {len(run.tokens)} concepts, concepts.count is {recipe.concepts.count}",
+            f"--set concepts.count={len(run.tokens)}",
+        )
+    return run
 
 
 def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -> DiffusionModel:
@@ -59,7 +74,12 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
         torch.set_float32_matmul_precision("high")
     if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
         out.note(f"loading {recipe.model}, which is downloaded on first use")
-    model = load_model(recipe.model, device=accelerator.device, dtype=dtype_of(settings.mixed_precision))
+    model = load_model(
+        recipe.model,
+        revision=recipe.model_revision,
+        device=accelerator.device,
+        dtype=dtype_of(settings.mixed_precision),
+    )
     # Refuse what the model can't do before the images are encoded, not at the first preview or after the training.
     model.check_size(recipe.data.resolution, recipe.data.resolution)
     check_settings(model, recipe.sample)
@@ -71,39 +91,62 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
 
 
 def prepare_training(
-    recipe: Recipe, records: list[ImageRecord], model: DiffusionModel, accelerator: Accelerator, out: Output
+    recipe: Recipe,
+    records: list[ImageRecord],
+    model: DiffusionModel,
+    accelerator: Accelerator,
+    out: Output,
+    *,
+    earlier: Run | None = None,
 ) -> Training:
-    """Set up everything for the first step: latents, initial parameters, and their loss."""
+    """Set up everything for the first step: latents, initial parameters, those of an `earlier` run if there is one, and
+    their loss.
+    """
     latents = _latents(recipe, records, model, accelerator, out)
-    tokens = concept_tokens(recipe.concepts.count)
+    concepts, places = recipe.concepts, recipe.data.images
+    tokens = concept_tokens(concepts.count, concepts.tokens)
     return Training(
-        _objective(recipe, records, model, tokens),
+        _objective(recipe, records, model, tokens, earlier),
         latents,
         recipe.train,
+        sentences=[concepts.templates_of(place_of(record.path, places)) for record in records],
         flip_probability=recipe.data.flip_probability,
         repeats=recipe.data.repeats,
-        shared_sentence=recipe.concepts.shared_sentence,
+        shared_sentence=concepts.shared_sentence,
         update=recipe.weights.update,
         accelerator=accelerator,
     )
 
 
 def _objective(
-    recipe: Recipe, records: Sequence[ImageRecord], model: DiffusionModel, tokens: tuple[str, ...]
+    recipe: Recipe,
+    records: Sequence[ImageRecord],
+    model: DiffusionModel,
+    tokens: tuple[str, ...],
+    earlier: Run | None,
 ) -> Objective:
     """The loss of the recipe's method, with K initial concepts."""
     settings, count, method = recipe.weights, recipe.concepts.count, recipe.train.method
-    start = initial_embeddings(
-        model,
-        count,
-        words=recipe.concepts.initial,
-        spread=recipe.concepts.initial_spread,
-        unit_norm=recipe.concepts.unit_norm,
-        generator=seeded(recipe.train.seed, "embeddings"),
-    )
-    sentences = templates(recipe.concepts.property)
+    if earlier:
+        earlier.check_fits(model)
+        start = earlier.embeddings
+    else:
+        start = initial_embeddings(
+            model,
+            count,
+            words=recipe.concepts.initial,
+            start=recipe.concepts.start,
+            spread=recipe.concepts.initial_spread,
+            unit_norm=recipe.concepts.unit_norm,
+            generator=seeded(recipe.train.seed, "embeddings"),
+        )
+    sentences = recipe.concepts.templates()
     if method == "composed":
         weights = torch.full((len(records) if settings.per_image else 1, count), float(settings.initial))
+        if earlier and recipe.train.start_from_weights:
+            before = earlier.weights.clamp_min(1e-6).log() if settings.constraint == "softmax" else earlier.weights
+            known = {image.sha256: row for image, row in zip(earlier.images, before, strict=True)}
+            weights = torch.stack([known.get(record.sha256, weights[0]) for record in records])
         concepts = Concepts(start, weights, constraint=settings.constraint, train_weights=settings.trained)
         return ComposedLoss(
             model,

@@ -21,7 +21,6 @@ from PIL import Image
 
 from concepts_cli.core.places import parse_place
 from concepts_cli.core.sampling import Request, TaughtModel, Term, composition, generate
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.metrics.assignment import assign
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.metrics.scores import match_one_to_one
@@ -44,9 +43,8 @@ def subjects(run: Run | None) -> dict[int, str]:
         return {i: f"a photo of a {name}" for i, name in enumerate(CLASSES)}
     labels = read_labels(run.recipe.evaluate.labels, [record.path for record in run.images])
     result = assign(run.weights.numpy(), labels)
-    template = run.recipe.concepts.property
     return {
-        CLASSES.index(result.classes[c]): default_prompt(template, run.tokens[k])
+        CLASSES.index(result.classes[c]): run.recipe.concepts.prompt_of(run.tokens[k])
         for k, c in match_one_to_one(result.counts).items()
     }
 

@@ -22,9 +22,9 @@ from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss
 from concepts_cli.data.images import ImageRecord
-from concepts_cli.data.prompts import OBJECT
 from concepts_cli.models import load_model
 from concepts_cli.recipe import TrainSettings
+from concepts_cli.recipe.prompts import OBJECT
 from tests.bench.memory import in_a_process, peak, start_of_peak
 from tests.bench.timing import interleaved
 from tests.conftest import build_pipeline

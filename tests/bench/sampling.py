@@ -16,7 +16,6 @@ import torch
 from concepts_cli.core.concepts import concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import seeded
 from concepts_cli.core.sampling import Term, composed_scores, composition, denoise, generate, guided, seeded_noise
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.models import load_model
 from concepts_cli.recipe import SampleSettings
 from tests.bench.timing import interleaved
@@ -70,7 +69,7 @@ def main() -> None:
     tokens = concept_tokens(CONCEPTS)
     words = initial_embeddings(model, CONCEPTS, words=None, spread=1.0, generator=seeded(0, "bench"))
     model.set_concepts(tokens, words)
-    prompts = [default_prompt("object", token) for token in tokens]
+    prompts = [f"a photo of a {token}" for token in tokens]
     request = composition([Term(prompts[0], 4.0), Term(prompts[1], 4.0)], seed=0)
     print(f"model mini, {torch.get_num_threads()} threads")
 

@@ -20,9 +20,9 @@ from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddi
 from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.objective import ComposedLoss
-from concepts_cli.data.prompts import OBJECT
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.recipe import TrainSettings
+from concepts_cli.recipe.prompts import OBJECT
 from tests.bench.memory import in_a_process, peak, start_of_peak
 from tests.bench.models import NAMES, bench_model
 from tests.bench.timing import interleaved

@@ -312,3 +312,101 @@ def test_a_damaged_checkpoint_is_said_so_and_a_cut_line_of_metrics_is_forgotten(
     save_file({"step": whole["step"], "images": whole["images"]}, state)
     with pytest.raises(UcdError, match="lacks concepts.embeddings"):
         run_recipe(recipe_file, output=run.path, resume=True)
+
+
+def test_concepts_can_have_names(recipe_file, workplace):
+    names = ["concepts.tokens=[koala, <giant_panda>]"]
+    run = run_recipe(recipe_file, *names)
+    assert run.tokens == ("<koala>", "<giant_panda>")
+    assert (run.path / "embeddings" / "giant_panda.safetensors").is_file()
+    assert run.token("giant_panda") == "<giant_panda>"
+    assert run.load_model("cpu").positions("a photo of <koala>", "<koala>") == [4]
+
+
+def test_the_next_images_of_each_folder(recipe_file, workplace):
+    run = run_recipe(recipe_file, "data.skip_images=2", "data.images_per_folder=3", "train.max_steps=1")
+    assert [record.path.rsplit("/", 1)[1] for record in run.images] == ["2.png", "3.png", "4.png"]
+    with pytest.raises(UcdError, match="has only 6 images"):
+        plan(load_recipe(recipe_file, ["data.skip_images=6"]), device="cpu")
+
+
+def test_training_starts_from_another_runs_words_and_weights(tiny_run, recipe_file):
+    start = [f"train.start_from={tiny_run.path}", "train.max_steps=1", "train.learning_rate=1e-9"]
+    words = run_recipe(recipe_file, *start)
+    torch.testing.assert_close(words.embeddings, tiny_run.embeddings, atol=1e-6, rtol=0)
+    torch.testing.assert_close(words.weights, torch.ones(6, 2), atol=1e-6, rtol=0)
+    more = ["data.skip_images=1", "train.start_from_weights=true"]
+    both = run_recipe(recipe_file, *start, *more)
+    torch.testing.assert_close(both.weights, tiny_run.weights[1:], atol=1e-6, rtol=0)
+    soft = run_recipe(recipe_file, *start, "train.start_from_weights=true", "weights.constraint=softmax")
+    clipped = tiny_run.weights.clamp_min(1e-6)
+    torch.testing.assert_close(soft.weights, clipped / clipped.sum(dim=1, keepdim=True), atol=1e-5, rtol=0)
+
+
+def test_names_go_along_and_a_resume_needs_the_earlier_run_no_more(recipe_file, workplace):
+    named = run_recipe(recipe_file, "concepts.tokens=[koala, panda]")
+    start = (f"train.start_from={named.path}", "train.max_steps=2", "train.checkpoint_every=1")
+    straight = run_recipe(recipe_file, *start, output=workplace / "straight")
+    assert straight.tokens == named.tokens
+    stopped = run_recipe(recipe_file, *start, "train.keep_checkpoints=9", output=workplace / "stopped")
+    (stopped.path / "concepts.safetensors").unlink()
+    for checkpoint in stopped.checkpoints()[1:]:
+        (checkpoint / "state.safetensors").unlink()
+    (named.path / "concepts.safetensors").unlink()
+    resumed = run_recipe(recipe_file, *start, output=workplace / "stopped", resume=True)
+    assert resumed.tokens == straight.tokens and torch.equal(resumed.weights, straight.weights)
+
+
+def test_an_earlier_run_that_cannot_be_used_is_refused_at_once(tiny_run, recipe_file):
+    def refused(*overrides) -> str:
+        with pytest.raises(UcdError) as caught:
+            plan(load_recipe(recipe_file, overrides), device="cpu")
+        return f"{caught.value.message} {caught.value.hint}"
+
+    start = f"train.start_from={tiny_run.path}"
+    assert "no run at" in refused(f"train.start_from={tiny_run.path}-not-there")
+    assert "has 2 concepts, concepts.count is 3 --set concepts.count=2" in refused(start, "concepts.count=3")
+
+
+def test_a_dry_run_checks_the_words_to_start_from(recipe_file, workplace):
+    plan(load_recipe(recipe_file, ["concepts.initial=dog"]), device="cpu")
+    with pytest.raises(UcdError, match="concepts.initial: 'spaceship' is 8 tokens of this model"):
+        plan(load_recipe(recipe_file, ["concepts.initial=spaceship"]), device="cpu")
+    with pytest.raises(UcdError, match="concepts.initial: 'spaceship' is"):
+        plan(load_recipe(recipe_file, ["concepts.initial=spaceship", "model=mini"]), device="cpu")
+
+
+def test_the_revision_reaches_the_model(recipe_file, tiny_folder, workplace, monkeypatch):
+    from concepts_cli import models
+
+    load, asked = models.load_model, []
+
+    def spy(name, *, revision=None, **how):
+        asked.append((name, revision))
+        return load(str(tiny_folder), **how)
+
+    for module in ("concepts_cli.training.setup", "concepts_cli.commands.train", "concepts_cli.models"):
+        monkeypatch.setattr(f"{module}.load_model", spy)
+    own = ["model=somebody/model", "model_revision=v2", "train.preview_every=3", "sample.precision=bf16"]
+    run = run_recipe(recipe_file, *own)
+    run.load_model("cpu")
+    assert asked == [("somebody/model", "v2")] * 3
+
+
+def test_each_folder_is_described_by_its_property(recipe_file, image_folder, workplace):
+    from concepts_cli.training.setup import (
+        choose_accelerator,
+        load_training_model,
+        prepare_training,
+        read_training_images,
+    )
+
+    places = [str(image_folder / f"{n}.png") for n in range(2)]
+    recipe = load_recipe(recipe_file, {"data.images": places, "concepts.properties": ["style", "object"]})
+    accelerator = choose_accelerator(recipe, "cpu")
+    model = load_training_model(recipe, accelerator, QUIET)
+    training = prepare_training(recipe, read_training_images(recipe), model, accelerator, QUIET)
+    batch, templates = training.draws.batch(range(200)), recipe.concepts.templates()
+    for row, word in enumerate(("style", "photo")):
+        drawn = {templates[i] for i in batch.sentences[batch.rows == row].flatten().tolist()}
+        assert len(drawn) > 10 and {word in template or "rend" in template for template in drawn} == {True}

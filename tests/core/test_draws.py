@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concepts_cli.core.draws import Draws
+from concepts_cli.core.draws import Draws, step_batches
 from concepts_cli.models.noise import DiscreteNoise
 from tests.held_latents import HeldLatents
 
@@ -75,3 +75,49 @@ def test_all_words_of_an_image_may_share_a_sentence():
 def test_timesteps_lean_to_the_end_that_was_asked_for(which, mean):
     timesteps = draws(timesteps=which).batch(range(4000)).timesteps.float()
     assert abs(timesteps.mean() - mean) < 25 and timesteps.min() >= 0 and timesteps.max() <= 999
+
+
+def sizes(steps: int, images: int | None, **dealt) -> list[list[int]]:
+    """The batch sizes of the first steps, at the published 8 batches of 2."""
+    return [[len(each) for each in step_batches(step, 2, 8, epoch_length=images, **dealt)] for step in range(steps)]
+
+
+def test_steps_span_epochs_unless_an_epoch_ends_them():
+    assert sizes(2, None) == [[2] * 8] * 2
+    drawn = [number for step in range(3) for batch in step_batches(step, 2, 8) for number in batch]
+    assert drawn == list(range(48))
+
+
+@pytest.mark.parametrize(
+    ("images", "steps"),
+    [(25, [[2] * 8, [2] * 4 + [1]]), (7, [[2, 2, 2, 1]]), (16, [[2] * 8]), (1, [[1]]), (33, [[2] * 8, [2] * 8, [1]])],
+)
+def test_an_epoch_ends_a_step_as_published(images, steps):
+    """25 images: 16, 9, 16, 9, ...; 7 images: 7 each time. Every epoch shows every image once."""
+    assert sizes(2 * len(steps), images) == steps * 2
+    drawing = draws(count=images)
+    for epoch in range(3):
+        of_epoch = range(epoch * len(steps), (epoch + 1) * len(steps))
+        numbers = [
+            number for step in of_epoch for batch in step_batches(step, 2, 8, epoch_length=images) for number in batch
+        ]
+        assert numbers == list(range(epoch * images, (epoch + 1) * images))
+        assert sorted(map(drawing.row, numbers)) == list(range(images))
+
+
+def test_processes_fill_an_epoch_with_its_first_images():
+    """As accelerate deals out batches: 25 images on two processes are 7 batches each, the last 3 images shown again."""
+    drawing = draws(count=25, epoch_multiple=4)
+    dealt = [sizes(2, drawing.epoch_length, process=p, processes=2) for p in range(2)]
+    assert drawing.epoch_length == 28 and dealt == [[[2] * 7] * 2] * 2
+    rows = [drawing.row(number) for number in range(28)]
+    assert sorted(rows[:25]) == list(range(25)) and rows[25:] == rows[:3]
+    batch = drawing.batch([0, 25])
+    assert not torch.equal(batch.noise[0], batch.noise[1])
+
+
+def test_sentences_can_depend_on_the_image():
+    drawing = draws(count=2, sentences=[range(5), range(5, 12)])
+    batch = drawing.batch(range(4000))
+    first, second = batch.sentences[batch.rows == 0], batch.sentences[batch.rows == 1]
+    assert set(first.flatten().tolist()) == set(range(5)) and set(second.flatten().tolist()) == set(range(5, 12))

@@ -13,7 +13,6 @@ from concepts_cli.core.draws import seeded
 from concepts_cli.core.encoding import Quadratic, encode_records
 from concepts_cli.core.scores import compose
 from concepts_cli.data.images import find_images, open_image, read_images, to_pixels
-from concepts_cli.data.prompts import templates
 from concepts_cli.errors import UcdError
 from concepts_cli.recipe import load_recipe
 
@@ -87,7 +86,7 @@ def test_it_is_where_gradient_descent_through_the_scores_ends(known, composition
     schedule = model.scheduler("ddpm")
     noisy = schedule.add_noise(clean, noise, timesteps)
     target = schedule.get_velocity(clean, noise, timesteps) if model.noise.prediction == "v_prediction" else noise
-    sentences = templates(recipe.concepts.property)
+    sentences = recipe.concepts.templates()
     order = torch.randperm(len(sentences), generator=seeded(3, "encode"))
     with torch.no_grad():
         uncond = model.predict(noisy, timesteps, model.encode_prompts([""] * steps))

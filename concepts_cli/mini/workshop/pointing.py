@@ -19,7 +19,6 @@ import torch.nn.functional as F
 
 from concepts_cli.core.attention import normalise, token_map
 from concepts_cli.core.heat_maps import Subject, reconstruct, score_gains, shares, tokens_of
-from concepts_cli.data.prompts import default_prompt
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.assignment import assign
 from concepts_cli.metrics.labels import read_labels
@@ -131,9 +130,8 @@ def run_subjects(run: Run) -> dict[str, Subject]:
         raise UcdError(f"the recipe of {run.path} names no labels", "evaluate.labels names them")
     labels = read_labels(run.recipe.evaluate.labels, [record.path for record in run.images])
     result = assign(run.weights.numpy(), labels)
-    template = run.recipe.concepts.property
     return {
-        result.classes[c]: Subject(run.tokens[k], default_prompt(template, run.tokens[k]))
+        result.classes[c]: Subject(run.tokens[k], run.recipe.concepts.prompt_of(run.tokens[k]))
         for k, c in sorted(match_one_to_one(result.counts).items())
         if result.counts[k, c] and result.classes[c] in CLASSES
     }

@@ -1,7 +1,7 @@
 """Prompt templates for learning a concept's word.
 
-The lists are from textual inversion (Gal et al., 2022, arXiv 2208.01618, appendix). The paper draws one at random for
-every image of a step. Without a property, the bare word is the prompt.
+The lists are those of textual inversion (Gal et al., 2022, arXiv 2208.01618). The paper draws one at random for every
+image of a step. Two templates of `STYLE` are in the published list twice, and so are drawn twice as often.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ STYLE = (
     "a cool painting in the style of {}",
     "a close-up painting in the style of {}",
     "a bright painting in the style of {}",
+    "a cropped painting in the style of {}",
     "a good painting in the style of {}",
+    "a close-up painting in the style of {}",
     "a rendition in the style of {}",
     "a nice painting in the style of {}",
     "a small painting in the style of {}",
@@ -56,14 +58,4 @@ STYLE = (
 )
 BARE = ("{}",)
 
-PROPERTIES = {"object": OBJECT, "style": STYLE, None: BARE}
-
-
-def templates(learnable_property: str | None) -> tuple[str, ...]:
-    """The prompt templates of a property, each with one `{}` for the word."""
-    return PROPERTIES[learnable_property]
-
-
-def default_prompt(learnable_property: str | None, token: str) -> str:
-    """The prompt that `token` is sampled with by default: the first template of its property."""
-    return templates(learnable_property)[0].format(token)
+TEMPLATES = {"object": OBJECT, "style": STYLE, None: BARE}
