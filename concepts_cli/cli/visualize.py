@@ -70,7 +70,9 @@ Kind = Annotated[
         "--map",
         "contrast",
         "attention",
-        help="contrast (attention where the concept explains the image best) or attention. Default: contrast.",
+        "daam",
+        help="contrast (attention where the concept explains the image best), attention, or daam (attention as the "
+        "published scripts record it). Default: contrast.",
         panel=HOW,
     ),
 ]
@@ -127,6 +129,7 @@ Sheet = Annotated[bool, grid_option("Also write all overlays on one sheet, sheet
         "num_images": f"Number of images to generate per concept, prompt or composition. Default: {PICTURES}.",
         "steps": f"Denoising steps. Default: {INVERSION_STEPS} for given images, otherwise the recipe's.",
         "guidance_scale": "Guidance. Default: 1 (none) for given images, otherwise the recipe's.",
+        "seed": "Seed of the first image; image n uses seed + n. With --map daam, given images all use the seed.",
     },
 )
 def visualize(
@@ -168,6 +171,7 @@ def visualize(
         from concepts_cli.runs.find import find_run
 
         source = find_run(run)
+        kind, real = map_ or ("attention" if engine == "daam" else "contrast"), bool(images) or training_images
         drawn, failed = draw(
             source,
             images=images or [],
@@ -176,9 +180,9 @@ def visualize(
             prompt=prompt,
             words=word or [],
             terms=term or [],
-            settings=heat_map_settings(source, sampling or {}, real=bool(images) or training_images),
+            settings=heat_map_settings(source, sampling or {}, real=real, kind=kind),
             maps=MapSettings(
-                kind=map_ or ("attention" if engine == "daam" else "contrast"),
+                kind=kind,
                 engine=engine,
                 inversion=inversion,
                 selection=Selection(tuple(layer or ()), tuple(resolution or ()), tuple(head or ()), timesteps),

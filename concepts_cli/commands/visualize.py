@@ -23,22 +23,30 @@ from concepts_cli.runs.run import Run
 IMAGE_SETTINGS = ("steps", "guidance_scale", "precision", "batch_size")  # what a reconstruction depends on
 
 
-def heat_map_settings(run: Run, given: Mapping[str, Any], *, real: bool, as_options: bool = True) -> SampleSettings:
-    """The settings for generated pictures, or for `real` ones, which use only IMAGE_SETTINGS.
+def heat_map_settings(
+    run: Run, given: Mapping[str, Any], *, real: bool, kind: str = "contrast", as_options: bool = True
+) -> SampleSettings:
+    """The settings for generated pictures, or for `real` ones, which use only IMAGE_SETTINGS, and for the kind `daam`
+    the seed of their latents.
 
     Raises UcdError for an invalid or unused setting among those `given`.
     """
     if not real:
         return override(run.recipe.sample, {"num_images": PICTURES} | dict(given), as_options=as_options)
-    if unused := [name for name in given if name in vars(run.recipe.sample) and name not in IMAGE_SETTINGS]:
+    image_settings = (*IMAGE_SETTINGS, "seed") if kind == "daam" else IMAGE_SETTINGS
+    if unused := [name for name in given if name in vars(run.recipe.sample) and name not in image_settings]:
         named, used = (
             ", ".join(f"--{name.replace('_', '-')}" if as_options else name for name in names)
-            for names in (unused, IMAGE_SETTINGS)
+            for names in (unused, image_settings)
         )
         raise UcdError(f"{named}: not used for real images, which are reconstructed", f"they use {used}")
     recipe = run.recipe.sample
     settings = SampleSettings(
-        steps=INVERSION_STEPS, guidance_scale=1.0, precision=recipe.precision, batch_size=recipe.batch_size
+        steps=INVERSION_STEPS,
+        guidance_scale=1.0,
+        precision=recipe.precision,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
     )
     return override(settings, given, as_options=as_options)
 
@@ -66,8 +74,9 @@ def visualize(
     There is one map for each of `concepts` (default: all), for each of the `words` of a `prompt` (default: its
     concepts), or for each of the `terms` of a composition, written as for `compose`. An image that can't be read is
     reported on stderr and skipped. Existing overlays are kept unless `force`. With `grid`, sheet.png shows all of them.
-    Of the settings, real images use only IMAGE_SETTINGS. Raises UcdError for an unknown concept or one of another run,
-    a word that is not in the prompt, and an existing file with another prompt or setting.
+    Of the settings, real images use those that `heat_map_settings` takes for them. Raises UcdError for an unknown
+    concept or one of another run, a word that is not in the prompt, and an existing file with another prompt or
+    setting.
     """
     maps, folder, failed = maps or MapSettings(), output or run.path / "heatmaps", 0
     real = bool(images) or training_images

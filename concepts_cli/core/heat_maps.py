@@ -30,18 +30,18 @@ class Subject:
     prompt: str
 
 
-def tokens_of(model: DiffusionModel, prompt: str, subject: Subject) -> list[int]:
+def tokens_of(model: DiffusionModel, prompt: str, subject: Subject, *, word_only: bool = False) -> list[int]:
     """The tokens of `prompt` whose attention shows where the subject is.
 
     In a causal text encoder, every token after a word has read it. In the subject's own prompt, all tokens from its
     word on count, including the end of the text and its padding, which know most about the picture; in any other
-    prompt, only the word itself. Raises UcdError if the word is not in the prompt.
+    prompt, or with `word_only`, only the word itself. Raises UcdError if the word is not in the prompt.
     """
     positions = model.positions(prompt, subject.word)
     if not positions:
         where = "part of the prompt that the model reads" if model.is_truncated(prompt) else "prompt"
         raise UcdError(f"{subject.word!r} is not in the {where}: {prompt!r}", "name a word of the prompt")
-    if prompt == subject.prompt and model.is_causal:
+    if prompt == subject.prompt and model.is_causal and not word_only:
         return list(range(positions[0], model.max_tokens))
     return positions
 
@@ -53,6 +53,18 @@ def attention_of(model: DiffusionModel) -> AttentionProbe:
             f"{model.name} doesn't expose its attention, so it has no heat maps", "use a run of another model"
         )
     return model.attention
+
+
+def encoded(model: DiffusionModel, pixels: Tensor, *, seed: int | None = None) -> Tensor:
+    """The latents (B, C, h, w) of pixels (B, 3, H, W) in [-1, 1]: their mean, or a sample if there is a `seed`.
+
+    All images have the same noise, so that one's latents don't depend on the others.
+    """
+    mean, deviation = model.encode_images(pixels)
+    if seed is None:
+        return mean
+    noise = torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(seed))
+    return mean + deviation * noise.to(mean)
 
 
 def reconstruct(

@@ -115,6 +115,21 @@ def to_pixels(image: Image.Image, resolution: int, resize: str = "squash") -> Te
     return as_pixels(image)
 
 
+def centre_square(image: Image.Image, resolution: int) -> Image.Image:
+    """The centre of the image once its shorter side is scaled to `resolution` px, bilinearly.
+
+    The same as torchvision's `Resize` and `CenterCrop`, which crop at whole pixels of the scaled image; only the square
+    is computed, because all of a very long image may not fit into memory.
+    """
+    edges = []  # of the square in the original: (left, right), (top, bottom)
+    for side in image.size:
+        scaled = int(resolution * side / min(image.size))
+        start = round((scaled - resolution) / 2)
+        edges.append((start * side / scaled, (start + resolution) * side / scaled))
+    (left, right), (top, bottom) = edges
+    return image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+
+
 def as_pixels(image: Image.Image) -> Tensor:
     """An image at its own size as (3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1

@@ -242,15 +242,16 @@ class Run:
         `training_images` adds those the run was trained on. One map per picture and concept (`concepts`, by default
         all), word (`words` of `prompt`, by default the concepts it mentions), or term of a composition. Real images are
         inverted with 50 steps unless `steps` says otherwise; of the other options they take `guidance_scale`,
-        `precision` and `batch_size`. `maps` says how maps are made. Raises UcdError for an unknown concept, a word that
-        is not in the prompt, and what can't be read as an image.
+        `precision` and `batch_size`, and maps of the kind `daam` take `seed`. `maps` says how maps are made. Raises
+        UcdError for an unknown concept, a word that is not in the prompt, and what can't be read as an image.
 
             for heat_map in run.heat_maps("photo.jpg", concepts=["t1", "t2"]):
                 print(heat_map.concept, heat_map.coverage, heat_map.map.shape)
         """
         real = images is not None or training_images
         given = dict(options) if real else {"num_images": n, **options}
-        settings = heat_map_settings(self._folder, given, real=real, as_options=False)
+        maps = replace(maps or MapSettings(), save_maps=True)
+        settings = heat_map_settings(self._folder, given, real=real, kind=maps.kind, as_options=False)
         with output_folder(output) as folder, output_folder(None) as memory:
             drawn, _ = visualize(
                 self._folder,
@@ -261,7 +262,7 @@ class Run:
                 words=several(words),
                 terms=written_terms(terms),
                 settings=settings,
-                maps=replace(maps or MapSettings(), save_maps=True),
+                maps=maps,
                 output=folder,
                 grid=True,
                 force=force,

@@ -28,6 +28,7 @@ class Selection:
     resolutions: tuple[int, ...] = ()  # longer side of a layer's attention maps
     heads: tuple[int, ...] = ()  # from 0, within each layer
     timesteps: tuple[float, float] | None = None  # first and last of the model's (0 to 999)
+    daam: bool = False  # leave out the layers that the package daam leaves out
 
     def takes(self, layer: str, places: tuple[int, int], timestep: float) -> bool:
         return (

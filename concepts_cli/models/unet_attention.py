@@ -40,8 +40,17 @@ class AttentionRecorder:
         """Whether the selection includes this layer of the current UNet call."""
         size = layer_size(self.size, places)
         self.layers[layer] = size, heads
+        if not self.counts(layer):
+            return False
         some = not self.selection.heads or any(head < heads for head in self.selection.heads)
         return some and self.selection.takes(layer, size, self.timestep)
+
+    def counts(self, layer: str) -> bool:
+        """Whether this kind of map includes a layer: the package daam (0.2.0) records neither the middle block nor maps
+        at an eighth of the latents' size.
+        """
+        eighth = tuple((side + 7) // 8 for side in self.size)
+        return not self.selection.daam or not ("mid_block" in layer or self.layers[layer][0] == eighth)
 
     def add(self, layer: str, probabilities: Tensor) -> None:  # (B, heads, h * w, T)
         if self.selection.heads:
@@ -84,13 +93,17 @@ class AttentionRecorder:
         """Raise UcdError after the first call, not after a whole picture, if the selection matches no layer."""
         if self.sums or not self.layers or not self.selection.takes_step(self.timestep):
             return
+        counted = {name: layer for name, layer in self.layers.items() if self.counts(name)}
+        if not counted:
+            raise UcdError("daam counts none of the model's layers", "use --map attention")
         have = dict.fromkeys(
-            f"{name.split('.transformer')[0]} ({max(places)})" for name, (places, _) in self.layers.items()
+            f"{name.split('.transformer')[0]} ({max(places)})" for name, (places, _) in counted.items()
         )
-        heads = max(heads for _, heads in self.layers.values())
+        heads = max(heads for _, heads in counted.values())
+        others = "" if len(counted) == len(self.layers) else "; daam leaves out the others"
         raise UcdError(
             "no layer of the model matches these layers, resolutions and heads",
-            f"it has {', '.join(have)}, each with its resolution, and up to {heads} heads",
+            f"it has {', '.join(have)}, each with its resolution, and up to {heads} heads{others}",
         )
 
 

@@ -10,9 +10,9 @@ from PIL import ImageOps
 from torch import Tensor
 
 from concepts_cli.core.attention import normalise, token_map
-from concepts_cli.core.heat_maps import attention_of, reconstruct, score_gains, shares, tokens_of
+from concepts_cli.core.heat_maps import attention_of, encoded, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.core.sampling import TaughtModel, generate
-from concepts_cli.data.images import as_pixels, to_image, to_pixels
+from concepts_cli.data.images import as_pixels, centre_square, to_image, to_pixels
 from concepts_cli.models.daam import daam_map
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.pictures.overlays import MapSettings, Target, write_overlay
@@ -45,12 +45,15 @@ def draw_generated(
         terms = len(batch[0].terms)
         # Each picture has 1 + `terms` rows in the model's batch, the unconditional one first.
         rows = [row for row in range(len(batch) * (1 + terms)) if row % (1 + terms)]
-        with attention_of(model).record(rows=rows, selection=maps.selection) as recorder:
+        with attention_of(model).record(rows=rows, selection=maps.attention) as recorder:
             pictures = list(generate(taught, batch, settings))
         recorded = recorder.maps().unflatten(0, (len(batch), terms))
         batch_targets = [target for target in targets if target.request in batch]
         heats = [
-            token_map(recorded[batch.index(t.request), t.term], tokens_of(model, t.prompt, t.subject))
+            token_map(
+                recorded[batch.index(t.request), t.term],
+                tokens_of(model, t.prompt, t.subject, word_only=maps.kind == "daam"),
+            )
             for t in batch_targets
         ]
         if maps.kind == "contrast":
@@ -75,10 +78,12 @@ def draw_images(
     for start in range(0, len(files), settings.batch_size):
         batch: list[Path] = files[start : start + settings.batch_size]
         pictures = [open_large_enough(path) for path in batch]
-        if data.resize == "crop":
+        if maps.kind == "daam":
+            pictures = [centre_square(picture, resolution) for picture in pictures]
+        elif data.resize == "crop":
             pictures = [ImageOps.fit(picture, (min(picture.size), min(picture.size))) for picture in pictures]
         pixels = torch.stack([to_pixels(picture, resolution) for picture in pictures])
-        latents, _ = model.encode_images(pixels)
+        latents = encoded(model, pixels, seed=settings.seed if maps.kind == "daam" else None)
         batch_targets = [target for target in targets if target.image in batch]
         rows = [batch.index(target.image) for target in batch_targets if target.image]
         recorded, clean = reconstruct(
@@ -88,12 +93,13 @@ def draw_images(
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             inversion=maps.inversion,
-            selection=maps.selection,
+            selection=maps.attention,
         )
         reconstructed = model.decode(clean).cpu()
         errors = (reconstructed - (pixels[rows] / 2 + 0.5)).square().mean(dim=(1, 2, 3)).sqrt().tolist()
         heats = [
-            token_map(r, tokens_of(model, t.prompt, t.subject)) for r, t in zip(recorded, batch_targets, strict=True)
+            token_map(r, tokens_of(model, t.prompt, t.subject, word_only=maps.kind == "daam"))
+            for r, t in zip(recorded, batch_targets, strict=True)
         ]
         if maps.kind == "contrast":
             heats = _contrast(model, plan.run, latents, batch_targets, rows, heats)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,16 @@ from concepts_cli.pictures.names import caption
 from concepts_cli.pictures.plan import PicturePlan, is_made
 from concepts_cli.runs.files import png_text, replacing, write_png
 
-KINDS, ENGINES, INVERSIONS = ("contrast", "attention"), ("native", "daam"), tuple(CORRECTIONS)
+KINDS, ENGINES, INVERSIONS = ("contrast", "attention", "daam"), ("native", "daam"), tuple(CORRECTIONS)
 
 
 @dataclass(frozen=True)
 class MapSettings:
     """How maps are made, and which files are written."""
 
-    kind: str = "contrast"  # attention, or attention times the share of a place that the concept's score explains
+    # contrast: attention times the share of a place that the concept's score explains; attention alone; or daam:
+    # attention as the published scripts record it with that package
+    kind: str = "contrast"
     engine: str = "native"
     inversion: str = "ddim"
     selection: Selection = EVERYTHING
@@ -43,8 +45,14 @@ class MapSettings:
                 raise UcdError(f"no {what} {value!r}", did_you_mean(value, known))
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
-                "daam has only attention maps, of all layers, heads and timesteps", "use --engine native for others"
+                "the engine daam has only attention maps, of all its layers, heads and timesteps",
+                "use --engine native for others",
             )
+
+    @property
+    def attention(self) -> Selection:
+        """The attention to record."""
+        return replace(self.selection, daam=True) if self.kind == "daam" else self.selection
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,8 @@ def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, 
     chosen = {name: value for name, value in vars(maps.selection).items() if value}
     if target.image:
         fields = plan.shared_metadata(target.request) | {"image": target.sha256, "inversion": maps.inversion}
+        if maps.kind == "daam":
+            fields["seed"] = str(plan.settings.seed)
     else:
         fields = plan.metadata(target.request)
     return fields | {
@@ -160,7 +170,7 @@ def write_overlay(
     """Write the overlay, and the map and the mask if they are asked for."""
     raw = heat.float().cpu().numpy()
     # A contrast is already in [0, 1], and its low values should look low; attention is not.
-    shown = normalise(heat).float().cpu().numpy() if maps.kind == "attention" else raw
+    shown = raw if maps.kind == "contrast" else normalise(heat).float().cpu().numpy()
     about = [target.image.name if target.image else f"seed {target.request.seed}", target.prompt]
     if target.weight is not None:
         about.insert(1, f"weight {target.weight:.2f}")

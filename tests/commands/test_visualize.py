@@ -20,7 +20,7 @@ from concepts_cli.commands.visualize import heat_map_settings, visualize
 from concepts_cli.core.attention import normalise
 from concepts_cli.core.sampling import seeded_noise
 from concepts_cli.errors import UcdError
-from concepts_cli.models.interface import Selection
+from concepts_cli.models.interface import EVERYTHING, Selection
 from concepts_cli.models.unet_attention import record_attention
 from concepts_cli.output import Output
 from concepts_cli.pictures import overlays
@@ -29,7 +29,7 @@ from concepts_cli.pictures.plan import PicturePlan
 from concepts_cli.recipe import SampleSettings
 
 OUT = Output(quiet=True)
-ATTENTION = MapSettings(kind="attention")
+ATTENTION, DAAM = MapSettings(kind="attention"), MapSettings(kind="daam")
 
 
 def draw(run, **options):
@@ -79,12 +79,12 @@ def test_the_pictures_are_those_that_sample_makes_and_maps_are_each_pictures_own
         np.testing.assert_allclose(heat, again, rtol=0, atol=5e-3)
 
 
-def conditional_map(run, prompt, seed=0):
+def conditional_map(run, prompt, seed=0, selection=EVERYTHING):
     """Attention to every token (T, H, W), of a UNet call of the conditional rows alone, one step long."""
     model = run.load_model("cpu")
     scheduler = model.scheduler("ddim")
     scheduler.set_timesteps(1)
-    with record_attention(model.unet) as recorder, torch.no_grad():
+    with record_attention(model.unet, selection=selection) as recorder, torch.no_grad():
         noise = seeded_noise(model, [torch.Generator().manual_seed(seed)])
         model.predict(noise, scheduler.timesteps[0], model.encode_prompts([prompt]))
     return recorder.maps()[0], model
@@ -107,6 +107,35 @@ def test_words_of_a_prompt_have_maps_of_their_own(tiny_run, drawn):
         np.testing.assert_allclose(heat, normalise(maps[place]), rtol=0, atol=1e-3)
     (heat,) = draw(tiny_run, prompt=prompt, words=["style"], settings={"num_images": 1, "steps": 1})
     assert heat.concept == "style"
+
+
+def test_the_kind_daam_is_of_the_word_alone_in_the_layers_of_daam(tiny_run, drawn):
+    draw(tiny_run, concepts=["t1"], maps=DAAM, settings={"num_images": 1, "steps": 1})
+    prompt = "a photo of a <t1>"
+    maps, model = conditional_map(tiny_run, prompt, selection=Selection(daam=True))
+    everything, _ = conditional_map(tiny_run, prompt)
+    (place,) = model.positions(prompt, "<t1>")
+    np.testing.assert_allclose(drawn[0][1], normalise(maps[place]), rtol=0, atol=1e-3)
+    assert np.abs(drawn[0][1] - normalise(everything[place]).numpy()).max() > 1e-2
+
+
+def test_the_kind_daam_maps_words_terms_and_a_selection(tiny_run, drawn):
+    settings = {"num_images": 1, "steps": 1}
+    draw(tiny_run, prompt="a <t1> in the style", words=["style"], maps=DAAM, settings=settings)
+    draw(tiny_run, terms=["t1=4", "a cat=2"], maps=DAAM, settings=settings)
+    narrow = replace(DAAM, selection=Selection(resolutions=(8,), heads=(0, 1)))
+    draw(tiny_run, concepts=["t1"], maps=narrow, settings=settings)
+    subjects = [("a <t1> in the style", "style"), ("a photo of a <t1>", "<t1>"), ("a cat", "a cat")]
+    for (_, heat), (prompt, word) in zip(drawn, subjects, strict=False):
+        maps, model = conditional_map(tiny_run, prompt, selection=Selection(daam=True))
+        expected = normalise(maps[model.positions(prompt, word)].mean(0))
+        np.testing.assert_allclose(heat, expected, rtol=0, atol=1e-3)
+    maps, model = conditional_map(tiny_run, "a photo of a <t1>", selection=narrow.attention)
+    (place,) = model.positions("a photo of a <t1>", "<t1>")
+    np.testing.assert_allclose(drawn[-1][1], normalise(maps[place]), rtol=0, atol=1e-3)
+    with pytest.raises(UcdError, match="no layer of the model") as caught:
+        draw(tiny_run, concepts=["t2"], maps=replace(DAAM, selection=Selection(layers=("mid_block",))))
+    assert "down_blocks.1.attentions.0 (8)" in caught.value.hint and "daam leaves out the others" in caught.value.hint
 
 
 def test_terms_of_a_composition_are_each_recorded(tiny_run, drawn):
@@ -139,7 +168,8 @@ def test_overlays_are_made_once(tiny_run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(PicturePlan, "load_models", None)  # not called again
         assert draw(tiny_run, concepts=["<t1>"], settings=settings) == first
-        for other in ({"settings": settings | {"steps": 1}}, {"settings": settings, "maps": ATTENTION}):
+        kinds = [{"settings": settings, "maps": maps} for maps in (ATTENTION, DAAM)]
+        for other in ({"settings": settings | {"steps": 1}}, *kinds):
             with pytest.raises(UcdError, match="was made differently"):
                 draw(tiny_run, concepts=["t1"], **other)
     (again,) = draw(tiny_run, concepts=["t1"], settings=settings, maps=MapSettings(save_maps=True, save_masks=True))
@@ -219,6 +249,58 @@ def test_a_map_of_an_image_does_not_depend_on_the_others(tiny_run, image_folder)
     alone = draw(tiny_run, images=[image_folder / "3.png"], concepts=["t2"], output=tiny_run.path / "alone", **options)
     twin = next(heat for heat in together if heat.image == alone[0].image and heat.concept == "t2")
     np.testing.assert_allclose(np.load(twin.map), np.load(alone[0].map), rtol=0, atol=5e-3)
+
+
+def daam_of(run, image, output, **given):
+    maps, settings = replace(DAAM, save_maps=True), heat_map_settings(run, {"steps": 2} | given, real=True, kind="daam")
+    options = {"concepts": ["t1"], "output": run.path / output, "device": "cpu", "out": OUT}
+    (made,), failed = visualize(run, images=[image], maps=maps, settings=settings, **options)
+    assert not failed
+    return np.load(made.map), made
+
+
+def test_the_kind_daam_shows_the_centre_of_a_real_image(tiny_run, tmp_path, drawn):
+    values = np.random.default_rng(0).integers(0, 255, (32, 96, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "wide.png")
+    Image.fromarray(values[:, 32:64]).save(tmp_path / "centre.png")
+    values[:, :31], values[:, 65:] = 0, 255
+    Image.fromarray(values).save(tmp_path / "other.png")
+    maps = [daam_of(tiny_run, tmp_path / f"{name}.png", name)[0] for name in ("wide", "centre", "other")]
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(maps[2], maps[1], rtol=0, atol=1e-5)
+    for picture, _ in drawn:
+        np.testing.assert_array_equal(np.asarray(picture), values[:, 32:64])
+
+
+def test_the_kind_daam_samples_the_latents_of_a_real_image(tiny_run, image_folder):
+    image = image_folder / "0.png"
+    first, made = daam_of(tiny_run, image, "first", seed=3)
+    again, _ = daam_of(tiny_run, image, "again", seed=3)
+    other, _ = daam_of(tiny_run, image, "other", seed=4)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    with Image.open(made.path) as page:
+        assert page.text["map"] == "daam" and page.text["seed"] == "3"
+    with pytest.raises(UcdError, match="was made differently: seed '3', now '4'"):
+        daam_of(tiny_run, image, "first", seed=4)
+    with pytest.raises(UcdError, match="^--eta: not used for real images") as caught:
+        heat_map_settings(tiny_run, {"eta": 1}, real=True, kind="daam")
+    assert caught.value.hint == "they use --steps, --guidance-scale, --precision, --batch-size, --seed"
+
+
+def test_the_command_draws_the_kind_daam(tiny_run, image_folder):
+    run = ["--run", str(tiny_run.path), "--device", "cpu", "-q", "--json"]
+    options = ["--map", "daam", "--grid", "--maps", "--seed", "5", *run]
+    result = CliRunner().invoke(app, ["visualize", str(image_folder / "0.png"), "--steps", "2", *options])
+    assert result.exit_code == 0, result.stderr
+    assert [heat["concept"] for heat in json.loads(result.stdout)] == ["t1", "t2"]
+    assert (tiny_run.path / "heatmaps" / "sheet.png").is_file()
+    result = CliRunner().invoke(app, ["visualize", "-c", "t1", "-n", "1", "--head", "0", *options])
+    assert result.exit_code == 0, result.stderr
+    (heat,) = json.loads(result.stdout)
+    assert heat["seed"] == 5 and np.load(heat["map"]).shape == (16, 16)
+    result = CliRunner().invoke(app, ["visualize", "--map", "daam", "--engine", "daam", *run])
+    assert result.exit_code == 2 and "the engine daam has only attention maps" in result.stderr
 
 
 def save_odd_images(folder):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from concepts_cli.core.heat_maps import LEVELS, Subject, reconstruct, score_gains, shares, tokens_of
+from concepts_cli.core.heat_maps import LEVELS, Subject, encoded, reconstruct, score_gains, shares, tokens_of
 from concepts_cli.core.inversion import invert
 from concepts_cli.core.sampling import denoise
 from concepts_cli.errors import UcdError
@@ -18,11 +18,24 @@ def latents_of(model, batch):
 
 def test_a_word_counts_with_what_follows_it_in_its_own_prompt_and_alone_in_another(tiny_model):
     assert tokens_of(tiny_model, "a photo of a cat", CAT) == list(range(5, 16))
+    assert tokens_of(tiny_model, "a photo of a cat", CAT, word_only=True) == [5]
     assert tokens_of(tiny_model, "a cat in a dog", CAT) == [2]
     with pytest.raises(UcdError, match="'dog' is not in the prompt: 'a photo of a cat'"):
         tokens_of(tiny_model, "a photo of a cat", DOG)
     with pytest.raises(UcdError, match="that the model reads"):
         tokens_of(tiny_model, "a photo " * 10 + "dog", DOG)
+
+
+@torch.no_grad()
+def test_with_a_seed_latents_are_sampled_and_those_of_an_image_do_not_depend_on_the_others(tiny_model):
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    sampled = encoded(tiny_model, pixels, seed=5)
+    for image, latents in zip(pixels, sampled, strict=True):
+        posterior = tiny_model.vae.encode(image[None]).latent_dist
+        expected = posterior.sample(generator=torch.Generator().manual_seed(5)) * tiny_model.vae.config.scaling_factor
+        torch.testing.assert_close(latents, expected[0])
+    assert not torch.allclose(sampled, encoded(tiny_model, pixels, seed=6))
+    torch.testing.assert_close(encoded(tiny_model, pixels), tiny_model.encode_images(pixels)[0])
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
-from concepts_cli.data.images import find_images, open_image, read_images, to_image, to_pixels
+from concepts_cli.data.images import centre_square, find_images, open_image, read_images, to_image, to_pixels
 from concepts_cli.errors import UcdError
 
 
@@ -80,6 +81,16 @@ def test_squash_keeps_everything_and_crop_the_middle():
     assert to_pixels(image, 8, "crop").min() > 0.5
     squashed = to_pixels(image, 8, "squash")
     assert squashed.shape == (3, 8, 8) and squashed[:, :, 0].max() < -0.5 and squashed[:, :, 4].min() > 0.5
+
+
+@pytest.mark.parametrize("size", [(91, 40), (40, 91), (33, 32), (32, 32), (20, 17), (900, 9)])
+def test_the_centre_square_is_that_of_torchvision(size):
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(values)
+    theirs = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(32)])(image)
+    ours = centre_square(image, 32)
+    assert ours.size == (32, 32)
+    np.testing.assert_allclose(np.asarray(ours, dtype=int), np.asarray(theirs, dtype=int), rtol=0, atol=1)
 
 
 def test_pixels_and_back_is_the_same_picture():

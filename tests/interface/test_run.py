@@ -171,6 +171,12 @@ def test_heat_maps_of_the_training_images(run):
     assert [heat_map.image for heat_map in maps] == [Path(image.path) for image in run.images]
 
 
+def test_heat_maps_of_the_kind_daam_take_a_seed(run):
+    path, maps = run.images[0].path, ucd.MapSettings(kind="daam")
+    first, second = (run.heat_maps(path, concepts="t1", steps=1, seed=seed, maps=maps)[0] for seed in (3, 4))
+    assert not torch.equal(first.map, second.map)
+
+
 def test_heat_maps_of_what_is_made(run):
     maps = run.heat_maps(n=1, concepts="t2")
     assert [(heat_map.concept, heat_map.seed, heat_map.image) for heat_map in maps] == [("t2", 0, None)]

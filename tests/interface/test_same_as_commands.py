@@ -63,6 +63,7 @@ EVERYWHERE = {
     *("device", "json", "quiet", "help_"),  # a run is opened on a device; the rest is about a terminal
     *("out", "progress"),  # where a command reports to, and whether a call draws a bar
     "selection",  # its fields are options
+    "daam",  # of a selection: `--map daam` sets it
 }
 # What the command line has and a call has not, and why.
 ONLY_COMMAND_LINE = {

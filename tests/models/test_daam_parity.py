@@ -1,18 +1,29 @@
 """Our maps against those of the package `daam` 0.2.0, on tiny random models with 64x64 latents."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision import transforms
 
+from concepts_cli.commands.train import train
+from concepts_cli.commands.visualize import heat_map_settings, visualize
 from concepts_cli.core.attention import token_map
+from concepts_cli.core.inversion import invert
 from concepts_cli.models.daam import daam_map, trace
 from concepts_cli.models.interface import Selection
 from concepts_cli.models.unet_attention import record_attention
+from concepts_cli.output import Output
+from concepts_cli.pictures.overlays import MapSettings
+from concepts_cli.recipe import load_recipe
 from tests.conftest import build_tokenizer
 
 STEPS = 2
+OUT = Output(quiet=True)
 SEQUENCE = 77  # daam records no text of another length
-LAYERS = Selection(layers=("down_blocks", "up_blocks"))  # nor the middle block
+LAYERS = Selection(daam=True)
 
 
 def text_encoder(tokenizer, width, projected=False):
@@ -58,13 +69,15 @@ def build(family):
             "addition_time_embed_dim": 8,
             "projection_class_embeddings_input_dim": 6 * 8 + 16,
         },
+        "deep": {"attention_head_dim": 4, "cross_attention_dim": 16},  # down to 8x8, which daam leaves out
     }
+    levels = 4 if family == "deep" else 2
     unet = UNet2DConditionModel(
         sample_size=64,
-        block_out_channels=(8, 16),
+        block_out_channels=(8,) * (levels - 1) + (16,),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
         norm_num_groups=4,
         **shapes[family],
     )
@@ -106,7 +119,7 @@ def make(pipeline, prompt):
     ).images[0]
 
 
-@pytest.mark.parametrize("family", ["v1", "v2", "xl"])
+@pytest.mark.parametrize("family", ["v1", "v2", "xl", "deep"])
 @torch.no_grad()
 def test_maps_of_words_are_daams(family):
     prompt, pipeline = "a photo of a cat in the zig style of a dog", build(family)
@@ -147,3 +160,89 @@ def test_the_engine_gives_the_packages_maps_of_a_concept(tmp_path):
     assert difference.max() <= 1, "the same seed makes the same picture"
     place = model.positions(prompt, "<t1>")
     torch.testing.assert_close(token_map(recorder.maps()[0], place), heat, rtol=1e-3, atol=1e-5)
+
+
+# ---- `--map daam`, from the command's function to the array
+
+
+@pytest.fixture
+def run(workplace, image_folder):
+    """A run of one step on a tiny model with 64x64 latents, and cross-attention in the middle and at an eighth."""
+    build("deep").save_pretrained(workplace / "deep")
+    (workplace / "deep.yaml").write_text(
+        """model: deep
+data: {images: images}
+concepts: {count: 1}
+train: {max_steps: 1, batch_size: 1, gradient_accumulation: 1}
+"""
+    )
+    return train(load_recipe(workplace / "deep.yaml"), device="cpu", out=OUT)
+
+
+def drawn_map(run, kind, *, engine="native", selection=None, **options):
+    maps = MapSettings(kind=kind, engine=engine, selection=selection or Selection(), save_maps=True)
+    (made,), failed = visualize(
+        run, maps=maps, output=run.path / f"{kind}-{engine}", device="cpu", out=OUT, concepts=["t1"], **options
+    )
+    assert not failed
+    return torch.from_numpy(np.load(made.map))
+
+
+def test_maps_of_generated_pictures_are_the_engines(run):
+    settings = replace(run.recipe.sample, num_images=1, steps=STEPS, guidance_scale=5.0, seed=4)
+    expected = drawn_map(run, "attention", engine="daam", settings=settings)
+    ours = drawn_map(run, "daam", settings=settings)
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(drawn_map(run, "attention", settings=settings), expected, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def published_map(model, image, prompt, word, *, guidance_scale, seed):
+    """The procedure of the published script for real images, step by step, with diffusers and the package."""
+    from diffusers import StableDiffusionPipeline
+
+    scheduler, unet = model.scheduler("ddim"), model.unet
+    pipeline = StableDiffusionPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    square = transforms.Compose([transforms.Resize(512), transforms.CenterCrop(512), transforms.ToTensor()])
+    posterior = model.vae.encode(square(image)[None] * 2 - 1).latent_dist
+    latents = posterior.sample(torch.Generator().manual_seed(seed)) * model.vae.config.scaling_factor
+    conditioning = model.encode_prompts([prompt])
+    *_, latents = invert(model, latents, lambda x, time: model.predict(x, time, conditioning), STEPS)
+    words = ["", prompt] if guidance_scale > 1 else [prompt]
+    hidden = model.encode_prompts(words).tensors["hidden_states"]
+    scheduler.set_timesteps(STEPS)
+    with trace(pipeline) as tracer:
+        for timestep in scheduler.timesteps:
+            predicted = unet(latents.expand(len(words), -1, -1, -1), timestep, hidden).sample
+            noise = predicted[:1] + guidance_scale * (predicted[-1:] - predicted[:1])
+            latents = scheduler.step(noise if guidance_scale > 1 else predicted, timestep, latents).prev_sample
+        return tracer.compute_global_heat_map(prompt=prompt).compute_word_heat_map(word).heatmap / STEPS
+
+
+# Without guidance, the package still takes the first half for the unconditional one: of the heads, as there is nothing
+# else to halve.
+@pytest.mark.parametrize("guidance_scale, heads", [(5.0, ()), (1.0, (2, 3))])
+def test_maps_of_real_images_are_the_published_scripts(run, tmp_path, guidance_scale, heads):
+    pixels = np.random.default_rng(1).integers(0, 255, (9, 14, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((700, 450), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "wide.png")
+    given = {"steps": STEPS, "guidance_scale": guidance_scale, "seed": 7}
+    ours = drawn_map(
+        run,
+        "daam",
+        images=[tmp_path / "wide.png"],
+        settings=heat_map_settings(run, given, real=True, kind="daam"),
+        selection=Selection(heads=heads),
+    )
+    model = run.load_model("cpu")
+    expected = published_map(model, image, "a photo of a <t1>", "<t1>", guidance_scale=guidance_scale, seed=7)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)

@@ -109,7 +109,7 @@ def test_saving_memory_changes_no_embedding(flow_run, workplace):
     torch.testing.assert_close(plain.embeddings, saving.embeddings)
 
 
-@pytest.mark.parametrize("kind", ["attention", "contrast"])
+@pytest.mark.parametrize("kind", ["attention", "contrast", "daam"])
 def test_its_attention_is_drawn(flow_run, image_folder, kind):
     run, maps = flow_run(), MapSettings(kind=kind, inversion="fixed-point")
     generated, _ = visualize(run, maps=maps, settings=run.recipe.sample, device="cpu", out=OUT)

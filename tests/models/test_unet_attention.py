@@ -217,3 +217,83 @@ def test_a_selection_that_takes_nothing_is_said_with_what_there_is(unet):
         unet(*inputs(1))
     assert "mid_block.attentions.0 (4)" in caught.value.hint and "up to 4 heads" in caught.value.hint
     assert not unet._forward_hooks and not unet._forward_pre_hooks
+
+
+# ---- the layers of daam
+
+
+@pytest.fixture(scope="module")
+def deep_unet():
+    """Cross-attention at 1/1 to 1/8 of the latents' size and, in the middle, at 1/8."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 8, 8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 4,
+        up_block_types=("CrossAttnUpBlock2D",) * 4,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    ).eval()
+
+
+@pytest.mark.parametrize("height, width, eighth", [(16, 16, (2, 2)), (24, 16, (3, 2)), (20, 16, (3, 2))])
+@torch.no_grad()
+def test_daam_leaves_out_the_middle_block_and_an_eighth_of_the_size(deep_unet, height, width, eighth):
+    with record_attention(deep_unet) as everything, record_attention(deep_unet, selection=Selection(daam=True)) as daam:
+        deep_unet(*inputs(1, height, width))
+    sizes = {layer: maps.shape[-2:] for layer, maps in everything.sums.items()}
+    assert {layer for layer, size in sizes.items() if size != eighth} == set(daam.sums)
+    assert any(size == eighth and not layer.startswith("mid_block") for layer, size in sizes.items())
+
+
+@torch.no_grad()
+def test_in_a_shallow_unet_daam_leaves_out_the_middle_block_alone(unet):
+    with record_attention(unet, selection=Selection(layers=("down_blocks", "up_blocks"))) as expected:
+        unet(*inputs(1))
+    with record_attention(unet, selection=Selection(daam=True)) as daam:
+        unet(*inputs(1))
+    torch.testing.assert_close(daam.maps(), expected.maps())
+
+
+@torch.no_grad()
+def test_a_selection_narrows_the_layers_of_daam(deep_unet):
+    for narrow in ({"layers": ("up_blocks",)}, {"resolutions": (2, 8)}, {"heads": (1,)}, {"timesteps": (0, 999)}):
+        with record_attention(deep_unet, selection=Selection(**narrow)) as everything:
+            deep_unet(*inputs(1, 16, 16))
+        with record_attention(deep_unet, selection=Selection(daam=True, **narrow)) as daam:
+            deep_unet(*inputs(1, 16, 16))
+        kept = {layer for layer, maps in everything.sums.items() if maps.shape[-1] != 2}
+        assert kept == set(daam.sums)
+        for layer in kept:
+            torch.testing.assert_close(daam.sums[layer], everything.sums[layer])
+
+
+@torch.no_grad()
+def test_a_selection_of_layers_that_daam_leaves_out_is_said_with_those_that_it_counts(deep_unet):
+    selection = Selection(layers=("mid_block",), daam=True)
+    with pytest.raises(UcdError) as caught, record_attention(deep_unet, selection=selection):
+        deep_unet(*inputs(1, 16, 16))
+    hint = caught.value.hint
+    assert "up_blocks.3.attentions.0 (16)" in hint and "daam leaves out the others" in hint
+    assert "mid_block" not in hint and "(2)" not in hint
+
+
+@torch.no_grad()
+def test_a_unet_without_layers_of_daam_is_refused():
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    with (
+        pytest.raises(UcdError, match="daam counts none of the model's layers"),
+        record_attention(unet, selection=Selection(daam=True)),
+    ):
+        unet(*inputs(1))

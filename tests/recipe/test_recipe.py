@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from concepts_cli.errors import UcdError
-from concepts_cli.recipe.loading import load_recipe, shipped_recipes
+from concepts_cli.recipe.loading import choose_recipe, load_recipe, shipped_recipes
 from concepts_cli.recipe.schema import ConceptSettings, Recipe, SampleSettings, Schedule
 from concepts_cli.recipe.writing import dump_recipe
 
