@@ -34,8 +34,8 @@ or a wrong recipe, and 130 after an interrupt. Nothing is overwritten without `-
 RECIPES = """\
 # Recipes
 
-A recipe is a YAML file. Only `model` and `data.images` are required; everything else has the default below, which is
-the published value where there is one. `ucd train RECIPE --set train.max_steps=500` overrides a setting, and a run's
+A recipe is a YAML file. Only `model` and `data.images` are required; everything else has the default below, or with
+`preset: paper` the [published value](paper.md). `ucd train RECIPE --set train.max_steps=500` overrides a setting, and a run's
 own `recipe.yaml` lists every value that was used. Unknown keys and wrong values are all reported at once, each with its
 line.
 

@@ -2,6 +2,7 @@
 
     python -m tests.bench.results --output runs/results
     python -m tests.bench.results --recipe quickstart --method composed --seed 0 --seed 1 --num-images 16
+    python -m tests.bench.results --method as-published --max-steps 240      # `preset: paper`
 
 Prints Markdown. A run lies in OUTPUT/RECIPE/METHOD/seed-N; what is finished there is not done again, what was
 interrupted goes on, so the same command may be given until it is through.
@@ -24,13 +25,14 @@ from concepts_cli.commands.train import train
 from concepts_cli.output import Output, silence_libraries
 from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.plan import concept_plan
-from concepts_cli.recipe import load_recipe
+from concepts_cli.recipe import Recipe, load_recipe
 from concepts_cli.runs.run import Run
 from tests.bench.outside_judge import outside_features
 
 RECIPES = ("quickstart", "mini-s2", "mini-s3", "mini-s4")
 # As the paper's Table 1 has them, and k-means over features of a judge that has never seen the built-in world.
 METHODS = ("textual-inversion", "ti-kmeans", "ti-clip-kmeans", "ti-outside-kmeans", "composed")
+AS_PUBLISHED = "as-published"  # composed, with nothing of the recipe but its images and classes
 SEEDS = (0, 1, 2)
 METRICS = ("assignment", "resnet")
 
@@ -54,17 +56,27 @@ class Result:
         )
 
 
-def result(folder: Path, recipe: str, method: str, seed: int, *, num_images: int, device: str | None = None) -> Result:
+def result(
+    folder: Path,
+    recipe: str,
+    method: str,
+    seed: int,
+    *,
+    num_images: int,
+    max_steps: int | None = None,
+    device: str | None = None,
+) -> Result:
     """The figures of the run in `folder`, which is trained, sampled and evaluated as far as that was not done yet."""
     out = Output(quiet=True, json=True)
     run = Run(folder)
     if not run.is_finished():
-        settings = [f"train.seed={seed}", f"sample.num_images={num_images}"]
-        settings += [f"train.method={method.replace('-outside', '')}"] if method != "composed" else []
         # Where k-means looks at pixels, let it look at those features.
         look = patch("concepts_cli.training.clustering._pixels", outside_features)
         with look if method == "ti-outside-kmeans" else nullcontext():
-            run = train(load_recipe(recipe, settings), output=folder, resume=True, device=device, out=out)
+            settings = {"train.seed": seed, "sample.num_images": num_images}
+            settings |= {"train.max_steps": max_steps} if max_steps else {}
+            chosen = recipe_for(recipe, method, settings)
+            run = train(chosen, output=folder, resume=True, device=device, out=out)
     metrics = _evaluated(run)
     if metrics.get("resnet", {}).get("images", 0) < num_images * len(run.tokens) or "assignment" not in metrics:
         plan = concept_plan(run, replace(run.recipe.sample, num_images=num_images), device=device)
@@ -74,6 +86,19 @@ def result(folder: Path, recipe: str, method: str, seed: int, *, num_images: int
     matched = images["matched_accuracy"], samples["matched_accuracy"]
     kl = float("inf") if samples["kl"] is None else samples["kl"]
     return Result(recipe, method, seed, *matched, samples["accuracy"], kl)
+
+
+def recipe_for(recipe: str, method: str, settings: dict[str, object]) -> Recipe:
+    """The recipe with this method, or what `preset: paper` makes of its images and classes."""
+    own = load_recipe(recipe, settings)
+    if method == AS_PUBLISHED:
+        given = replace(load_recipe("imagenet", {"data.images": own.data.images} | settings), name=own.name)
+        data = replace(given.data, images_per_folder=None)
+        given = replace(given, model=own.model, data=data, evaluate=own.evaluate)
+        return replace(given, concepts=replace(given.concepts, count=own.concepts.count))
+    if method == "composed":
+        return own
+    return replace(own, train=replace(own.train, method=method.replace("-outside", "")))
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -119,9 +144,10 @@ def _evaluated(run: Run) -> dict:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.results", description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", action="append", help=f"default: {' '.join(RECIPES)}")
-    parser.add_argument("--method", action="append", help=f"default: {' '.join(METHODS)}")
+    parser.add_argument("--method", action="append", help=f"default: {' '.join(METHODS)}; or {AS_PUBLISHED}")
     parser.add_argument("--seed", action="append", type=int, help=f"default: {' '.join(map(str, SEEDS))}")
     parser.add_argument("--num-images", type=int, default=16, help="samples a concept")
+    parser.add_argument("--max-steps", type=int, help="default: the recipe's")
     parser.add_argument("--output", type=Path, default=Path("runs/results"))
     parser.add_argument("--device")
     chosen = parser.parse_args(arguments)
@@ -131,7 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for recipe in chosen.recipe or RECIPES:
             for method in chosen.method or METHODS:
                 folder = chosen.output / Path(recipe).stem / method / f"seed-{seed}"
-                one = result(folder, recipe, method, seed, num_images=chosen.num_images, device=chosen.device)
+                how = {"num_images": chosen.num_images, "max_steps": chosen.max_steps, "device": chosen.device}
+                one = result(folder, recipe, method, seed, **how)
                 print(one, file=sys.stderr, flush=True)
                 results.append(one)
     print(markdown(results))

@@ -1,10 +1,12 @@
 """The module behind the README's table of results: resumable, and its Markdown is what the runs say."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from concepts_cli.metrics import inputs
+from concepts_cli.recipe import load_recipe
 from tests.bench import results
 from tests.bench.results import Result, markdown, result
 
@@ -57,3 +59,12 @@ def test_what_is_finished_is_not_done_again(workplace, recipe_file, monkeypatch)
         assert result(folder, str(recipe_file), "composed", 3, num_images=2, device="cpu") == first
     result(folder, str(recipe_file), "composed", 3, num_images=3, device="cpu")
     assert len(list(folder.glob("samples/t?/*.png"))) == 6
+
+
+def test_as_published_keeps_the_images_and_classes_only():
+    recipe = results.recipe_for("mini-s2", results.AS_PUBLISHED, {"train.seed": 3, "train.max_steps": 9})
+    own, paper = load_recipe("mini-s2"), load_recipe("imagenet", {"data.images": "x"})
+    assert (recipe.model, recipe.data.images, recipe.evaluate) == (own.model, own.data.images, own.evaluate)
+    assert (recipe.weights, recipe.concepts) == (paper.weights, paper.concepts)
+    assert replace(recipe.train, seed=4, max_steps=None) == paper.train and recipe.train.seed == 3
+    assert results.recipe_for("mini-s2", "ti-outside-kmeans", {}).train.method == "ti-kmeans"
