@@ -35,9 +35,9 @@ RECIPES = """\
 # Recipes
 
 A recipe is a YAML file. Only `model` and `data.images` are required; everything else has the default below, or with
-`preset: paper` the [published value](paper.md). `ucd train RECIPE --set train.max_steps=500` overrides a setting, and a run's
-own `recipe.yaml` lists every value that was used. Unknown keys and wrong values are all reported at once, each with its
-line.
+`preset: paper` the [published value](paper.md). `ucd train RECIPE --set train.max_steps=500` overrides a setting, and a
+run's own `recipe.yaml` lists every value that was used. Unknown keys and wrong values are all reported at once, each
+with its line.
 
 Paths are relative to the recipe; `~` and `$NAME` are expanded, and `$$` is a plain dollar sign.
 
