@@ -129,7 +129,7 @@ Sheet = Annotated[bool, grid_option("Also write all overlays on one sheet, sheet
         "num_images": f"Number of images to generate per concept, prompt or composition. Default: {PICTURES}.",
         "steps": f"Denoising steps. Default: {INVERSION_STEPS} for given images, otherwise the recipe's.",
         "guidance_scale": "Guidance. Default: 1 (none) for given images, otherwise the recipe's.",
-        "seed": "Seed of the first image; image n uses seed + n. With --map daam, given images all use the seed.",
+        "seed": "Seed of the first image; image n uses seed + n. With --map daam, all given images use the same seed.",
     },
 )
 def visualize(

@@ -9,9 +9,11 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from concepts_cli.core.concepts import concept_tokens
 from concepts_cli.core.discovery import Step, Training
 from concepts_cli.core.sampling import generate, guided
 from concepts_cli.drawing.contact_sheet import contact_sheet
+from concepts_cli.errors import UcdError
 from concepts_cli.models import check_words, load_model
 from concepts_cli.models.device import dtype_of
 from concepts_cli.models.interface import DiffusionModel
@@ -92,6 +94,7 @@ class Trainer:
         state = Run(chosen).load_checkpoint() if resume else None
         if state:
             records = in_checkpoint_order(state, records, Run(chosen))
+            _check_names(recipe, Run(chosen))
         earlier = None if state else earlier_run(recipe)
         self._records, model = records, load_training_model(recipe, accelerator, out)
         self.recipe = recipe = _resolved(recipe, model, Run(chosen) if state else earlier)
@@ -167,6 +170,13 @@ def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Reci
     return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens))
 
 
+def _check_names(recipe: Recipe, run: Run) -> None:
+    """Raise UcdError for names that are not those which a resumed run began with."""
+    names, before = recipe.concepts.tokens, run.recipe.concepts.tokens
+    if names and concept_tokens(len(names), names) != concept_tokens(run.recipe.concepts.count, before):
+        raise UcdError(f"concepts.tokens: {run.path} has other names", "resume with those, or train a new run")
+
+
 def check_before(recipe: Recipe, device: str | None) -> None:
     """Raise UcdError for what can be checked without images or model: a device that is missing or can't do the
     precision, trackers that are not installed, or a missing login for publishing.
@@ -189,17 +199,20 @@ def plan(
     """What `train` would do with this recipe. Raises what `train` would raise before it loads the model."""
     settings = recipe.train
     check_before(recipe, device)
-    earlier_run(recipe)
+    folder = training_folder(recipe, output, resume=resume, force=force).path
+    if not (resume and Run(folder).checkpoints()):
+        earlier_run(recipe)
     if recipe.concepts.initial:
         check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
     count = len(read_training_images(recipe))
+    step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
-        run=str(training_folder(recipe, output, resume=resume, force=force).path),
+        run=str(folder),
         model=recipe.model,
         images=count,
         concepts=recipe.concepts.count,
         steps=settings.max_steps or count * settings.iterations_per_image,
-        images_per_step=settings.batch_size * settings.gradient_accumulation * processes,
+        images_per_step=min(step, epoch) if settings.epoch_ends_step else step,
     )
 
 

@@ -36,8 +36,10 @@ class Draws:
         shared_sentence: bool = False,
         epoch_multiple: int = 1,
     ):
-        """`sentences` is how many templates there are, or which of them each image may have; an epoch is filled up with
-        its first images to a multiple of `epoch_multiple` draws."""
+        """`sentences` is how many templates there are, or which of them each image may have.
+
+        An epoch is filled up with its first images to a multiple of `epoch_multiple` draws.
+        """
         self.latents, self.seed, self.concepts = latents, seed, concepts
         self.sentences = [range(sentences)] * len(latents) if isinstance(sentences, int) else sentences
         self.process, self.density = process, timesteps

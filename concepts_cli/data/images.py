@@ -46,9 +46,7 @@ def find_images(places: Sequence[str | Path], images_per_folder: int | None = No
         if not in_folder:
             raise UcdError(f"no images in {place}", f"looked for {', '.join(sorted(SUFFIXES))}")
         if skip >= len(in_folder):
-            raise UcdError(
-                f"{place} has only {len(in_folder)} images", f"leave out fewer than {skip}: data.skip_images"
-            )
+            raise UcdError(f"data.skip_images: {skip} leaves none of the {len(in_folder)} images in {place}")
         paths += in_folder[skip:][:images_per_folder]
     if not paths:
         raise UcdError("no images", "data.images lists folders or files, relative to the recipe")

@@ -44,7 +44,7 @@ class TextEncoder:
         Raises UcdError for a word that the vocabulary already has.
         """
         known = set(self.tokenizer.get_vocab()) - set(self.tokenizer.get_added_vocab())
-        if taken := known.intersection(tokens):
+        if taken := known.union(self.tokenizer.all_special_tokens).intersection(tokens):
             raise UcdError(
                 f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "give the concepts other names"
             )

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from concepts_cli.core.sampling import Request, Term
-from concepts_cli.pictures.words import NAME
 from concepts_cli.runs.run import Run, bare_name
 
 
@@ -36,7 +35,6 @@ def typed_term(term: Term, run: Run) -> str | None:
     if "@" in name and not term.place:
         return None
     if term.run:  # no picture shows where its maker's folders are
-        name = name if re.fullmatch(NAME, name) else f"<{name}>"  # as other:t1, other:<koala>
         name = f"{run.name if Path(term.run).is_absolute() else term.run}:{name}"
     place = f"@{term.place.name}" if term.place else ""
     return f"{name}{place}={term.weight:.10g}"

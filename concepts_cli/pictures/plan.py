@@ -53,7 +53,9 @@ class PicturePlan:
     @cached_property
     def sampler(self) -> str:
         """The name of the sampler, even if the settings leave it to the model."""
-        return family_of(self.run.recipe.model).sampler_name(self.settings.scheduler)
+        return family_of(self.run.recipe.model, revision=self.run.recipe.model_revision).sampler_name(
+            self.settings.scheduler
+        )
 
     @cached_property
     def concepts(self) -> str:
@@ -83,10 +85,10 @@ class PicturePlan:
 
     def load_models(self) -> dict[str, TaughtModel]:
         """The models of all runs; runs with the same model share it. Raises UcdError for one that can't be loaded."""
-        models: dict[str, DiffusionModel] = {}
+        models: dict[tuple[str, str | None], DiffusionModel] = {}
         taught: dict[str, TaughtModel] = {}
         for name, run in self.runs.items():
-            model = run.recipe.model
+            model = (run.recipe.model, run.recipe.model_revision)
             if model not in models:
                 models[model] = run.load_model(self.device, dtype_of(self.settings.precision))
             run.teach(models[model])

@@ -28,8 +28,8 @@ class Samples:
 
 
 def own_samples(run: Run, device: str | None, out: Output) -> Samples:
-    """The run's samples: those of a concept, or of its prompt with or without an article, as "a photo of <t1>" and "a
-    photo of a <t1>". A concept without any gets the recipe's number of them.
+    """The run's samples: of each concept those in its folder, or else as many as the recipe wants of its prompt, "a
+    photo of <t1>" or "a photo of a <t1>". A concept without any gets the recipe's number of them.
 
     Raises UcdError for samples of an earlier training, whose scores would be another run's.
     """
@@ -58,9 +58,13 @@ def find_samples(folder: Path) -> Samples:
 
 
 def _concept_images(run: Run, folder: Path, token: str) -> list[Path]:
-    prompts = (f"a photo of {token}", f"a photo of a {token}", run.recipe.concepts.prompt_of(token))
-    found = (_images(folder / name) for name in (bare_name(token), *map(file_name, prompts)))
-    return next(filter(None, found), [])
+    if own := _images(folder / bare_name(token)):
+        return own
+    prompts = (f"a photo of {token}", f"a photo of a {token}")
+    asked = [
+        _images(folder / file_name(prompt)) for prompt in prompts if run.recipe.concepts.prompt_of(token) in prompts
+    ]
+    return next((images for images in asked if len(images) >= run.recipe.sample.num_images), [])
 
 
 def _images(folder: Path) -> list[Path]:

@@ -59,7 +59,7 @@ def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[
         name, place = before.strip(), parse_place(where)
     if not name:
         raise UcdError(f"{text!r} names nothing", "a term is a concept or a text, then an optional @PLACE and =WEIGHT")
-    concept = re.fullmatch(CONCEPT, name)
+    concept = re.fullmatch(CONCEPT, name) or _concept_of_a_run(name)
     if concept and concept["run"]:
         other = find_run(concept["run"])
         if other.path.resolve() != run.path.resolve():
@@ -71,6 +71,16 @@ def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[
         name = run.recipe.concepts.prompt_of(run.token(concept["name"] if concept else name))
     check_words(run, name)
     return Term(name, weight, place=place)
+
+
+def _concept_of_a_run(name: str) -> re.Match[str] | None:
+    """`other:koala`, if there is such a run and it has such a concept; otherwise it is text with a colon."""
+    concept = re.fullmatch(r"(?P<run>[^:]+):(?P<name>[\w-]+)", name)
+    try:
+        known = concept and f"<{concept['name']}>" in find_run(concept["run"]).tokens
+    except UcdError:
+        return None
+    return concept if known else None
 
 
 def written(term: WrittenTerm) -> str:

@@ -7,12 +7,12 @@ import re
 from concepts_cli.errors import UcdError
 from concepts_cli.runs.run import Run
 
-NAME = r"[tT]\d+"  # a concept, known or not
+NAME = r"[tT]\d+"  # a concept, known or not, even without brackets
 
 
 def concept_words(prompt: str) -> list[tuple[str, str]]:
     """The run and the name in every word like `<t9>` or `<other:t9>`; the run is empty in the first."""
-    return re.findall(rf"<(?:([^<>]+):)?({NAME})>", prompt)
+    return re.findall(r"<(?:([^<>]+):)?([\w-]+)>", prompt)
 
 
 def check_words(run: Run, prompt: str) -> None:

@@ -24,6 +24,7 @@ BUILT_IN = "mini"
 FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
 ABOUT_THE_IMAGES = {
     "data.images_per_folder": None,
+    "train.seed": 0,
     "data.resolution": None,
     "evaluate.metrics": ["naming"],  # it needs no classes
     "evaluate.class_names": None,
@@ -105,14 +106,17 @@ def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
 
 
 def _on_preset(tree: Node) -> Node:
-    """The tree laid on the values of the preset that it names; the preset's prompt is for objects only."""
+    """The tree laid on the values of the preset that it names; its prompt is for objects only."""
     preset = _values(tree).get("preset")
     path = PRESETS / f"{preset.value}.yaml" if preset else None
     if not path or not path.is_file():
         return tree
     base = read_file(path, Mistakes())
     given = _values(_values(tree).get("concepts"))
-    if "properties" in given or ("property" in given and given["property"].value != "object"):
+    described = given.get("property", Node("object", "", Path())).value
+    if (listed := given.get("properties")) and listed.value:
+        described = listed.value[0].value if isinstance(listed.value, list) else listed.value
+    if described != "object":
         base = merge(base, read_setting("concepts.prompt", None))
     return merge(base, tree)
 
@@ -155,23 +159,27 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("concepts.initial", "train.start_from"), "start from words or from another run's concepts, not both"
     if recipe.train.start_from_weights and not recipe.train.start_from:
         yield ("train.start_from_weights", "train.start_from"), "name the run in train.start_from"
+    if recipe.train.start_from_weights and recipe.train.method != "composed":
+        yield ("train.start_from_weights", "train.method"), f"{recipe.train.method} trains no weights"
     if recipe.train.start_from_weights and not recipe.weights.per_image:
         yield ("train.start_from_weights", "weights.per_image"), "a row per image needs per_image: true"
     if tokens and len(tokens) != count:
         keys = ("concepts.tokens", "concepts.count")
-        yield keys, f"got {len(tokens)} names for {count} concepts, expected one per concept"
+        yield keys, f"got {_counted(tokens, 'name')} for {count} concepts, expected one per concept"
     if len({token.strip("<>").casefold() for token in tokens}) < len(tokens):
         yield ("concepts.tokens",), "names must differ, and not only in upper and lower case"
-    properties, places = recipe.concepts.properties or (), len(recipe.data.images or ())
-    if properties and len(properties) != places:
+    properties, places = recipe.concepts.properties or (), recipe.data.images or ()
+    if properties and len(properties) != len(places):
         keys = ("concepts.properties", "data.images")
-        yield keys, f"got {len(properties)} properties for {places} places in data.images, expected one for each"
+        yield keys, f"data.images has {_counted(places, 'entry', 'entries')}, expected one property for each"
     if recipe.model_revision and recipe.model and (recipe.model == BUILT_IN or Path(recipe.model).is_absolute()):
         yield ("model_revision", "model"), "only a model on the hub has revisions"
-    names, others = recipe.evaluate.class_names or (), recipe.evaluate.resnet_class_names
-    if others is not None and len(others) != len(names):
+    names, others = recipe.evaluate.class_names or (), recipe.evaluate.resnet_class_names or ()
+    if others and len(others) != len(names):
         keys = ("evaluate.resnet_class_names", "evaluate.class_names")
-        yield keys, f"got {len(others)} names for {len(names)} classes, expected one for each, in the same order"
+        yield keys, f"class_names has {_counted(names, 'name')}, expected one for each, in the same order"
+    if len(set(others)) < len(others):
+        yield ("evaluate.resnet_class_names",), "names each class once"
     if recipe.train.warmup_steps and recipe.train.schedule == "constant":
         keys = ("train.warmup_steps", "train.schedule")
         yield keys, "the constant schedule has no warm-up; use schedule: constant_with_warmup"
@@ -186,6 +194,11 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     if recipe.train.revive_every and not recipe.weights.per_image:
         keys = ("train.revive_every", "weights.per_image")
         yield keys, "revive_every needs a row of weights per image; use per_image: true"
+
+
+def _counted(things: Sequence[Any], name: str, plural: str | None = None) -> str:
+    """'1 name', '2 names'."""
+    return f"{len(things)} {name if len(things) == 1 else plural or name + 's'}"
 
 
 def _where(tree: Node, key: str) -> str:

@@ -24,7 +24,7 @@ Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml"
 STEP_RULES = (r"(\d+(\.\d+)?:\d+,)+\d+(\.\d+)?", "FACTOR:STEP,…,FACTOR, such as 1:100,0.1")
 HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository name: user/name")
 PROMPT = (r"[^{}]*\{\}[^{}]*", "text with one {} in it")
-TOKEN = (r"<?(?!all>?$)[\w-]+>?", "a word, such as koala or <koala>")
+TOKEN = (r"(?!<?(?i:all)>?$)(<\w[\w-]*>|\w[\w-]*)", "a word, such as koala or <koala>")
 MAX_SEED = 2**32 - 1  # numpy's limit
 
 
@@ -48,10 +48,10 @@ class ConceptSettings:
         "object", "what the prompts describe; null: the bare token is the prompt"
     )
     properties: tuple[Literal["object", "style"], ...] | None = setting(
-        None, "a property for each place in data.images, where they differ; null: property for all"
+        None, "one property per entry of data.images, where they differ; null: property for all"
     )
     prompt: str | None = setting(
-        None, "the prompt of samples, {} being the token; null: the property's first template", pattern=PROMPT
+        None, "prompt for samples, where {} stands for the token; null: the property's first template", pattern=PROMPT
     )
     tokens: tuple[str, ...] | None = setting(
         None, "names of the concepts, such as koala; null: t1, t2 and so on", pattern=TOKEN
@@ -81,7 +81,7 @@ class ConceptSettings:
 
     def prompt_of(self, token: str) -> str:
         """The prompt that `token` is sampled with by default."""
-        return (self.prompt or self.templates()[0]).replace("{}", token)
+        return (self.prompt or self.templates()[0]).format(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class TrainSettings:
     epoch_ends_step: bool = setting(
         False, "an epoch's last step has only the images that are left, as published; false: steps span epochs"
     )
-    start_from: str | None = setting(None, "run folder whose concepts training starts from; null: new ones", path=True)
+    start_from: str | None = setting(None, "run whose concepts training starts from; null: new ones", model=True)
     start_from_weights: bool = setting(False, "start also from that run's weights, for images that it was trained on")
     concept_checkpointing: bool = setting(
         False, "one concept in memory at a time: slower, but memory does not grow with their number"

@@ -146,7 +146,7 @@ class Run:
             have, need = (" and ".join(map(str, each.values())) for each in widths)
             raise UcdError(
                 f"the concepts of {self.path} have {have} dimensions, {model.name} has {need}",
-                "the model has changed since",
+                "they were trained on another model, or it has changed since",
             )
 
     def teach(self, model: DiffusionModel) -> None:

@@ -65,6 +65,8 @@ def earlier_run(recipe: Recipe) -> Run | None:
             f"train.start_from: {run.path} has {len(run.tokens)} concepts, concepts.count is {recipe.concepts.count}",
             f"--set concepts.count={len(run.tokens)}",
         )
+    if recipe.train.start_from_weights:
+        _ = run.weights
     return run
 
 
@@ -102,6 +104,10 @@ def prepare_training(
     """Set up everything for the first step: latents, initial parameters, those of an `earlier` run if there is one, and
     their loss.
     """
+    if earlier:
+        earlier.check_fits(model)
+        if earlier.recipe.model != recipe.model:
+            out.note(f"starting from concepts of another model, {earlier.recipe.model}")
     latents = _latents(recipe, records, model, accelerator, out)
     concepts, places = recipe.concepts, recipe.data.images
     tokens = concept_tokens(concepts.count, concepts.tokens)
@@ -109,7 +115,9 @@ def prepare_training(
         _objective(recipe, records, model, tokens, earlier),
         latents,
         recipe.train,
-        sentences=[concepts.templates_of(place_of(record.path, places)) for record in records],
+        sentences=[concepts.templates_of(place_of(record.path, places)) for record in records]
+        if concepts.properties
+        else (),
         flip_probability=recipe.data.flip_probability,
         repeats=recipe.data.repeats,
         shared_sentence=concepts.shared_sentence,
@@ -128,7 +136,6 @@ def _objective(
     """The loss of the recipe's method, with K initial concepts."""
     settings, count, method = recipe.weights, recipe.concepts.count, recipe.train.method
     if earlier:
-        earlier.check_fits(model)
         start = earlier.embeddings
     else:
         start = initial_embeddings(
@@ -146,6 +153,8 @@ def _objective(
         if earlier and recipe.train.start_from_weights:
             before = earlier.weights.clamp_min(1e-6).log() if settings.constraint == "softmax" else earlier.weights
             known = {image.sha256: row for image, row in zip(earlier.images, before, strict=True)}
+            if known.keys().isdisjoint(record.sha256 for record in records):
+                raise UcdError(f"train.start_from_weights: {earlier.path} was trained on none of these images")
             weights = torch.stack([known.get(record.sha256, weights[0]) for record in records])
         concepts = Concepts(start, weights, constraint=settings.constraint, train_weights=settings.trained)
         return ComposedLoss(

@@ -13,12 +13,15 @@ from PIL import Image
 
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.sample import sample
+from concepts_cli.commands.train import train
 from concepts_cli.core.places import parse_place
 from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.likeness import image_weights, like_terms
+from concepts_cli.pictures.names import typed_term
 from concepts_cli.pictures.terms import parse_sweep, parse_term
+from concepts_cli.recipe import load_recipe
 from concepts_cli.runs.run import Run
 
 
@@ -119,6 +122,22 @@ def test_other_runs_are_composed_with_one_model_in_memory(tiny_run, other_run, m
     np.testing.assert_allclose(pixels(mixed[0]), pixels(turned[0]), atol=1)
     own = make(tiny_run, ["t1=4", "a painting in the style of <t1>=3"])
     assert np.abs(pixels(mixed[0]) - pixels(own[0])).max() > 2
+
+
+def test_concepts_with_names_compose_like_others(tiny_run, recipe_file):
+    named = train(
+        load_recipe(recipe_file, ["concepts.tokens=[koala, panda]", "name=named"]), device="cpu", out=Output(quiet=True)
+    )
+    (own,) = make(named, ["koala=4"], num_images=1, output=named.path / "own")
+    assert own.prompt == "a photo of a <koala>"
+    for written in ("named:koala=4", "named:<koala>=4"):
+        others: dict[str, Run] = {}
+        term = parse_term(tiny_run, written, 1.0, others)
+        assert (term.prompt, list(others)) == ("a photo of a <koala>", [str(named.path)])
+        assert typed_term(term, named) == f"{named.path}:koala=4"
+    assert parse_term(tiny_run, "named:zebra", 1.0).prompt == "named:zebra"  # text
+    with pytest.raises(UcdError, match="no concept 'koal'"):
+        make(named, ["a <koal> in snow"])
 
 
 def test_runs_of_other_models_compose_where_they_can(tiny_run, other_run, tiny_folder, tiny_v_folder, tmp_path):

@@ -1,6 +1,7 @@
 """A run's samples and weights in numbers. The scorers are stand-ins that read colours; the arithmetic is real."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,33 @@ def test_samples_are_made_when_missing_and_kept(tiny_run):
 def test_other_prompts_samples_are_not_a_concepts(tiny_run, samples):
     paint(tiny_run.path / "samples", {"t1": [(1, 0, 0)], "t2": [(0, 1, 0)], "a-photo-of-a-cat": [(0, 0, 1)]})
     assert evaluate(tiny_run, device="cpu", out=OUT)["metrics"]["clip"]["images"] == 2
+
+
+@pytest.mark.parametrize("folder", ["a-photo-of-t2", "a-photo-of-a-t2"])
+def test_samples_made_by_the_concepts_prompt_are_found(tiny_run, folder):
+    paint(tiny_run.path / "samples", {"t1": [(1, 0, 0)], folder: [(0, 1, 0)]})
+    assert evaluate(tiny_run, device="cpu", out=OUT)["metrics"]["clip"]["images"] == 3  # fewer than the recipe's: made
+    shutil.rmtree(tiny_run.path / "samples")
+    paint(tiny_run.path / "samples", {"t1": [(1, 0, 0)], folder: [(0, 1, 0)] * 3})
+    result = evaluate(tiny_run, device="cpu", out=OUT)["metrics"]["clip"]
+    assert result["images"] == 4 and result["concepts"]["t2"]["counts"] == {"cat": 0, "dog": 3}
+
+
+def test_each_scorer_may_know_a_class_by_its_own_name(tiny_run, samples, monkeypatch):
+    asked = {}
+
+    def score(scorer, features, names):
+        asked[scorer.name] = tuple(names)
+        return features[:, :2]
+
+    monkeypatch.setattr(ColourScorer, "score", score)
+    run = without(tiny_run, class_names=("cat", "dog"), resnet_class_names=("cat", "fox"))
+    options = {"metrics": ["clip", "resnet"], "samples": samples, "device": "cpu", "out": OUT}
+    result = evaluate(run, **options)["metrics"]
+    assert asked == {"CLIP": ("cat", "dog"), "ResNet": ("cat", "fox")}
+    assert result["resnet"]["classes"] == ["cat", "dog"]
+    evaluate(run, **options, class_names=["dog", "cat"])
+    assert asked["ResNet"] == ("dog", "cat")
 
 
 def test_samples_of_an_earlier_training_are_refused(tiny_run):

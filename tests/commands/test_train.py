@@ -326,7 +326,7 @@ def test_concepts_can_have_names(recipe_file, workplace):
 def test_the_next_images_of_each_folder(recipe_file, workplace):
     run = run_recipe(recipe_file, "data.skip_images=2", "data.images_per_folder=3", "train.max_steps=1")
     assert [record.path.rsplit("/", 1)[1] for record in run.images] == ["2.png", "3.png", "4.png"]
-    with pytest.raises(UcdError, match="has only 6 images"):
+    with pytest.raises(UcdError, match="data.skip_images: 6 leaves none of the 6 images"):
         plan(load_recipe(recipe_file, ["data.skip_images=6"]), device="cpu")
 
 
@@ -343,7 +343,7 @@ def test_training_starts_from_another_runs_words_and_weights(tiny_run, recipe_fi
     torch.testing.assert_close(soft.weights, clipped / clipped.sum(dim=1, keepdim=True), atol=1e-5, rtol=0)
 
 
-def test_names_go_along_and_a_resume_needs_the_earlier_run_no_more(recipe_file, workplace):
+def test_names_go_along_and_a_resume_no_longer_needs_the_earlier_run(recipe_file, workplace):
     named = run_recipe(recipe_file, "concepts.tokens=[koala, panda]")
     start = (f"train.start_from={named.path}", "train.max_steps=2", "train.checkpoint_every=1")
     straight = run_recipe(recipe_file, *start, output=workplace / "straight")
@@ -353,6 +353,10 @@ def test_names_go_along_and_a_resume_needs_the_earlier_run_no_more(recipe_file, 
     for checkpoint in stopped.checkpoints()[1:]:
         (checkpoint / "state.safetensors").unlink()
     (named.path / "concepts.safetensors").unlink()
+    recipe = load_recipe(recipe_file, start)
+    assert plan(recipe, output=workplace / "stopped", resume=True, device="cpu").steps == 2
+    with pytest.raises(UcdError, match="concepts.tokens: .* has other names"):
+        run_recipe(recipe_file, *start, "concepts.tokens=[a, b]", output=workplace / "stopped", resume=True)
     resumed = run_recipe(recipe_file, *start, output=workplace / "stopped", resume=True)
     assert resumed.tokens == straight.tokens and torch.equal(resumed.weights, straight.weights)
 
@@ -366,6 +370,24 @@ def test_an_earlier_run_that_cannot_be_used_is_refused_at_once(tiny_run, recipe_
     start = f"train.start_from={tiny_run.path}"
     assert "no run at" in refused(f"train.start_from={tiny_run.path}-not-there")
     assert "has 2 concepts, concepts.count is 3 --set concepts.count=2" in refused(start, "concepts.count=3")
+    other = {"data.images": ["other.png"]}
+    Image.new("RGB", (40, 30)).save("other.png")
+    strange = load_recipe(
+        recipe_file, {"train.start_from": str(tiny_run.path), "train.start_from_weights": True} | other
+    )
+    with pytest.raises(UcdError, match="was trained on none of these images"):
+        train(strange, device="cpu", out=QUIET)
+    with pytest.raises(UcdError, match="have 32 dimensions, mini has 128"):
+        run_recipe(recipe_file, start, "model=mini")
+    (tiny_run.path / "weights.safetensors").unlink()
+    assert "is missing, damaged" in refused(start, "train.start_from_weights=true")
+
+
+def test_a_dry_run_knows_how_many_images_a_step_sees(recipe_file, workplace):
+    for settings, expected in (([], 4), (["preset=paper"], 4), (["train.batch_size=8"], 16)):
+        assert plan(load_recipe(recipe_file, settings), device="cpu").images_per_step == expected
+    whole = load_recipe(recipe_file, ["train.batch_size=8", "train.epoch_ends_step=true"])
+    assert plan(whole, device="cpu").images_per_step == 6
 
 
 def test_a_dry_run_checks_the_words_to_start_from(recipe_file, workplace):

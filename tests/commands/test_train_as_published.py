@@ -34,8 +34,10 @@ def double_precision(monkeypatch):
     """Everything that asks for float32 gets float64."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def published_steps(recipe, training, folder) -> Iterator[tuple[float, torch.Ten
         scores = torch.stack(scores, dim=1)
         uncond = unet(noisy, batch.timesteps, hidden([""]).repeat(len(numbers), 1, 1)).sample[:, None]
         chosen = weights[batch.rows]
-        composed = (uncond + chosen * (scores - uncond)).sum(dim=1) - (count - 1) * uncond[:, 0]
+        composed = uncond[:, 0] + (chosen * (scores - uncond)).sum(dim=1)
         loss = F.mse_loss(composed, batch.noise) + regularizers(recipe.regularizers, scores, chosen, table[ids])
         (loss / settings.gradient_accumulation).backward()
         return loss.item()

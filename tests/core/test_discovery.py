@@ -202,3 +202,23 @@ def test_nothing_is_revived_while_every_concept_has_an_image():
     concepts = Concepts({"text_encoder": torch.randn(2, 16)}, torch.eye(2))
     assert concepts.revive(seeded(0, "revive")) == 0
     assert torch.equal(concepts.raw_weights, torch.eye(2))
+
+
+def test_normal_starts_are_standard_normal(tiny_folder):
+    model = load_model(str(tiny_folder), device="cpu")
+    options = {"words": None, "start": "normal", "generator": seeded(0, "start")}
+    start = initial_embeddings(model, 1000, spread=1.0, **options)["text_encoder"]
+    assert abs(start.mean()) < 0.02 and abs(start.std() - 1) < 0.02
+    assert abs(initial_embeddings(model, 1000, spread=3.0, **options)["text_encoder"].std() - 3) < 0.06
+
+
+def test_several_processes_fill_up_an_epoch_that_ends_a_step(training, monkeypatch):
+    """7 images in batches of 4: each of two processes takes one, the second with the epoch's first image again."""
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    rows = []
+    for process in range(2):
+        monkeypatch.setattr(Accelerator, "process_index", process)
+        ours = training(epoch_ends_step=True, gradient_accumulation=2)
+        (drawn,) = ours._my_draws()
+        rows += [ours.draws.row(number) for number in drawn]
+    assert sorted(rows[:7]) == list(range(7)) and rows[7] == rows[0]

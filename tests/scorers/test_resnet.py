@@ -36,7 +36,8 @@ def test_the_papers_classes_are_found_by_name_and_by_id():
 @pytest.mark.parametrize("recipe", [name for name in shipped_recipes() if name.startswith("imagenet")])
 def test_the_published_recipes_name_classes_that_there_are(recipe, monkeypatch):
     monkeypatch.setenv("UCD_DATA", "/data")
-    names = load_recipe(recipe).evaluate.class_names
+    settings = load_recipe(recipe).evaluate
+    names = settings.resnet_class_names or settings.class_names
     assert len(set(imagenet_labels(names))) == 5
 
 
