@@ -98,7 +98,9 @@ class Trainer:
         earlier = None if state else earlier_run(recipe)
         self._records, model = records, load_training_model(recipe, accelerator, out)
         self.recipe = recipe = _resolved(recipe, model, Run(chosen) if state else earlier)
-        self.training = prepare_training(recipe, records, model, accelerator, out, earlier=earlier)
+        self.training = prepare_training(
+            recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None
+        )
         self.tokens = self.training.objective.tokens
         folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
         self.run = Run(broadcast_object_list([folder])[0])  # every process uses the main one's

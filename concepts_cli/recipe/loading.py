@@ -157,6 +157,8 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield keys, f"got {len(initial)} words for {count} concepts, expected one for all, or one per concept"
     if initial is not None and recipe.train.start_from:
         yield ("concepts.initial", "train.start_from"), "start from words or from another run's concepts, not both"
+    if initial is not None and recipe.concepts.start == "images":
+        yield ("concepts.start", "concepts.initial"), "start from words or from the images, not both"
     if recipe.train.start_from_weights and not recipe.train.start_from:
         yield ("train.start_from_weights", "train.start_from"), "name the run in train.start_from"
     if recipe.train.start_from_weights and recipe.train.method != "composed":

@@ -60,9 +60,12 @@ class ConceptSettings:
         False, "put all concepts of an image into one sentence; false: one sentence each, as published"
     )
     initial: tuple[str, ...] | None = setting(None, "word to start each concept from, or one for all; null: random")
-    start: Literal["table", "normal"] = setting(
-        "table", "random starts: around the mean of the token table, or standard normal, as published"
+    start: Literal["table", "normal", "images"] = setting(
+        "table",
+        "where words start: at random around the mean of the token table; normal: at random, as published; images: "
+        "learned from single images",
     )
+    start_restarts: int = setting(3, "with start: images, how many words to learn from each image", at_least=1)
     initial_spread: float = setting(
         1.0, "standard deviation of a random start, relative to that of the table or the normal", at_least=0
     )

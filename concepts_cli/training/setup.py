@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import patch_environment
+from accelerate.utils import broadcast_object_list, patch_environment
 from torch.nn import functional as F
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
@@ -17,6 +17,7 @@ from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
 from concepts_cli.core.sampling import check_settings
+from concepts_cli.core.starting import ImageStart, Start
 from concepts_cli.data.images import ImageRecord, find_images, place_of, read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
@@ -100,9 +101,10 @@ def prepare_training(
     out: Output,
     *,
     earlier: Run | None = None,
+    resumed: bool = False,
 ) -> Training:
     """Set up everything for the first step: latents, initial parameters, those of an `earlier` run if there is one, and
-    their loss.
+    their loss. A `resumed` training needs no good start: it is given its state.
     """
     if earlier:
         earlier.check_fits(model)
@@ -111,13 +113,15 @@ def prepare_training(
     latents = _latents(recipe, records, model, accelerator, out)
     concepts, places = recipe.concepts, recipe.data.images
     tokens = concept_tokens(concepts.count, concepts.tokens)
+    sentences = [concepts.templates_of(place_of(each.path, places)) for each in records] if concepts.properties else []
+    start = None
+    if concepts.start == "images" and not earlier and not resumed:
+        start = _image_start(recipe, latents, sentences, model, accelerator, out)
     return Training(
-        _objective(recipe, records, model, tokens, earlier),
+        _objective(recipe, records, model, tokens, earlier, start),
         latents,
         recipe.train,
-        sentences=[concepts.templates_of(place_of(record.path, places)) for record in records]
-        if concepts.properties
-        else (),
+        sentences=sentences,
         flip_probability=recipe.data.flip_probability,
         repeats=recipe.data.repeats,
         shared_sentence=concepts.shared_sentence,
@@ -126,23 +130,54 @@ def prepare_training(
     )
 
 
+def _image_start(
+    recipe: Recipe,
+    latents: CachedLatents,
+    sentences: Sequence[range],
+    model: DiffusionModel,
+    accelerator: Accelerator,
+    out: Output,
+) -> Start:
+    """Words and weights learned from the images by the main process, for all processes."""
+    start = None
+    if accelerator.is_main_process:
+        finder = ImageStart(
+            model,
+            latents,
+            recipe.concepts.count,
+            sentences=recipe.concepts.templates(),
+            sentences_of=sentences,
+            restarts=recipe.concepts.start_restarts,
+            seed=recipe.train.seed,
+        )
+        with accelerator.autocast():
+            for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
+                pass
+        start = finder.result
+    (start,) = broadcast_object_list([start])
+    return start
+
+
 def _objective(
     recipe: Recipe,
     records: Sequence[ImageRecord],
     model: DiffusionModel,
     tokens: tuple[str, ...],
     earlier: Run | None,
+    start: Start | None,
 ) -> Objective:
     """The loss of the recipe's method, with K initial concepts."""
     settings, count, method = recipe.weights, recipe.concepts.count, recipe.train.method
     if earlier:
-        start = earlier.embeddings
+        words = earlier.embeddings
+    elif start:
+        words = start.words
     else:
-        start = initial_embeddings(
+        words = initial_embeddings(
             model,
             count,
             words=recipe.concepts.initial,
-            start=recipe.concepts.start,
+            start="normal" if recipe.concepts.start == "normal" else "table",
             spread=recipe.concepts.initial_spread,
             unit_norm=recipe.concepts.unit_norm,
             generator=seeded(recipe.train.seed, "embeddings"),
@@ -150,13 +185,15 @@ def _objective(
     sentences = recipe.concepts.templates()
     if method == "composed":
         weights = torch.full((len(records) if settings.per_image else 1, count), float(settings.initial))
+        if start and settings.per_image:
+            weights = start.raw_weights(settings.constraint, settings.initial)
         if earlier and recipe.train.start_from_weights:
             before = earlier.weights.clamp_min(1e-6).log() if settings.constraint == "softmax" else earlier.weights
             known = {image.sha256: row for image, row in zip(earlier.images, before, strict=True)}
             if known.keys().isdisjoint(record.sha256 for record in records):
                 raise UcdError(f"train.start_from_weights: {earlier.path} was trained on none of these images")
             weights = torch.stack([known.get(record.sha256, weights[0]) for record in records])
-        concepts = Concepts(start, weights, constraint=settings.constraint, train_weights=settings.trained)
+        concepts = Concepts(words, weights, constraint=settings.constraint, train_weights=settings.trained)
         return ComposedLoss(
             model,
             concepts,
@@ -168,7 +205,7 @@ def _objective(
         )
     owners = None if method == "textual-inversion" else cluster(recipe, records, model.device)
     weights = torch.full((len(records), count), 1 / count) if owners is None else F.one_hot(owners, count)
-    return InversionLoss(model, Concepts(start, weights, train_weights=False), tokens, sentences, owners=owners)
+    return InversionLoss(model, Concepts(words, weights, train_weights=False), tokens, sentences, owners=owners)
 
 
 def _latents(
