@@ -1,9 +1,9 @@
-"""Concepts that start from the images: words are learned image by image, and those that explain all of them best are kept.
+"""Concepts that start from the images: words are learned image by image, and the best of them are kept.
 
-The loss (eq. 10) has many valleys: a word that starts at random often ends where it explains a bit of every image. So does
-a word that is learned from a single image, but of many words some do not, and the loss itself tells which: with weights of
-0 and 1, choosing among them is a facility-location problem over how much each word lowers each image's error. Only the
-frozen model is asked; no label and no other network.
+The loss (eq. 10) has many valleys: a word that starts at random often ends where it explains a bit of every image. So
+does a word that is learned from a single image, but of many words some do not, and the loss itself tells which: with
+weights of 0 and 1, choosing among them is a facility-location problem over how much each word lowers each image's
+error. Only the frozen model is asked; no label and no other network.
 
 Shapes: N images, L landmarks (the images that words are learned from), W candidate words, K concepts, C H W latents.
 """

@@ -5,7 +5,8 @@
     python -m tests.bench.discovery --set concepts.start=table --set train.max_steps=240 --set train.revive_every=20
 
 A draw's seed chooses the classes, the scenes (on backgrounds that the model never saw) and the training's own seed. The
-recipe is the quickstart's, changed by `--set`. UNet rows are images in calls of the network: 1 forward, 2 with gradient.
+recipe is the quickstart's, changed by `--set`. UNet rows are images in calls of the network: 1 forward, 2 with
+gradient.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.metrics import adjusted_rand_score
 
 from concepts_cli.commands.train import train
 from concepts_cli.metrics.assignment import assign
@@ -90,10 +90,8 @@ def run_draw(seed: int, count: int, settings: Sequence[str]) -> Draw:
         run = train(recipe, output=Path(place) / "run", device="cpu", out=Output(quiet=True))
         seconds = time.perf_counter() - begun
         labels = [classes[Path(image.path).name] for image in run.images]
-        weights = run.weights.numpy()
-        result = assign(weights, [[label] for label in labels])
-        ari = float(adjusted_rand_score(labels, weights.argmax(axis=1)))
-        return Draw(seed, tuple(sorted(set(labels))), result.matched_accuracy, ari, sum(rows), seconds)
+        result = assign(run.weights.numpy(), [[label] for label in labels])
+        return Draw(seed, result.classes, result.matched_accuracy, result.ari, sum(rows), seconds)
 
 
 def summary(draws: Sequence[Draw]) -> dict[str, dict[str, float]]:

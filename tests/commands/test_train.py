@@ -432,3 +432,22 @@ def test_each_folder_is_described_by_its_property(recipe_file, image_folder, wor
     for row, word in enumerate(("style", "photo")):
         drawn = {templates[i] for i in batch.sentences[batch.rows == row].flatten().tolist()}
         assert len(drawn) > 10 and {word in template or "rend" in template for template in drawn} == {True}
+
+
+def test_a_start_from_the_images_is_found_once(recipe_file, workplace, monkeypatch):
+    own = ["concepts.start=images", "concepts.start_restarts=1", "train.max_steps=2", "train.checkpoint_every=1"]
+    run = run_recipe(recipe_file, *own, "train.keep_checkpoints=9")
+    words, weights = run.embeddings["text_encoder"], run.weights
+    assert set((weights > 0.5).sum(dim=1).tolist()) == {1}  # from 1 for the best word and 0 for the other
+    (run.path / "concepts.safetensors").unlink()
+    (run.checkpoints()[1] / "state.safetensors").unlink()
+    monkeypatch.setattr("concepts_cli.training.setup.ImageStart", None)  # not called again
+    resumed = run_recipe(recipe_file, *own, output=run.path, resume=True)
+    assert torch.equal(resumed.embeddings["text_encoder"], words) and torch.equal(resumed.weights, weights)
+
+
+def test_more_concepts_than_images_cannot_start_from_them(recipe_file, workplace):
+    with pytest.raises(UcdError, match="6 images can't start 7 concepts"):
+        run_recipe(recipe_file, "concepts.start=images", "concepts.count=7")
+    with pytest.raises(UcdError, match="start from words or from the images, not both"):
+        load_recipe(recipe_file, ["concepts.start=images", "concepts.initial=dog"])

@@ -1,0 +1,120 @@
+"""Starts from the images: the choice among words, and what it costs."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from concepts_cli.core import starting
+from concepts_cli.core.draws import seeded
+from concepts_cli.core.starting import ImageStart, Start, facilities
+from concepts_cli.data.images import as_pixels
+from concepts_cli.errors import UcdError
+from concepts_cli.mini.corpus import draw_scene
+from concepts_cli.models import load_model
+from concepts_cli.recipe.prompts import OBJECT
+from tests.held_latents import HeldLatents
+
+SENTENCES = ("a photo of a {}", "the {}", "{}")
+
+
+@pytest.fixture
+def start(tiny_folder):
+    def build(count: int = 7, concepts: int = 2, **options) -> ImageStart:
+        model = load_model(str(tiny_folder), device="cpu")
+        mean = torch.randn(1, count, *model.latent_shape(), generator=seeded(0, "latents"))
+        latents = HeldLatents(mean, 0.1 * torch.ones_like(mean))
+        return ImageStart(model, latents, concepts, **({"sentences": SENTENCES, "restarts": 2} | options))
+
+    return build
+
+
+def done(start: ImageStart) -> Start:
+    assert len(list(start.steps())) == start.total
+    return start.result
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_best_columns_are_found(seed):
+    """Against every choice of three of eight, on gains of which some are negative."""
+    gains = torch.randn(9, 8, generator=seeded(seed, "gains"))
+
+    def worth(columns) -> float:
+        return gains.clamp(min=0)[:, list(columns)].amax(dim=1).sum().item()
+
+    best = max(worth(columns) for columns in combinations(range(8), 3))
+    kept = facilities(gains, 3)
+    assert len(set(kept)) == 3 and worth(kept) >= 0.97 * best
+
+
+def test_of_twins_one_is_kept():
+    groups = torch.eye(3).repeat_interleave(2, dim=1).repeat_interleave(4, dim=0)  # each of three words twice
+    assert sorted(column // 2 for column in facilities(groups, 3)) == [0, 1, 2]
+    assert facilities(-torch.ones(4, 3), 3) == [0, 1, 2]  # none of them helps
+
+
+def test_two_kinds_of_scenes_are_told_apart():
+    """On the built-in model: three scenes of each of two classes."""
+    model, rng = load_model("mini", device="cpu"), np.random.default_rng(0)
+    scenes = [draw_scene(rng, labels=(label,), night=False, style="", held_out=True) for label in ("dog", "castle") * 3]
+    pixels = torch.stack([as_pixels(Image.fromarray(scene.image)) for scene in scenes])
+    mean, std = model.encode_images(pixels)
+    result = done(ImageStart(model, HeldLatents(mean[None], std[None]), 2, sentences=OBJECT, restarts=2))
+    owners = result.gains.argmax(dim=1).tolist()
+    assert owners in ([0, 1] * 3, [1, 0] * 3)
+    assert result.gains.amax(dim=1).min() > 0
+
+
+def test_the_same_seed_finds_the_same_words(start):
+    result = done(start())
+    assert result.words["text_encoder"].shape == (2, 32) and result.gains.shape == (7, 2)
+    again = done(start())
+    assert torch.equal(result.words["text_encoder"], again.words["text_encoder"])
+    other = done(start(seed=1))
+    assert not torch.equal(result.words["text_encoder"], other.words["text_encoder"])
+
+
+def test_the_best_word_gets_the_weight():
+    gains = torch.tensor([[0.1, 0.3], [-0.1, -0.2]])
+    start = Start({}, gains)
+    assert start.raw_weights("none", 5.0).tolist() == [[0, 5], [5, 0]]
+    soft = start.raw_weights("softmax", 0.0).softmax(dim=1)
+    assert soft.argmax(dim=1).tolist() == [1, 0] and 0.9 < soft[0, 1] < 0.97
+
+
+def test_calls_are_bounded_and_many_images_have_landmarks(start, monkeypatch):
+    monkeypatch.setattr(starting, "FEW", 6)
+    monkeypatch.setattr(starting, "ROWS", 5)
+    ours = start(20, concepts=1)
+    assert len(ours.landmarks) == 8 and len(set(ours.landmarks.tolist())) == 8
+    predict, rows = ours.model.predict, []
+
+    def counting(latents, *rest):
+        rows.append(len(latents))
+        return predict(latents, *rest)
+
+    monkeypatch.setattr(ours.model, "predict", counting)
+    result = done(ours)
+    assert max(rows) <= 5 and result.gains.shape == (20, 1)
+
+
+def test_each_image_has_its_own_sentences(start, monkeypatch):
+    ours = start(4, sentences=("an object {}", "a style {}"), sentences_of=[range(1), range(1, 2)] * 2)
+    tokenize, asked = ours.model.tokenize, []
+    monkeypatch.setattr(ours.model, "tokenize", lambda prompts: asked.extend(prompts) or tokenize(prompts))
+    images, owners = torch.tensor([0, 3]), torch.tensor([0, 1])
+    words = ours._random_words(2)
+    list(ours._train(words, images, owners, 1, 0.01))
+    assert asked == ["an object <candidate0>", "a style <candidate1>"]
+    gains = ours._gains(words, torch.arange(4), torch.tensor([[0, 1]] * 4), seed=0)
+    alone = ours._gains(words, torch.tensor([3]), torch.tensor([[0, 1]]), seed=0)
+    torch.testing.assert_close(gains[3:], alone)
+
+
+def test_fewer_images_than_concepts(start):
+    with pytest.raises(UcdError, match="2 images can't start 3 concepts"):
+        start(2, concepts=3)
