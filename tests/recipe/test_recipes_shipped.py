@@ -222,7 +222,7 @@ NAMES = {  # of the classes, for CLIP and, where they differ, for the ResNet
 # What the scripts have nothing like, or what says nothing about the result.
 ELSEWHERE = {
     *("name", "model", "preset", "data.images", "data.images_per_folder", "evaluate.class_names"),
-    *("evaluate.resnet_class_names", "evaluate.metrics", "sample.batch_size"),
+    *("evaluate.resnet_class_names", "evaluate.metrics", "sample.batch_size", "concepts.start_restarts"),
     *("train.concept_checkpointing", "train.gradient_checkpointing", "train.compile", "train.log_every"),
     *("train.keep_checkpoints", "train.trackers", "train.push_to_hub"),
     *(key for key in leaves(Recipe) if key.startswith("regularizers.")),
