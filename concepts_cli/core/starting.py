@@ -23,10 +23,11 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 
-CANDIDATE_STEPS, RATE = 15, 5e-3  # of AdamW, for each candidate
-ROUNDS, ROUND_STEPS = 2, 12  # of assigning images to the K words and training them on what they got
-MIDDLE = (0.35, 0.85)  # of the process: where a word makes a difference, and noise does not drown it
-LEVELS = 6  # noise levels in it
+CANDIDATE_STEPS, CANDIDATE_RATE = 30, 1e-2  # of AdamW, for each candidate; rates fall to 0
+WORD_STEPS, WORD_RATE = 24, 6e-3  # of AdamW, for the chosen words
+NOISIER = (0.5, 1.0)  # the part of the process in which words decide what a picture shows
+LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
+RIVALS, MORE = 3, 5  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
 SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
@@ -78,7 +79,7 @@ class ImageStart:
         self.generator = seeded(seed, "start")
         self.landmarks = self._landmarks()
         self.chunks = torch.arange(len(self.landmarks) * restarts).split(ROWS)
-        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + ROUNDS * ROUND_STEPS
+        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + WORD_STEPS
         self.result: Start | None = None
 
     def _landmarks(self) -> Tensor:
@@ -88,34 +89,45 @@ class ImageStart:
         return order[:most].sort().values
 
     def steps(self) -> Iterator[None]:
-        candidates: list[Words] = []
-        images = self.landmarks.repeat(self.restarts)  # of the candidates, (W,)
+        landmarks, candidates = self.landmarks, []
+        images = landmarks.repeat(self.restarts)  # of the candidates, (W,)
         own = []
         for chunk in self.chunks:
-            words = self._random_words(len(chunk))
-            yield from self._train(words, images[chunk], torch.arange(len(chunk)), CANDIDATE_STEPS, RATE)
+            words, everyone = self._random_words(len(chunk)), torch.arange(len(chunk))
+            yield from self._train(words, images[chunk], everyone, CANDIDATE_STEPS, CANDIDATE_RATE)
             candidates.append({name: table.detach() for name, table in words.items()})
-            own.append(self._gains(words, images[chunk], torch.arange(len(chunk))[:, None], seed=0)[:, 0])
-        # Of an image's candidates, the one that explains it best.
-        best = torch.cat(own).unflatten(0, (self.restarts, -1)).argmax(dim=0) * len(self.landmarks)
-        chosen = best + torch.arange(len(self.landmarks))
-        words = {name: torch.cat([each[name] for each in candidates])[chosen] for name in candidates[0]}
+            if self.restarts > 1:
+                own.append(self._gains(words, images[chunk], everyone[:, None], seed=0).mean(dim=0)[:, 0])
+        words = {name: torch.cat([each[name] for each in candidates]) for name in candidates[0]}
+        if own:  # of an image's candidates, the one that explains it best
+            best = torch.cat(own).unflatten(0, (self.restarts, -1)).argmax(dim=0)
+            words = {name: table[best * len(landmarks) + torch.arange(len(landmarks))] for name, table in words.items()}
         gains = []
-        everyone = torch.arange(len(chosen))
-        for image in self.landmarks:
-            gains.append(self._gains(words, image[None], everyone[None], seed=1))
+        for image in landmarks:
+            gains.append(self._gains(words, image[None], torch.arange(len(landmarks))[None], seed=1).mean(dim=0))
             yield
         kept = facilities(torch.cat(gains), self.count)
         words = {name: table[kept].clone().requires_grad_() for name, table in words.items()}
         owners = torch.cat(gains)[:, kept].argmax(dim=1)
-        every = torch.arange(self.count).expand(len(self.landmarks), -1)
-        for part in range(ROUNDS):
-            yield from self._train(words, self.landmarks, owners, ROUND_STEPS, RATE / (1 + part))
-            owners = self._gains(words, self.landmarks, every, seed=2 + part, levels=2 * LEVELS).argmax(dim=1)
-        everything = torch.arange(len(self.latents))
-        every = torch.arange(self.count).expand(len(everything), -1)
-        gained = self._gains(words, everything, every, seed=2 + ROUNDS, levels=2 * LEVELS)
-        self.result = Start({name: table.detach() for name, table in words.items()}, gained)
+        yield from self._train(words, landmarks, owners, WORD_STEPS, WORD_RATE)
+        found = self._sure_gains(words, torch.arange(len(self.latents)))
+        self.result = Start({name: table.detach() for name, table in words.items()}, found)
+
+    def _sure_gains(self, words: Words, images: Tensor) -> Tensor:
+        """The gains of all words, (M, V), measured again where an image's best word is not surely the best."""
+        every = torch.arange(self.count).expand(len(images), -1)
+        gains = self._gains(words, images, every, seed=2)  # (T, M, V)
+        mean = gains.mean(dim=0)
+        rivals = mean.topk(min(RIVALS, self.count), dim=1).indices  # (M, R)
+        seen = list(gains.gather(2, rivals.expand(len(gains), -1, -1)).unbind(dim=1))  # M times (T, R)
+        for again in range(MORE):
+            unsure = torch.tensor([n for n, each in enumerate(seen) if _in_doubt(each)], dtype=torch.long)
+            if len(unsure) == 0:
+                break
+            more = self._gains(words, images[unsure], rivals[unsure], seed=3 + again)
+            for n, each in zip(unsure.tolist(), more.unbind(dim=1), strict=True):
+                seen[n] = torch.cat([seen[n], each])
+        return mean.scatter(1, rivals, torch.stack([each.mean(dim=0) for each in seen]))
 
     def _random_words(self, count: int) -> Words:
         """(W, D) by text encoder: around the mean of its token table, with its deviation in each dimension."""
@@ -138,9 +150,10 @@ class ImageStart:
         """
         tokens, count = self._teach(words), len(images)
         optimizer = torch.optim.AdamW(words.values(), rate, weight_decay=0)
-        for _ in range(steps):
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             strata = torch.randperm(count, generator=self.generator) + torch.rand(count, generator=self.generator)
-            times = self.model.noise.time((strata / count).double())
+            times = self._time(strata / count)
             template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
             clean, noise = self._noised(images)
             for part in torch.arange(count).split(ROWS):
@@ -158,11 +171,11 @@ class ImageStart:
             yield
 
     @torch.no_grad()
-    def _gains(self, words: Words, images: Tensor, of: Tensor, *, seed: int, levels: int = LEVELS) -> Tensor:
-        """How much words lower the error of images (M,) below the unconditional one: for words `of` (M, V) -> (M, V).
+    def _gains(self, words: Words, images: Tensor, of: Tensor, *, seed: int) -> Tensor:
+        """The share of the unconditional error of images (M,) that words `of` (M, V) take away, at each of T noise
+        levels: (T, M, V).
 
-        Divided by the root of the unconditional error, so that no noise level outweighs the others, and averaged over
-        `levels` in the middle of the process. All images and words share the noise of a level.
+        The levels cover the noisier part of the process evenly. All images and words share the noise of a level.
         """
         tokens = self._teach(words)
         starts = [self.sentences_of[image].start for image in images.tolist()]
@@ -170,22 +183,20 @@ class ImageStart:
         prompts = [text for s in firsts for text in ("", *map(self.sentences[s].format, tokens))]
         conditioning = self.model.encode_prompts(prompts)
         offsets = torch.tensor([firsts.index(s) * (1 + len(tokens)) for s in starts])[:, None]
-        rows = offsets + torch.cat(
-            [torch.zeros(len(of), 1, dtype=torch.long), of + 1], dim=1
-        )  # without a word, and with
+        without = torch.zeros(len(of), 1, dtype=torch.long)
+        rows = offsets + torch.cat([without, of + 1], dim=1)
         which = torch.arange(len(rows))[:, None].expand_as(rows)
-        total = torch.zeros(of.shape)
+        gains = []
         generator = seeded(seed, "gains")
         means = torch.stack([self.latents.moments(image)[0] for image in images.tolist()])
-        for level in range(levels):
-            u = MIDDLE[0] + (MIDDLE[1] - MIDDLE[0]) * (level + 0.5) / levels
-            time = self.model.noise.time(torch.tensor(u, dtype=torch.float64))
+        for level in range(LEVELS):
+            time = self._time(torch.tensor((level + 0.5) / LEVELS))
             noise = torch.randn(means.shape[1:], generator=generator)
             parts = zip(which.flatten().split(ROWS), rows.flatten().split(ROWS), strict=True)
             errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
             errors = torch.cat(errors).unflatten(0, rows.shape)
-            total += (errors[:, :1] - errors[:, 1:]) / errors[:, :1].sqrt()
-        return total / levels
+            gains.append(1 - errors[:, 1:] / errors[:, :1])
+        return torch.stack(gains)
 
     def _errors(self, clean: Tensor, noise: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
         """The mean squared error of each latent (B, C, H, W) under its prompt, (B,); all share the noise (C, H, W)."""
@@ -193,6 +204,11 @@ class ImageStart:
         noisy, target = self._example(clean, noise.expand_as(clean), times)
         predicted = self.model.predict(noisy, times.to(self.model.device), conditioning)
         return (predicted - target).square().mean(dim=(1, 2, 3)).cpu()
+
+    def _time(self, shares: Tensor) -> Tensor:
+        """Times of the process at these shares of its noisier part."""
+        low, high = NOISIER
+        return self.model.noise.time(low + (high - low) * shares.double())
 
     def _noised(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of images, drawn from their distribution, and noise, (M, C, H, W) each."""
@@ -204,6 +220,14 @@ class ImageStart:
     def _example(self, clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         device = self.model.device
         return self.model.noise.example(clean.to(device), noise.to(device), times.to(device))
+
+
+def _in_doubt(gains: Tensor) -> bool:
+    """Whether the best of R words, by gains (T, R) at T levels, is not two standard errors ahead of each other one."""
+    best = gains.mean(dim=0).argmax()
+    ahead = gains[:, best, None] - gains
+    doubt = ahead.mean(dim=0) <= 2 * ahead.std(dim=0) / len(ahead) ** 0.5
+    return bool(doubt[torch.arange(gains.shape[1]) != best].any())
 
 
 def facilities(gains: Tensor, count: int) -> list[int]:

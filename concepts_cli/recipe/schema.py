@@ -65,7 +65,7 @@ class ConceptSettings:
         "where words start: at random around the mean of the token table; normal: at random, as published; images: "
         "learned from single images",
     )
-    start_restarts: int = setting(3, "with start: images, how many words to learn from each image", at_least=1)
+    start_restarts: int = setting(1, "with start: images, how many words to learn from each image", at_least=1)
     initial_spread: float = setting(
         1.0, "standard deviation of a random start, relative to that of the table or the normal", at_least=0
     )

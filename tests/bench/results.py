@@ -98,7 +98,10 @@ def recipe_for(recipe: str, method: str, settings: dict[str, object]) -> Recipe:
         return replace(given, concepts=replace(given.concepts, count=own.concepts.count))
     if method == "composed":
         return own
-    return replace(own, train=replace(own.train, method=method.replace("-outside", "")))
+    # A baseline starts at random, which takes more steps.
+    train = replace(own.train, method=method.replace("-outside", ""), learning_rate=5e-3)
+    train = replace(train, max_steps=settings.get("train.max_steps", 240))
+    return replace(own, train=train, concepts=replace(own.concepts, start="table", initial_spread=3))
 
 
 def markdown(results: Sequence[Result]) -> str:

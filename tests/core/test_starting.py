@@ -112,7 +112,27 @@ def test_each_image_has_its_own_sentences(start, monkeypatch):
     assert asked == ["an object <candidate0>", "a style <candidate1>"]
     gains = ours._gains(words, torch.arange(4), torch.tensor([[0, 1]] * 4), seed=0)
     alone = ours._gains(words, torch.tensor([3]), torch.tensor([[0, 1]]), seed=0)
-    torch.testing.assert_close(gains[3:], alone)
+    assert gains.shape == (starting.LEVELS, 4, 2)
+    torch.testing.assert_close(gains[:, 3:], alone)
+
+
+def test_an_image_is_measured_again_while_its_best_word_is_in_doubt(start, monkeypatch):
+    ours = start(4, concepts=4)
+    sure = torch.tensor([0.1, 0.3, 0.0, 0.2]).expand(starting.LEVELS, 3, -1).clone()
+    sure[:, 1] = torch.tensor([0.3, 0.3, 0.0, 0.1])  # the second image's two best words are alike
+    asked = []
+
+    def gains(words, images, of, *, seed):
+        asked.append((images.tolist(), of.tolist(), seed))
+        return sure[:, images].gather(2, of.expand(starting.LEVELS, -1, -1))
+
+    monkeypatch.setattr(ours, "_gains", gains)
+    found = ours._sure_gains({}, torch.arange(3))
+    torch.testing.assert_close(found, sure[0])
+    (everyone, _, _), *again = asked
+    assert everyone == [0, 1, 2] and len(again) == starting.MORE
+    assert all(images == [1] and sorted(*of) == [0, 1, 3] for images, of, _ in again)
+    assert len({seed for *_, seed in asked}) == 1 + starting.MORE  # new noise each time
 
 
 def test_fewer_images_than_concepts(start):

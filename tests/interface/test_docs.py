@@ -13,6 +13,7 @@ from concepts_cli.recipe import dump_recipe, load_recipe, loading, shipped_recip
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 QUICK = {
+    "concepts.start": "table",
     "train.max_steps": 3,
     "train.batch_size": 2,
     "sample.steps": 2,
