@@ -2,7 +2,7 @@
 
     python -m tests.bench.discovery --draws 8 --first-seed 1                      # to choose settings: seeds below 1000
     python -m tests.bench.discovery --draws 20 --first-seed 1000                  # for figures, once, after the choice
-    python -m tests.bench.discovery --set concepts.start=table --set train.max_steps=240 --set train.revive_every=20
+    python -m tests.bench.discovery --draws 4 --first-seed 1000 --random-start   # 240 steps from there
 
 A draw's seed chooses the classes, the scenes (on backgrounds that the model never saw) and the training's own seed. The
 recipe is the quickstart's, changed by `--set`. UNet rows are images in calls of the network: 1 forward, 2 with
@@ -36,6 +36,10 @@ from concepts_cli.output import Output, silence_libraries
 from concepts_cli.recipe import load_recipe
 
 EACH = 5  # scenes of a class
+RANDOM_START = (  # the quickstart's settings before it started from the images
+    *("concepts.start=table", "concepts.initial_spread=3", "train.max_steps=240", "train.revive_every=20"),
+    *("train.learning_rate=5e-3", "train.weights_learning_rate=0.2"),
+)
 SHARES = ("images_matched", "ari")
 
 
@@ -111,13 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=5, help="classes and concepts")
+    parser.add_argument("--random-start", action="store_true", help="as it was before words started from the images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
     silence_libraries()
     draws = []
     for seed in range(chosen.first_seed, chosen.first_seed + chosen.draws):
-        draws.append(run_draw(seed, chosen.count, chosen.set))
+        draws.append(run_draw(seed, chosen.count, [*(RANDOM_START if chosen.random_start else ()), *chosen.set]))
         line = asdict(draws[-1]) | {"classes": ", ".join(draws[-1].classes)}
         print(" ".join(f"{key}={value}" for key, value in line.items()), file=sys.stderr, flush=True)
     found = summary(draws)
