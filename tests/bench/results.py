@@ -100,7 +100,7 @@ def recipe_for(recipe: str, method: str, settings: dict[str, object]) -> Recipe:
         return own
     # A baseline starts at random, which takes more steps.
     train = replace(own.train, method=method.replace("-outside", ""), learning_rate=5e-3)
-    train = replace(train, max_steps=settings.get("train.max_steps", 240))
+    train = replace(train, max_steps=settings.get("train.max_steps", 240), revive_every=20)
     return replace(own, train=train, concepts=replace(own.concepts, start="table", initial_spread=3))
 
 
