@@ -63,7 +63,7 @@ class Draws:
         sentences = torch.randint(among.start, among.stop, (self.concepts,), generator=generator)
         if self.shared_sentence:
             sentences = sentences[:1].expand(self.concepts)
-        choice = torch.randint(self.concepts, (), generator=generator)
+        choice = torch.rand((), generator=generator)
         return torch.tensor(row), latents, noise, self._timestep(when), sentences, choice
 
     def row(self, draw: int) -> int:

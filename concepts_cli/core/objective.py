@@ -30,7 +30,7 @@ class Batch:
     noise: Tensor  # (B, C, H, W)
     timesteps: Tensor  # (B,), in the unit of the model's noise
     sentences: Tensor  # (B, K) the template for each concept's word
-    choices: Tensor  # (B,) a random concept
+    choices: Tensor  # (B,) a random number in [0, 1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,8 +81,11 @@ class ComposedLoss(Objective):
         composition: str = "eq11",
         regularizers: RegularizerSettings | None = None,
         checkpointed: bool = False,
+        per_image: int | None = None,
     ):
+        """With `per_image`, only so many concepts are scored for an image in a step: see `strongest_and_one`."""
         super().__init__(model, concepts, tokens, sentences)
+        self.per_image = per_image if per_image and per_image < concepts.count else None
         # Softmax weights sum to 1, so the unconditional score cancels in eq. 11.
         self.with_uncond = composition == "eq11" and concepts.constraint != "softmax"
         self.regularizers, self.checkpointed = regularizers or RegularizerSettings(), checkpointed
@@ -92,7 +95,10 @@ class ComposedLoss(Objective):
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
         model, weights = self.model, self.concepts.constrain(raw_weights)
         noisy, target = self.noisy_and_target(batch)
-        index = self.prompt_of[batch.sentences, torch.arange(self.concepts.count, device=model.device)]  # (B, K)
+        which = torch.arange(self.concepts.count, device=model.device).expand_as(weights)
+        if self.per_image:
+            which, weights = strongest_and_one(weights, self.per_image, batch.choices)
+        index = self.prompt_of[batch.sentences.gather(1, which), which]  # (B, K)
         if self.checkpointed:
             conditional = checkpointed_scores(model, noisy, batch.timesteps, self.prompts, index)
         else:
@@ -105,6 +111,31 @@ class ComposedLoss(Objective):
             composed = weighted_sum(conditional, weights)
         terms = regularization(self.regularizers, conditional, weights, self.concepts.joint_embeddings)
         return {"mse": F.mse_loss(composed, target)} | terms
+
+
+def strongest_and_one(weights: Tensor, count: int, choices: Tensor) -> tuple[Tensor, Tensor]:
+    """The count - 1 concepts of each image with the largest weights, and one of the others, which stands for them all.
+
+    That one is drawn with a chance in proportion to its weight, by which the weight is then divided: so the sum over
+    concepts in eq. 11 and its gradient are right on average. (The loss is not, by that sum's variance.) Shapes: weights
+    (B, K), choices (B,) in [0, 1) -> (B, count) which concepts, and their weights.
+    """
+    sizes = weights.detach().abs().clamp(min=torch.finfo(weights.dtype).tiny)
+    strongest = sizes.topk(count - 1, dim=1).indices
+    chances = sizes.scatter(1, strongest, 0)
+    chances = chances / chances.sum(dim=1, keepdim=True)
+    one = torch.searchsorted(chances.cumsum(dim=1), choices[:, None].to(chances.dtype), right=True)
+    one = one.minimum(_last(chances))
+    which = torch.cat([strongest, one], dim=1)
+    shares = torch.ones_like(which, dtype=weights.dtype)
+    shares[:, -1:] = chances.gather(1, one)
+    return which, weights.gather(1, which) / shares
+
+
+def _last(chances: Tensor) -> Tensor:
+    """The last column with a chance, of each row, (B, 1): where rounding would lead beyond it."""
+    places = torch.arange(chances.shape[1], device=chances.device)
+    return (places * (chances > 0)).amax(dim=1, keepdim=True)
 
 
 class InversionLoss(Objective):
@@ -127,7 +158,8 @@ class InversionLoss(Objective):
         self.owners = None if owners is None else owners.to(model.device)
 
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
-        owners = batch.choices if self.owners is None else self.owners[batch.rows]
+        anyone = (batch.choices * self.concepts.count).long()
+        owners = anyone if self.owners is None else self.owners[batch.rows]
         sentences = batch.sentences.gather(1, owners[:, None])[:, 0]
         noisy, target = self.noisy_and_target(batch)
         predicted = self.model.predict(noisy, batch.timesteps, self.encode(self.prompt_of[sentences, owners]))

@@ -10,7 +10,7 @@ Shapes: N images, L landmarks (the images that words are learned from), W candid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,14 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 
-CANDIDATE_STEPS, CANDIDATE_RATE = 30, 1e-2  # of AdamW, for each candidate; rates fall to 0
-WORD_STEPS, WORD_RATE = 24, 6e-3  # of AdamW, for the chosen words
+CANDIDATE_STEPS, CANDIDATE_RATE = 30, 0.47  # of AdamW; rates are shares of the token table's deviation, and fall to 0
+WORD_STEPS, WORD_RATE = 24, 0.28  # for the chosen words
 NOISIER = (0.5, 1.0)  # the part of the process in which words decide what a picture shows
 LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
+COARSE = (1, 4)  # of these, where every word is measured
+LISTED = 24  # words that are measured for an image at all levels: those that are best at the coarse ones
+ROUNDS = 3  # of choosing words, and training them
+BETTER = 1.01  # how much better another choice must be
 RIVALS, MORE = 3, 5  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
@@ -79,7 +83,7 @@ class ImageStart:
         self.generator = seeded(seed, "start")
         self.landmarks = self._landmarks()
         self.chunks = torch.arange(len(self.landmarks) * restarts).split(ROWS)
-        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + WORD_STEPS
+        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + ROUNDS * WORD_STEPS
         self.result: Start | None = None
 
     def _landmarks(self) -> Tensor:
@@ -104,22 +108,58 @@ class ImageStart:
             words = {name: table[best * len(landmarks) + torch.arange(len(landmarks))] for name, table in words.items()}
         gains = []
         for image in landmarks:
-            gains.append(self._gains(words, image[None], torch.arange(len(landmarks))[None], seed=1).mean(dim=0))
+            gains.append(self._likely_gains(words, image[None], seed=1)[0])
             yield
-        kept = facilities(torch.cat(gains), self.count)
-        words = {name: table[kept].clone().requires_grad_() for name, table in words.items()}
-        owners = torch.cat(gains)[:, kept].argmax(dim=1)
-        yield from self._train(words, landmarks, owners, WORD_STEPS, WORD_RATE)
+        words = yield from self._chosen(words, torch.cat(gains))
         found = self._sure_gains(words, torch.arange(len(self.latents)))
         self.result = Start({name: table.detach() for name, table in words.items()}, found)
 
-    def _sure_gains(self, words: Words, images: Tensor) -> Tensor:
-        """The gains of all words, (M, V), measured again where an image's best word is not surely the best."""
-        every = torch.arange(self.count).expand(len(images), -1)
-        gains = self._gains(words, images, every, seed=2)  # (T, M, V)
+    def _chosen(self, candidates: Words, gains: Tensor) -> Generator[None, None, Words]:
+        """The best K of the candidates by their gains (L, W), trained on the landmarks that each explains best.
+
+        Trained words compete with the candidates again: one that was trained on two kinds of image stands for neither,
+        and two that were trained on the same kind are one too many.
+        """
+        table, columns, kept = candidates, gains, facilities(gains, self.count)
+        for again in range(ROUNDS):
+            words = {name: each[kept].detach().clone().requires_grad_() for name, each in table.items()}
+            owners = columns[:, kept].argmax(dim=1)
+            yield from self._train(words, self.landmarks, owners, WORD_STEPS, WORD_RATE)
+            if again == ROUNDS - 1:
+                break
+            trained = self._likely_gains(words, self.landmarks, seed=1)[0]
+            columns = torch.cat([trained, gains], dim=1)
+            before, kept = list(range(self.count)), facilities(columns, self.count)
+            if _worth(columns, kept) < BETTER * _worth(columns, before):
+                yield from [None] * (ROUNDS - 1 - again) * WORD_STEPS  # not needed
+                break
+            table = {name: torch.cat([words[name].detach(), candidates[name]]) for name in words}
+        return words
+
+    def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean gains of all words (M, W), those of the likeliest by level (T, M, V), and which these are (M, V).
+
+        Of many words, all but the likeliest are measured at the coarse levels alone, and never rank above those.
+        """
+        count = len(next(iter(words.values())))
+        every = torch.arange(count).expand(len(images), -1)
+        if count <= LISTED:
+            gains = self._gains(words, images, every, seed=seed)
+            return gains.mean(dim=0), gains, every
+        coarse = self._gains(words, images, every, seed=seed, levels=COARSE)
+        likely = coarse.mean(dim=0).topk(LISTED, dim=1).indices
+        fine = self._gains(words, images, likely, seed=seed, levels=sorted({*range(LEVELS)} - {*COARSE}))
+        gains = torch.cat([coarse.gather(2, likely.expand(len(coarse), -1, -1)), fine])
         mean = gains.mean(dim=0)
-        rivals = mean.topk(min(RIVALS, self.count), dim=1).indices  # (M, R)
-        seen = list(gains.gather(2, rivals.expand(len(gains), -1, -1)).unbind(dim=1))  # M times (T, R)
+        others = coarse.mean(dim=0).minimum(mean.amin(dim=1, keepdim=True))
+        return others.scatter(1, likely, mean), gains, likely
+
+    def _sure_gains(self, words: Words, images: Tensor) -> Tensor:
+        """The gains of all words, (M, K), measured again where an image's best word is not surely the best."""
+        mean, gains, likely = self._likely_gains(words, images, seed=2)
+        places = mean.gather(1, likely).topk(min(RIVALS, self.count), dim=1).indices
+        rivals = likely.gather(1, places)  # (M, R)
+        seen = list(gains.gather(2, places.expand(len(gains), -1, -1)).unbind(dim=1))  # M times (T, R)
         for again in range(MORE):
             unsure = torch.tensor([n for n, each in enumerate(seen) if _in_doubt(each)], dtype=torch.long)
             if len(unsure) == 0:
@@ -149,9 +189,11 @@ class ImageStart:
         A step shows every image once, at times that cover the process evenly, each with one of its templates.
         """
         tokens, count = self._teach(words), len(images)
-        optimizer = torch.optim.AdamW(words.values(), rate, weight_decay=0)
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        deviations = {name: self.model.tables[name].float().std(dim=0).mean().item() for name in words}
+        groups = [{"params": [table], "lr": rate * deviations[name]} for name, table in words.items()]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0)
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        for _ in range(steps):
             strata = torch.randperm(count, generator=self.generator) + torch.rand(count, generator=self.generator)
             times = self._time(strata / count)
             template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
@@ -168,10 +210,13 @@ class ImageStart:
                 (loss * SCALE).backward()
             optimizer.step()
             optimizer.zero_grad()
+            falling.step()
             yield
 
     @torch.no_grad()
-    def _gains(self, words: Words, images: Tensor, of: Tensor, *, seed: int) -> Tensor:
+    def _gains(
+        self, words: Words, images: Tensor, of: Tensor, *, seed: int, levels: Sequence[int] = range(LEVELS)
+    ) -> Tensor:
         """The share of the unconditional error of images (M,) that words `of` (M, V) take away, at each of T noise
         levels: (T, M, V).
 
@@ -187,11 +232,10 @@ class ImageStart:
         rows = offsets + torch.cat([without, of + 1], dim=1)
         which = torch.arange(len(rows))[:, None].expand_as(rows)
         gains = []
-        generator = seeded(seed, "gains")
         means = torch.stack([self.latents.moments(image)[0] for image in images.tolist()])
-        for level in range(LEVELS):
+        for level in levels:
             time = self._time(torch.tensor((level + 0.5) / LEVELS))
-            noise = torch.randn(means.shape[1:], generator=generator)
+            noise = torch.randn(means.shape[1:], generator=seeded(seed, "gains", level))
             parts = zip(which.flatten().split(ROWS), rows.flatten().split(ROWS), strict=True)
             errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
             errors = torch.cat(errors).unflatten(0, rows.shape)
@@ -228,6 +272,11 @@ def _in_doubt(gains: Tensor) -> bool:
     ahead = gains[:, best, None] - gains
     doubt = ahead.mean(dim=0) <= 2 * ahead.std(dim=0) / len(ahead) ** 0.5
     return bool(doubt[torch.arange(gains.shape[1]) != best].any())
+
+
+def _worth(gains: Tensor, kept: list[int]) -> float:
+    """The sum over rows of the best of the kept columns."""
+    return gains[:, kept].clamp(min=0).amax(dim=1).sum().item()
 
 
 def facilities(gains: Tensor, count: int) -> list[int]:

@@ -160,6 +160,11 @@ class TrainSettings:
     )
     start_from: str | None = setting(None, "run whose concepts training starts from; null: new ones", model=True)
     start_from_weights: bool = setting(False, "start also from that run's weights, for images that it was trained on")
+    concepts_per_image: int | None = setting(
+        None,
+        "how many concepts to score per image and step: the strongest, and one at random for the others; null: all",
+        at_least=2,
+    )
     concept_checkpointing: bool = setting(
         False, "one concept in memory at a time: slower, but memory does not grow with their number"
     )

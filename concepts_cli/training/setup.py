@@ -202,6 +202,7 @@ def _objective(
             composition=settings.composition,
             regularizers=recipe.regularizers,
             checkpointed=recipe.train.concept_checkpointing,
+            per_image=recipe.train.concepts_per_image,
         )
     owners = None if method == "textual-inversion" else cluster(recipe, records, model.device)
     weights = torch.full((len(records), count), 1 / count) if owners is None else F.one_hot(owners, count)

@@ -15,10 +15,8 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest.mock import patch
 
 from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.commands.train import train
@@ -27,11 +25,9 @@ from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.plan import concept_plan
 from concepts_cli.recipe import Recipe, load_recipe
 from concepts_cli.runs.run import Run
-from tests.bench.outside_judge import outside_features
+from tests.bench.methods import METHODS, looking, with_method
 
 RECIPES = ("quickstart", "mini-s2", "mini-s3", "mini-s4")
-# As the paper's Table 1 has them, and k-means over features of a judge that has never seen the built-in world.
-METHODS = ("textual-inversion", "ti-kmeans", "ti-clip-kmeans", "ti-outside-kmeans", "composed")
 AS_PUBLISHED = "as-published"  # composed, with nothing of the recipe but its images and classes
 SEEDS = (0, 1, 2)
 METRICS = ("assignment", "resnet")
@@ -70,9 +66,7 @@ def result(
     out = Output(quiet=True, json=True)
     run = Run(folder)
     if not run.is_finished():
-        # Where k-means looks at pixels, let it look at those features.
-        look = patch("concepts_cli.training.clustering._pixels", outside_features)
-        with look if method == "ti-outside-kmeans" else nullcontext():
+        with looking(method):
             settings = {"train.seed": seed, "sample.num_images": num_images}
             settings |= {"train.max_steps": max_steps} if max_steps else {}
             chosen = recipe_for(recipe, method, settings)
@@ -96,12 +90,9 @@ def recipe_for(recipe: str, method: str, settings: dict[str, object]) -> Recipe:
         data = replace(given.data, images_per_folder=None)
         given = replace(given, model=own.model, data=data, evaluate=own.evaluate)
         return replace(given, concepts=replace(given.concepts, count=own.concepts.count))
-    if method == "composed":
-        return own
-    # A baseline starts at random, which takes more steps.
-    train = replace(own.train, method=method.replace("-outside", ""), learning_rate=5e-3)
-    train = replace(train, max_steps=settings.get("train.max_steps", 240), revive_every=20)
-    return replace(own, train=train, concepts=replace(own.concepts, start="table", initial_spread=3))
+    steps = {"max_steps": settings["train.max_steps"]} if "train.max_steps" in settings else {}
+    given = with_method(own, method)
+    return replace(given, train=replace(given.train, **steps))
 
 
 def markdown(results: Sequence[Result]) -> str:

@@ -61,7 +61,9 @@ def test_sentences_and_choices_are_drawn_evenly_and_apart():
     assert batch.sentences.shape == (5000, 3)
     for column in batch.sentences.T:
         torch.testing.assert_close(column.bincount(minlength=5) / 5000, torch.full((5,), 0.2), atol=0.03, rtol=0)
-    torch.testing.assert_close(batch.choices.bincount(minlength=3) / 5000, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        (3 * batch.choices).long().bincount(minlength=3) / 5000, torch.full((3,), 1 / 3), atol=0.03, rtol=0
+    )
     assert (batch.sentences[:, 0] == batch.sentences[:, 1]).float().mean() < 0.25
 
 

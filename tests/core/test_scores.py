@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.objective import Batch, ComposedLoss, InversionLoss
+from concepts_cli.core.objective import Batch, ComposedLoss, InversionLoss, strongest_and_one
 from concepts_cli.core.scores import compose
 
 SENTENCES = ("a photo of a {}", "{}")
@@ -30,7 +32,7 @@ def draw(model) -> Batch:
         noise=torch.randn(shape, generator=generator),
         timesteps=torch.tensor([3, 250, 600, 999]),
         sentences=torch.tensor([[0, 1, 0], [1, 1, 1], [0, 0, 1], [1, 0, 0]]),
-        choices=torch.tensor([2, 0, 1, 1]),
+        choices=torch.tensor([0.8, 0.1, 0.4, 0.5]),
     )
 
 
@@ -85,6 +87,53 @@ def test_composed_loss_and_gradients_equal_one_score_at_a_time(tiny_model, const
     assert not gradients[1][[1, 3]].any()  # images that were not drawn
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [[0.1, 0.6, 0.05, 0.2, 0.05]],
+        [[0.5, -2.0, 0.0, 1.0, -0.25]],
+        [[0.0, 3.0, 0.0, 0.0, 0.0]],
+    ],
+)
+def test_one_of_the_weaker_concepts_stands_for_them_all(weights):
+    """The sum over concepts and its gradient by the weights, as means over evenly spread choices."""
+    weights = torch.tensor(weights, dtype=torch.float64)
+    scores = torch.tensor([1.0, -2.0, 4.0, 0.5, 3.0], dtype=torch.float64)
+    choices = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
+    many = weights.expand(len(choices), -1).clone().requires_grad_()
+    which, kept = strongest_and_one(many, 3, choices)
+    assert which.shape == kept.shape == (len(choices), 3)
+    strongest = weights[0].abs().topk(2).indices
+    assert torch.equal(which[:, :2], strongest.expand(len(choices), -1)) and torch.equal(
+        kept[0, :2], weights[0, strongest]
+    )
+    assert not torch.isin(which[:, 2], strongest).any()
+    sums = (kept * scores[which]).sum(dim=1)
+    torch.testing.assert_close(sums.mean(), weights[0] @ scores, rtol=1e-3, atol=1e-3)
+    (gradient,) = torch.autograd.grad(sums.mean(), many)
+    expected = torch.where(weights[0] == 0, 0, scores) if weights[0].count_nonzero() > 1 else scores
+    torch.testing.assert_close(gradient.sum(dim=0), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_some_concepts_per_image(tiny_model):
+    """All of them is the loss itself; fewer make fewer calls, and weights that sum to one still do."""
+    whole, batch = build(tiny_model, constraint="softmax"), draw(tiny_model)
+    objectives = [build(tiny_model, constraint="softmax", per_image=count) for count in (3, 5)]
+    for objective in objectives:
+        torch.testing.assert_close(value(objective, batch), value(whole, batch))
+    weights = torch.rand(4, 9).softmax(dim=1)
+    _, kept = strongest_and_one(weights, 4, torch.rand(4))
+    torch.testing.assert_close(kept.sum(dim=1), torch.ones(4))
+    some = build(tiny_model, count=6, constraint="softmax", per_image=2)
+    sizes, predict = [], tiny_model.predict
+    some.model.predict = lambda noisy, *rest: sizes.append(len(noisy)) or predict(noisy, *rest)
+    try:
+        value(some, dataclasses.replace(batch, sentences=torch.zeros(4, 6, dtype=torch.long))).backward()
+    finally:
+        del some.model.predict
+    assert sizes == [4 * 2]
+
+
 def test_compose_is_guidance_for_one_concept_and_the_mean_for_equal_weights():
     uncond, conditional = torch.randn(2, 4, 3, 3), torch.randn(2, 3, 4, 3, 3)
     one = compose(uncond, conditional[:, :1], torch.full((2, 1), 7.5))
@@ -137,7 +186,7 @@ def test_a_baseline_explains_each_image_by_one_concept(tiny_model, owned):
     concepts = Concepts({"text_encoder": torch.randn(3, 32)}, torch.eye(3)[[0] * 5], train_weights=False)
     objective = InversionLoss(tiny_model, concepts, concept_tokens(3), SENTENCES, owners=owners)
     batch = draw(tiny_model)
-    chosen = owners[batch.rows] if owned else batch.choices
+    chosen = owners[batch.rows] if owned else torch.tensor([2, 0, 1, 1])
     total = 0.0
     for b, k in enumerate(chosen.tolist()):
         one = Batch(*(getattr(batch, name)[b : b + 1] for name in batch.__dataclass_fields__))

@@ -122,17 +122,62 @@ def test_an_image_is_measured_again_while_its_best_word_is_in_doubt(start, monke
     sure[:, 1] = torch.tensor([0.3, 0.3, 0.0, 0.1])  # the second image's two best words are alike
     asked = []
 
-    def gains(words, images, of, *, seed):
+    def gains(words, images, of, *, seed, levels=range(starting.LEVELS)):
         asked.append((images.tolist(), of.tolist(), seed))
         return sure[:, images].gather(2, of.expand(starting.LEVELS, -1, -1))
 
     monkeypatch.setattr(ours, "_gains", gains)
-    found = ours._sure_gains({}, torch.arange(3))
+    found = ours._sure_gains({"text_encoder": torch.zeros(4, 32)}, torch.arange(3))
     torch.testing.assert_close(found, sure[0])
     (everyone, _, _), *again = asked
     assert everyone == [0, 1, 2] and len(again) == starting.MORE
     assert all(images == [1] and sorted(*of) == [0, 1, 3] for images, of, _ in again)
     assert len({seed for *_, seed in asked}) == 1 + starting.MORE  # new noise each time
+
+
+def test_of_many_words_the_likeliest_are_measured_at_all_levels(start, monkeypatch):
+    monkeypatch.setattr(starting, "LISTED", 3)
+    ours = start(4)
+    truth = torch.randn(starting.LEVELS, 4, 9, generator=seeded(0, "truth"))
+    measured = []
+
+    def gains(words, images, of, *, seed, levels=range(starting.LEVELS)):
+        measured.append(of.numel() * len(levels))
+        return truth[list(levels)][:, images].gather(2, of.expand(len(levels), -1, -1))
+
+    monkeypatch.setattr(ours, "_gains", gains)
+    mean, levels, likely = ours._likely_gains({"text_encoder": torch.zeros(9, 32)}, torch.arange(4), seed=1)
+    coarse = len(starting.COARSE)
+    assert measured == [4 * 9 * coarse, 4 * 3 * (starting.LEVELS - coarse)]
+    best = truth[list(starting.COARSE)].mean(dim=0).topk(3, dim=1).indices
+    assert torch.equal(likely, best) and levels.shape == (starting.LEVELS, 4, 3)
+    torch.testing.assert_close(mean.gather(1, best), truth.mean(dim=0).gather(1, best))
+    others = torch.ones(4, 9, dtype=torch.bool).scatter(1, best, False)
+    assert (mean.masked_fill(~others, -9).amax(dim=1) <= mean.gather(1, best).amin(dim=1)).all()
+
+
+def test_trained_words_compete_with_the_candidates_again(start, monkeypatch):
+    """Two kinds of image; the first choice takes two words of the same kind, until these are measured again."""
+    ours = start(6)
+    kinds = torch.tensor([0, 0, 0, 1, 1, 1])
+    gains = torch.where(kinds[:, None] == kinds, 0.1, 0.0)
+    trained = []
+
+    def train(words, images, owners, steps, rate):
+        trained.append(words["text_encoder"].detach()[:, 0].tolist())
+        yield
+
+    chosen = iter([[0, 1], [1, 2 + 5]])  # columns: the six candidates; then two trained words and the candidates
+    monkeypatch.setattr(starting, "facilities", lambda gains, count: next(chosen, [0, 1]))
+    monkeypatch.setattr(ours, "_train", train)
+    monkeypatch.setattr(ours, "_likely_gains", lambda words, images, *, seed: (gains[:, words["kept"].long()],))
+    candidates = {"text_encoder": torch.arange(6.0)[:, None], "kept": torch.arange(6.0)}
+    finding = ours._chosen(candidates, gains)
+    with pytest.raises(StopIteration) as done:
+        while True:
+            next(finding)
+    assert trained == [[0, 1], [1, 5]]
+    assert done.value.value["text_encoder"][:, 0].tolist() == [1, 5]
 
 
 def test_fewer_images_than_concepts(start):
