@@ -103,13 +103,13 @@ class Page:
         figures = [("images", str(len(self.run.images))), ("concepts", str(len(self.names)))]
         if self.losses:
             figures.append(("steps", f"{self.losses[-1][0]:,}"))
-        if matched := self.measures.metrics.get("assignment", {}).get("matched_accuracy"):
-            figures.append(("images matched", f"{100 * matched:.0f}%"))
-        if accuracy := self.measures.metrics.get("resnet", self.measures.metrics.get("clip", {})).get("accuracy"):
-            figures.append(("sample accuracy", f"{100 * accuracy:.0f}%"))
-        features = self.measures.metrics.get("classification", {}).get("features", {})
-        if features:
-            figures.append(("held-out, k-means", f"{100 * features['weights']['kmeans']:.0f}%"))
+        measures = self.measures
+        if matched := measures.share("assignment", "matched_accuracy"):
+            figures.append(("images matched", matched))
+        if accuracy := measures.share("resnet" if "resnet" in measures.metrics else "clip", "accuracy"):
+            figures.append(("sample accuracy", accuracy))
+        if held_out := measures.share("classification", "features", "weights", "kmeans"):
+            figures.append(("held-out, k-means", held_out))
         return figures
 
     @cached_property
