@@ -25,7 +25,7 @@ from concepts_cli.runs.hub import check_hub, push_to_hub
 from concepts_cli.runs.lock import RunLock
 from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.runs.trackers import check_trackers, start_trackers, track_picture
-from concepts_cli.runs.training_folder import lock_training_folder, make_training_folder, training_folder
+from concepts_cli.runs.training_folder import lock_training_folder, make_training_folder, remove_empty, training_folder
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
 from concepts_cli.training.setup import (
     check_precision,
@@ -88,9 +88,12 @@ class Trainer:
         check_before(recipe, device)
         self.out = out
         self._lock: RunLock | None = None  # the main process's
+        self._created: list[Path] = []
         try:
             self._set_up(recipe, output, resume=resume, force=force, device=device)
         except BaseException:
+            if self._lock:
+                remove_empty(self._created, self._lock)
             self._release()
             raise
 
@@ -110,13 +113,14 @@ class Trainer:
             _check_names(recipe, Run(chosen))
         earlier = None if state else earlier_run(recipe)
         self._records, model = records, load_training_model(recipe, accelerator, out)
+        # Only now, since the model may be wrong; and already, so that no other process works for the same folder.
+        if main and not self._lock:
+            self._lock, self._created = make_training_folder(recipe, output, **how)
         self.recipe = recipe = _resolved(recipe, model, Run(chosen) if state else earlier)
         self.training = prepare_training(
             recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None
         )
         self.tokens = self.training.objective.tokens
-        if main and not self._lock:
-            self._lock = make_training_folder(recipe, output, **how)
         folder = self._lock.folder if self._lock else None
         self.run = Run(broadcast_object_list([folder])[0])  # every process uses the main one's
         if state:

@@ -74,6 +74,11 @@ class RunLock:
                 self._holder.unlink()
         self._lock.release()
 
+    def delete_files(self) -> None:
+        """Delete what the lock keeps in the folder. Only for its holder, before it releases the lock."""
+        self._holder.unlink(missing_ok=True)
+        self._place.unlink(missing_ok=True)
+
     def _holder_in_words(self) -> str:
         try:
             holder = read_object(self._holder, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from concepts_cli.errors import UcdError
@@ -35,20 +37,33 @@ def lock_training_folder(recipe: Recipe, output: Path | None, *, resume: bool, f
     return _locked(recipe, run.path, resume=resume, force=force) if run.path.is_dir() else None
 
 
-def make_training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> RunLock:
-    """Create the run folder and lock it. Trainings that start at the same time without --output get separate folders.
+def make_training_folder(
+    recipe: Recipe, output: Path | None, *, resume: bool, force: bool
+) -> tuple[RunLock, list[Path]]:
+    """Create the run folder and lock it; return the lock and the folders that were not there before, inner ones first.
 
-    Raises what `lock_training_folder` raises.
+    Trainings that start at the same time without --output get separate folders. Raises what `lock_training_folder`
+    raises.
     """
     may_exist = bool(output or resume or force)
     while True:
         run = training_folder(recipe, output, resume=resume, force=force)
+        created = [place for place in (run.path, *run.path.parents) if not place.exists()]
         try:
             run.path.mkdir(parents=True, exist_ok=may_exist)
-            return _locked(recipe, run.path, resume=resume, force=force)
+            return _locked(recipe, run.path, resume=resume, force=force), created
         except OSError as error:
             if may_exist or not isinstance(error, FileExistsError):
                 raise unwritable(run.path, error) from error
+
+
+def remove_empty(created: Sequence[Path], lock: RunLock) -> None:
+    """Delete created folders again that hold nothing but the lock, which is held."""
+    if created and not _holds_something(lock.folder):
+        with suppress(OSError):
+            lock.delete_files()
+            for place in created:
+                place.rmdir()
 
 
 def _locked(recipe: Recipe, folder: Path, *, resume: bool, force: bool) -> RunLock:
