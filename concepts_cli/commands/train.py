@@ -104,8 +104,7 @@ class Trainer:
         # Report problems with the folder or the images before the long work, and before anything is written.
         chosen = None
         if main:
-            self._lock = lock_training_folder(recipe, output, **how)
-            chosen = self._lock.folder if self._lock else training_folder(recipe, output, **how).path
+            chosen, self._lock = lock_training_folder(recipe, output, **how)
         chosen, records = broadcast_object_list([chosen, read_training_images(recipe) if main else None])
         state = Run(chosen).load_checkpoint() if resume else None
         if state:
@@ -128,6 +127,8 @@ class Trainer:
             if main:
                 drop_later_metrics(self.run, self.training.step)
             out.note(f"resuming at step {self.training.step} of {self.training.total_steps}")
+        if main:
+            self.run.check_there()
         if main and not state:
             self.run.clear()
         if main:

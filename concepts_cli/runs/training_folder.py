@@ -28,13 +28,15 @@ def training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force:
     return run
 
 
-def lock_training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> RunLock | None:
-    """Lock the run folder before anything of it is read; None if it is not created yet.
+def lock_training_folder(
+    recipe: Recipe, output: Path | None, *, resume: bool, force: bool
+) -> tuple[Path, RunLock | None]:
+    """The run folder, locked before anything of it is read, or without a lock if it is not created yet.
 
     Raises what `training_folder` raises, and UcdError if another process holds the lock.
     """
     run = training_folder(recipe, output, resume=resume, force=force)
-    return _locked(recipe, run.path, resume=resume, force=force) if run.path.is_dir() else None
+    return run.path, _locked(recipe, run.path, resume=resume, force=force) if run.path.is_dir() else None
 
 
 def make_training_folder(

@@ -275,7 +275,7 @@ def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, 
 
     monkeypatch.setattr(places, "_choose", overtaken)
     run = run_recipe(recipe_file)
-    assert taken == ["tiny", "tiny", "tiny-2"] and run.name == "tiny-2"
+    assert taken == ["tiny", "tiny", "tiny-2", "tiny-2"] and run.name == "tiny-2"
     assert not any((workplace / "runs" / "tiny").iterdir())
 
 
