@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import SOLE_ENCODER
 from concepts_cli.models.embeddings import to_file
+from concepts_cli.paths import public_path
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.contents import read_checkpoint, read_concepts, read_images, read_weights
 from concepts_cli.runs.files import unwritable, write_safetensors, write_text
@@ -152,18 +153,19 @@ class Run:
     def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
         """Write the recipe and the list of images, before the first step."""
         write_text(self.path / RECIPE, dump_recipe(recipe))
-        write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
+        write_text(self.path / IMAGES, "".join(map(image_line, images)))
 
     def save_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], weights: Tensor) -> None:
         """Write the concepts, (K, D) by text encoder, one file per concept for other tools, and the weights (N, K)."""
         self.check_there()
-        metadata = {"tokens": json.dumps(list(tokens)), "model": self.recipe.model, "ucd": __version__} | _versions()
+        model = public_path(self.recipe.model)
+        metadata = {"tokens": json.dumps(list(tokens)), "model": model, "ucd": __version__} | _versions()
         write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
         for k, token in enumerate(tokens):
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
             rows = {encoder: table[k : k + 1] for encoder, table in embeddings.items()}
             named = {token: rows[SOLE_ENCODER]} if set(rows) == {SOLE_ENCODER} else rows
-            write_safetensors(path, named, {"model": self.recipe.model})
+            write_safetensors(path, named, {"model": model})
         write_safetensors(self.path / CONCEPTS, to_file(embeddings), metadata)  # last: it marks the run as finished
 
     def clear(self) -> None:
@@ -205,6 +207,11 @@ class Run:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise unwritable(path, error) from error
+
+
+def image_line(record: ImageRecord) -> str:
+    """An image's line of images.jsonl."""
+    return json.dumps(asdict(record)) + "\n"
 
 
 def bare_name(token: str) -> str:
