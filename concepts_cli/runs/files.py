@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -108,11 +110,13 @@ def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:
 
 
 def png_text(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG; empty for any other file."""
+    """The text chunks of a PNG; empty for any other file, and for a damaged one."""
     from PIL import Image
 
+    if not path.is_file():  # a FIFO would wait for its writer
+        return {}
     try:
         with Image.open(path) as file:
             return dict(getattr(file, "text", {}))
-    except OSError:
+    except (OSError, SyntaxError, ValueError, OverflowError, struct.error, zlib.error, Image.DecompressionBombError):
         return {}

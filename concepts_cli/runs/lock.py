@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -22,6 +23,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.runs.files import unwritable, write_text
 from concepts_cli.runs.reading import read_object
 
+POLL_SECONDS, PATIENCE = 0.05, 20
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
@@ -46,7 +48,7 @@ class RunLock:
         if self._taken:
             return True
         try:
-            self._lock.acquire(timeout=wait, poll_interval=0.05)
+            self._lock.acquire(timeout=wait, poll_interval=POLL_SECONDS)
         except Timeout as error:
             hint = "wait until it is done or end it, or choose another --output"
             raise UcdError(f"{self.folder} is in use by {self._holder_in_words()}", hint, exit_code=1) from error
@@ -80,11 +82,12 @@ class RunLock:
         self._place.unlink(missing_ok=True)
 
     def _holder_in_words(self) -> str:
-        try:
-            holder = read_object(self._holder, "")
-        except (UcdError, FileNotFoundError):  # it has only just begun
-            return "another process"
-        return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+        for _ in range(PATIENCE):  # it may have taken the lock a moment ago, and not have said so yet
+            with suppress(UcdError, FileNotFoundError):
+                holder = read_object(self._holder, "")
+                return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+            time.sleep(POLL_SECONDS)
+        return "another process"
 
 
 @contextmanager

@@ -24,10 +24,12 @@ MAX_LINE_BYTES = 2**17
 MAX_DEPTH = 32  # of JSON
 MAX_DIGITS = 18  # of a whole number in JSON
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
+TRAIN_AGAIN = "train again, or restore the file"
+RESTORE = "restore the file, or make it again"
 NOT_BLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a FIFO would wait for its writer
 
 
-def damaged(path: Path, problem: str, hint: str = "train again, or restore the file") -> UcdError:
+def damaged(path: Path, problem: str, hint: str = TRAIN_AGAIN) -> UcdError:
     """The error for a file of a run whose content is wrong."""
     return UcdError(f"{path} is damaged: {problem}", hint)
 
@@ -39,9 +41,9 @@ def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
         with os.fdopen(os.open(path, os.O_RDONLY | NOT_BLOCKING), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise damaged(path, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
+                raise damaged(path, f"it is {_kind(status.st_mode)}", RESTORE)
             if most is not None and status.st_size > most:
-                raise damaged(path, f"it has {status.st_size:,} bytes, and at most {most:,} make sense")
+                raise damaged(path, f"it has {status.st_size:,} bytes, and at most {most:,} make sense", RESTORE)
             yield file
     except FileNotFoundError:
         raise
@@ -106,9 +108,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise damaged(path, f"its header can't be read: {error}") from error
 
 
-def read_tensors(
-    path: Path, hint: str = "train again, or restore the file"
-) -> tuple[dict[str, str], dict[str, Tensor]]:
+def read_tensors(path: Path, hint: str = TRAIN_AGAIN) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The metadata and the tensors of a safetensors file; 16-bit floats become float32, and all floats are finite."""
     import torch
     from safetensors import SafetensorError, safe_open
@@ -127,6 +127,10 @@ def read_tensors(
         if tensor.is_floating_point() and (wrong := int((~tensors[name].float().isfinite()).sum())):
             raise damaged(path, f"{wrong} of the {tensor.numel()} numbers in {name} are not finite", hint)
     return metadata, tensors
+
+
+def _kind(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "not a regular file"
 
 
 def _inside(value: object) -> Iterator[object]:
