@@ -20,6 +20,7 @@ from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
+from concepts_cli.runs.contents import is_token
 from concepts_cli.runs.files import write_png
 from concepts_cli.runs.hub import check_hub, push_to_hub
 from concepts_cli.runs.lock import RunLock
@@ -213,9 +214,11 @@ def _check_names(recipe: Recipe, run: Run) -> None:
 
 def check_before(recipe: Recipe, device: str | None) -> None:
     """Raise UcdError for what can be checked without images or model: a device that is missing or can't do the
-    precision, trackers that are not installed, or a missing login for publishing.
+    precision, names that are too long, trackers that are not installed, or a missing login for publishing.
     """
     check_precision(recipe, device)
+    if wrong := [name for name in recipe.concepts.tokens or () if not is_token(*concept_tokens(1, [name]))]:
+        raise UcdError(f"concepts.tokens: {wrong[0][:20]}… is too long for the name of a file", "use a shorter one")
     check_trackers(recipe.train.trackers or ())
     if recipe.train.push_to_hub:
         check_hub(recipe.train.push_to_hub)

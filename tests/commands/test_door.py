@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -200,6 +201,16 @@ def test_a_lock_whose_holder_is_unknown_holds_all_the_same(tmp_path, monkeypatch
     with pytest.raises(UcdError, match="in use by") as caught:
         lock.take()
     assert caught.value.exit_code == 1
+
+
+def test_a_disk_without_locks_is_written_with_a_warning(workplace, recipe_file, monkeypatch, capsys):
+    def unsupported(self, **options):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", unsupported)
+    trainer = Trainer(load_recipe(recipe_file), device="cpu", out=Output())
+    assert len(list(trainer.steps(stop=lambda: False))) == 3 and trainer.run.is_finished()
+    assert "knows no locks" in capsys.readouterr().err
 
 
 def test_a_training_that_fails_to_start_leaves_no_folder_and_no_lock(workplace, recipe_file, monkeypatch):

@@ -323,6 +323,11 @@ def test_concepts_can_have_names(recipe_file, workplace):
     assert run.load_model("cpu").positions("a photo of <koala>", "<koala>") == [4]
 
 
+def test_a_name_that_is_too_long_for_a_file_is_refused_before_training(recipe_file, workplace):
+    with pytest.raises(UcdError, match=r"concepts\.tokens: xxx.* is too long"):
+        plan(load_recipe(recipe_file, [f"concepts.tokens=[koala, {'x' * 200}]"]), device="cpu")
+
+
 def test_the_next_images_of_each_folder(recipe_file, workplace):
     run = run_recipe(recipe_file, "data.skip_images=2", "data.images_per_folder=3", "train.max_steps=1")
     assert [record.path.rsplit("/", 1)[1] for record in run.images] == ["2.png", "3.png", "4.png"]
