@@ -10,6 +10,7 @@ import dataclasses
 import json as jsonlib
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from concepts_cli.errors import UcdError
 
 T = TypeVar("T")
 Describe = Callable[[T], Mapping[str, str]]
+# Control characters, which move the cursor or worse; those that reverse the direction of text; half characters.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 LOUD_LIBRARIES = ("accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers")
 
 
@@ -57,7 +60,7 @@ class Output:
         if self._bar and _is_terminal(sys.stdout):
             self._held.append(str(line))
         else:
-            _write(sys.stdout, str(line))
+            _write_result(str(line))
 
     def document(self, value: Any) -> None:
         """Print the JSON document of a `--json` run. Takes dataclasses, paths, and numpy's numbers and arrays."""
@@ -74,10 +77,13 @@ class Output:
             for row in [list(columns), *cells]:
                 _write(sys.stdout, "\t".join(" ".join(cell.split()) for cell in row))
             return
-        table = Table(title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+        cells = [[visible(cell) for cell in row] for row in cells]
+        table = Table(
+            title=Text(visible(title), style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD
+        )
         for position, name in enumerate(columns):
             numbers = all(_is_number(row[position]) for row in cells) and cells
-            table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+            table.add_column(Text(visible(name)), justify="right" if numbers else "left", overflow="fold")
         for row in cells:
             table.add_row(*map(Text, row))
         self._stdout.print(table)
@@ -87,20 +93,20 @@ class Output:
     def note(self, text: str) -> None:
         """Report progress to stderr."""
         if not self.quiet:
-            self._say(Text(text))
+            self._say(text)
 
     def warn(self, text: str) -> None:
         """Warn on stderr."""
         if not self.quiet:
-            self._say(Text.assemble(("warning: ", "yellow"), text))
+            self._say(text, ("warning: ", "yellow"))
 
     def error(self, error: UcdError) -> None:
         """Say on stderr what went wrong and how to fix it, quiet or not."""
         self.close()
-        for line in error.message.splitlines() or [""]:
-            self._say(Text.assemble(("ucd: ", "bold red"), line))
-        for line in (error.hint or "").splitlines():
-            self._say(Text(f"  {line}"))
+        for line in error.message.rstrip("\n").split("\n"):
+            self._say(line, ("ucd: ", "bold red"))
+        for line in filter(None, (error.hint or "").split("\n")):
+            self._say(f"  {line}")
 
     def track(
         self, steps: Iterable[T], *, total: int, label: str, describe: Describe[T] | None = None, start: int = 0
@@ -123,12 +129,13 @@ class Output:
             bar.stop()
         held, self._held = self._held, []
         for line in held:
-            _write(sys.stdout, line)
+            _write_result(line)
 
     # -- internals
 
-    def _say(self, text: Text) -> None:
-        self._stderr.print(text, soft_wrap=True)  # the terminal wraps it, so that it is copied as one line
+    def _say(self, text: str, mark: tuple[str, str] = ("", "")) -> None:
+        """Print a line to stderr after a styled mark; the terminal wraps it, so that it is copied as one line."""
+        self._stderr.print(Text.assemble(mark, visible(text)), soft_wrap=True)
 
     def _track_bar(
         self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
@@ -149,7 +156,7 @@ class Output:
                 redirect_stdout=False,  # stdout may be a pipe whose reader waits for each line
             )
             bar.start()
-        task = bar.add_task(label, total=total, completed=start, shown="")
+        task = bar.add_task(visible(label), total=total, completed=start, shown="")
         try:
             for item in steps:
                 bar.update(task, advance=1, shown=_shown(describe, item))
@@ -173,7 +180,7 @@ class Output:
                 speed = (done - start) / (now - began) if now > began else None
                 left = f"{_duration((total - done) / speed)} left" if speed and done < total else ""
                 words = [label, f"{done}/{total}", _shown(describe, item), _rate(speed), left]
-                self._say(Text("  ".join(filter(None, words))))
+                self._say("  ".join(filter(None, words)))
                 last, printed = now, done
             yield item
 
@@ -232,6 +239,16 @@ def plain(value: Any) -> Any:
     raise TypeError(f"can't be written as JSON: {type(value).__name__}")
 
 
+def visible(text: str) -> str:
+    """The text with each character that a terminal would obey, such as an escape, written as Python writes it."""
+    return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _write_result(line: str) -> None:
+    """Print a line to stdout: as it is to a pipe, whose reader may need the exact name, but not to a terminal."""
+    _write(sys.stdout, visible(line) if _is_terminal(sys.stdout) else line)
+
+
 def _write(stream: TextIO, line: str) -> None:
     """Print a line and flush it. A file name that isn't valid text is written as its raw bytes."""
     try:
@@ -251,7 +268,7 @@ def _is_number(text: str) -> bool:
 
 
 def _shown(describe: Describe[Any] | None, item: Any) -> str:
-    return "  ".join(f"{name} {value}" for name, value in describe(item).items()) if describe else ""
+    return visible("  ".join(f"{name} {value}" for name, value in describe(item).items())) if describe else ""
 
 
 def _rate(per_second: float | None) -> str:

@@ -183,13 +183,13 @@ except UcdError as error:
 """
 
 
-def on_a_terminal(*, stdout_too: bool, **env: str) -> tuple[str, str]:
-    """Run SCRIPT with stderr, and perhaps stdout, on a pseudo-terminal: (what the terminal got, what the pipe got)."""
+def on_a_terminal(script: str = SCRIPT, *, stdout_too: bool, **env: str) -> tuple[str, str]:
+    """Run a script with stderr, and perhaps stdout, on a pseudo-terminal: (what that got, what the pipe got)."""
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     environment = ENVIRONMENT | {"TERM": "xterm-256color", "COLUMNS": "100"} | env
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         stdout=theirs if stdout_too else subprocess.PIPE,
         stderr=theirs,
         env=environment,
@@ -244,6 +244,35 @@ def test_a_dumb_terminal_gets_lines():
 def test_forced_colour_makes_no_terminal_of_a_pipe():
     _, piped = on_a_terminal(stdout_too=False, FORCE_COLOR="1")
     assert "\x1b" not in piped
+
+
+HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x7f\u202ef\udc9bg"
+HOSTILE_SCRIPT = f"""
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+out, text = Output(), {HOSTILE!a}
+out.note(text)
+out.warn(text)
+out.result(text)
+out.table(text, [text], [[text]])
+out.error(UcdError(text, text))
+for step in out.track([text], total=1, label=text, describe=lambda text: {{"name": text}}):
+    out.result(text)
+"""
+
+
+def test_names_of_others_do_nothing_to_a_terminal():
+    seen, _ = on_a_terminal(HOSTILE_SCRIPT, stdout_too=True, NO_COLOR="1")
+    own = re.sub(r"\x1b\[(\d*[AK]|\?25[lh])|\r", "", seen)  # the bar moves the cursor, too
+    assert not output.UNSAFE.search(own.replace("\n", ""))
+    assert seen.count(r"a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x7f\u202ef\udc9bg") >= 7
+
+
+def test_a_pipe_gets_names_as_they_are_and_a_log_can_be_shown(capsys):
+    out = Output()
+    out.result("a\x1b[2J.png")
+    out.error(UcdError("b\x1b[2J", "c\x9b"))
+    assert capsys.readouterr() == ("a\x1b[2J.png\n", "ucd: b\\x1b[2J\n  c\\x9b\n")
 
 
 # -- other libraries -------------------------------------------------------------------------------------------------

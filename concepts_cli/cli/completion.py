@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,14 +66,13 @@ def _run(ctx: typer.Context) -> str | None:
 
 def _concepts(run: str | None) -> list[str]:
     """`t1`, `t2`, … as the run's file names them; empty if there is no such run."""
-    from concepts_cli.runs.files import safetensors_metadata
+    from concepts_cli.runs.contents import read_tokens
     from concepts_cli.runs.find import find_run
     from concepts_cli.runs.run import CONCEPTS, bare_name
 
     try:
-        tokens = json.loads(safetensors_metadata(find_run(run).path / CONCEPTS)["tokens"])
-        return [bare_name(token) for token in tokens]
-    except (UcdError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [bare_name(token) for token in read_tokens(find_run(run).path / CONCEPTS)]
+    except (UcdError, OSError):
         return []
 
 

@@ -103,6 +103,6 @@ def evaluate(
         }
         runs = [find_run(path) for path in run] if run else [find_run(None)]
         if len(runs) > 1:
-            out.document(command.evaluate_runs(runs, **options))
+            command.evaluate_runs(runs, **options)
         else:
-            out.document(command.evaluate(runs[0], **options))
+            command.evaluate(runs[0], **options)

@@ -22,13 +22,29 @@ class HasPath(Protocol):
 
 
 @contextmanager
+def current_folder_needed() -> Iterator[None]:
+    """Raise UcdError if the current folder is deleted before or during a command, which libraries can't bear."""
+    try:
+        os.getcwd()
+        yield
+    except FileNotFoundError as error:
+        try:
+            os.getcwd()
+        except OSError:
+            hint = "it was deleted or moved: go to another one with cd"
+            raise UcdError("the current folder no longer exists", hint) from error
+        raise
+
+
+@contextmanager
 def command_output(quiet: bool, json: bool) -> Iterator[Output]:
     """Give the command its output, and turn whatever goes wrong into a message and an exit status."""
     out = Output(quiet=quiet, json=json, mute=not is_main())
     silence_libraries()
     with termination_interrupts():
         try:
-            yield out
+            with current_folder_needed():
+                yield out
         except UcdError as error:
             if is_debugging():
                 raise

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.metrics.evaluation import add_metrics
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.registry import METRICS, SCORED
 from concepts_cli.metrics.tables import spread, spread_table, tables
 from concepts_cli.output import Output, plain
-from concepts_cli.runs.files import write_json
 from concepts_cli.runs.run import Run
 
 ALL = "all"
 
 
-def evaluate(
+def measure(
     run: Run,
     *,
     metrics: Sequence[str] = (),
@@ -29,7 +28,7 @@ def evaluate(
     device: str | None = None,
     out: Output,
 ) -> dict[str, Any]:
-    """Compute `metrics` (default: the recipe's; `all`: all that can be), print them, and write evaluation.json.
+    """Compute `metrics` (default: the recipe's; `all`: all that can be) and print them.
 
     `clip` and `resnet` score the run's samples, which are made if there are none, or another folder's, with one
     subfolder per concept; `assignment` compares the weights with the training images' labels; `classification`
@@ -50,7 +49,6 @@ def evaluate(
     )
     computed = {metric: METRICS[metric].compute(inputs) for metric in _possible(inputs, names, out)}
     result = plain({"run": run.path, "metrics": computed})
-    write_json(run.path / "evaluation.json", result | {"metrics": _earlier(run) | result["metrics"]})
     for table in tables(result["metrics"]):
         out.table(*table)
     for caveat in dict.fromkeys(filter(None, (metric.get("caveat") for metric in result["metrics"].values()))):
@@ -58,19 +56,38 @@ def evaluate(
     return result
 
 
+def evaluate(run: Run, *, out: Output, **options: Any) -> dict[str, Any]:
+    """Measure a run, print the document of `--json`, and write evaluation.json.
+
+    Raises what `measure` raises, and UcdError (1) if the file can't be written, once the results are printed.
+    """
+    result = measure(run, out=out, **options)
+    out.document(result)
+    add_metrics(run, result["metrics"], out)
+    return result
+
+
 def evaluate_runs(runs: Sequence[Run], *, out: Output, **options: Any) -> dict[str, Any]:
     """Evaluate several runs, such as several seeds of one recipe, and print their spread.
 
-    Each gets its evaluation.json. Returns {"runs": [what `evaluate` returns, …], "spread": {metric: {measure: {"mean":
-    …, "std": …, "values": […]}}}}.
+    Each gets its evaluation.json. Returns {"runs": [what `measure` returns, …], "spread": {metric: {measure: {"mean":
+    …, "std": …, "values": […]}}}}. Raises what `evaluate` raises.
     """
-    results = []
+    results, unwritten = [], []
     for run in runs:
         out.note(f"evaluating {run.path}")
-        results.append(evaluate(run, out=out, **options))
+        results.append(measure(run, out=out, **options))
+        try:
+            add_metrics(run, results[-1]["metrics"], out)
+        except UcdError as error:
+            unwritten.append(error)
     over_runs = spread([result["metrics"] for result in results])
     out.table(*spread_table(over_runs, [run.name for run in runs]))
-    return plain({"runs": results, "spread": over_runs})
+    document: dict[str, Any] = plain({"runs": results, "spread": over_runs})
+    out.document(document)
+    if unwritten:
+        raise unwritten[0]
+    return document
 
 
 def _known(metrics: Sequence[str], threshold: float | None) -> tuple[str, ...]:
@@ -99,11 +116,3 @@ def _possible(inputs: MetricInputs, names: Sequence[str], out: Output) -> list[s
                 raise
             out.note(f"skipping {metric}: {error.message}")
     return possible
-
-
-def _earlier(run: Run) -> dict[str, Any]:
-    """The metrics in evaluation.json, if it exists and can be read."""
-    try:
-        return dict(json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))["metrics"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}

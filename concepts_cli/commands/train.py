@@ -20,11 +20,13 @@ from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
+from concepts_cli.runs.contents import is_token
 from concepts_cli.runs.files import write_png
 from concepts_cli.runs.hub import check_hub, push_to_hub
+from concepts_cli.runs.lock import RunLock
 from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.runs.trackers import check_trackers, start_trackers, track_picture
-from concepts_cli.runs.training_folder import make_training_folder, training_folder
+from concepts_cli.runs.training_folder import lock_training_folder, make_training_folder, remove_empty, training_folder
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
 from concepts_cli.training.setup import (
     check_precision,
@@ -86,10 +88,24 @@ class Trainer:
     ):
         check_before(recipe, device)
         self.out = out
+        self._lock: RunLock | None = None  # the main process's
+        self._created: list[Path] = []
+        try:
+            self._set_up(recipe, output, resume=resume, force=force, device=device)
+        except BaseException:
+            if self._lock:
+                remove_empty(self._created, self._lock)
+            self._release()
+            raise
+
+    def _set_up(self, recipe: Recipe, output: Path | None, *, resume: bool, force: bool, device: str | None) -> None:
+        out, how = self.out, {"resume": resume, "force": force}
         self._accelerator = accelerator = choose_accelerator(recipe, device)
         self._is_main = main = accelerator.is_main_process
         # Report problems with the folder or the images before the long work, and before anything is written.
-        chosen = training_folder(recipe, output, resume=resume, force=force).path if main else None
+        chosen = None
+        if main:
+            chosen, self._lock = lock_training_folder(recipe, output, **how)
         chosen, records = broadcast_object_list([chosen, read_training_images(recipe) if main else None])
         state = Run(chosen).load_checkpoint() if resume else None
         if state:
@@ -97,18 +113,23 @@ class Trainer:
             _check_names(recipe, Run(chosen))
         earlier = None if state else earlier_run(recipe)
         self._records, model = records, load_training_model(recipe, accelerator, out)
+        # Only now, since the model may be wrong; and already, so that no other process works for the same folder.
+        if main and not self._lock:
+            self._lock, self._created = make_training_folder(recipe, output, **how)
         self.recipe = recipe = _resolved(recipe, model, Run(chosen) if state else earlier)
         self.training = prepare_training(
             recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None
         )
         self.tokens = self.training.objective.tokens
-        folder = make_training_folder(recipe, output, resume=resume, force=force).path if main else None
+        folder = self._lock.folder if self._lock else None
         self.run = Run(broadcast_object_list([folder])[0])  # every process uses the main one's
         if state:
             self.training.restore(state)
             if main:
                 drop_later_metrics(self.run, self.training.step)
             out.note(f"resuming at step {self.training.step} of {self.training.total_steps}")
+        if main:
+            self.run.check_there()
         if main and not state:
             self.run.clear()
         if main:
@@ -122,6 +143,18 @@ class Trainer:
         Raises UcdError if the loss diverges, and KeyboardInterrupt once `stop()` is true and a checkpoint is written.
         After that, another call continues.
         """
+        if self._lock and not self._lock.take():  # again, if an interrupt has ended an earlier loop
+            self.out.warn(f"the disk of {self.run.path} knows no locks: start no other training in it")
+        try:
+            yield from self._steps(stop)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def _steps(self, stop: Callable[[], bool]) -> Iterator[Step]:
         training, settings, run = self.training, self.recipe.train, self.run
         steps = self.out.track(
             training.steps(stop),
@@ -181,9 +214,11 @@ def _check_names(recipe: Recipe, run: Run) -> None:
 
 def check_before(recipe: Recipe, device: str | None) -> None:
     """Raise UcdError for what can be checked without images or model: a device that is missing or can't do the
-    precision, trackers that are not installed, or a missing login for publishing.
+    precision, names that are too long, trackers that are not installed, or a missing login for publishing.
     """
     check_precision(recipe, device)
+    if wrong := [name for name in recipe.concepts.tokens or () if not is_token(*concept_tokens(1, [name]))]:
+        raise UcdError(f"concepts.tokens: {wrong[0][:20]}… is too long for the name of a file", "use a shorter one")
     check_trackers(recipe.train.trackers or ())
     if recipe.train.push_to_hub:
         check_hub(recipe.train.push_to_hub)
@@ -238,6 +273,7 @@ def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelera
     ]
     pictures = list(generate(_preview_model(recipe, training), requests, settings))
     sheet = contact_sheet({bare_name(token): pictures[k * each : (k + 1) * each] for k, token in enumerate(tokens)})
+    run.check_there()
     write_png(run.path / "previews" / f"step-{step:06d}.png", sheet, {"run": run.name, "step": step})
     track_picture(accelerator, "preview", sheet, step)
 

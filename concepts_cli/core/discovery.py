@@ -21,6 +21,7 @@ from concepts_cli.core.row_adamw import RowAdamW
 from concepts_cli.errors import UcdError
 from concepts_cli.recipe import TrainSettings
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what both optimizers keep of each parameter
 FEW_IMAGES = 10_000  # up to this many, AdamW updates all weights at every step, as published
 
 
@@ -229,28 +230,43 @@ class Training:
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from `state()`. Raises UcdError if it has other images or another number of concepts."""
-        if missing := {name for name in self.state() if not name.startswith(("optimizer.", "scaler."))} - set(tensors):
-            raise UcdError(f"the checkpoint lacks {', '.join(sorted(missing))}", "start over with --force")
-        sections = {name: _below(tensors, name) for name in ("concepts", "optimizer", "scaler")}
-        for name, value in self.concepts.tensors().items():
-            if sections["concepts"][name].shape != value.shape:
-                was, now = tuple(sections["concepts"][name].shape), tuple(value.shape)
+        """Continue from `state()`. Raises UcdError if it lacks something, or has other images or other concepts."""
+        expected = self._saved_shapes(begun=bool(tensors.get("step", torch.tensor(0)).any()))
+        if missing := expected.keys() - tensors.keys():
+            raise UcdError(f"the checkpoint lacks {', '.join(sorted(missing)[:3])}", "start over with --force")
+        for name, shape in expected.items():
+            if tensors[name].shape != shape:
                 raise UcdError(
-                    f"the checkpoint's {name} is {was}, this run's {now}",
+                    f"the checkpoint's {name} is {tuple(tensors[name].shape)}, this run's {tuple(shape)}",
                     "resume with the recipe and images it began with",
                 )
-        self.concepts.load(sections["concepts"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in sections["optimizer"].items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = value
+        self.concepts.load(_below(tensors, "concepts"))
+        moments = {
+            index: {key: tensors[f"optimizer.{index}.{key}"].float() for key in MOMENTS}
+            for index in range(len(self._parameters))
+            if f"optimizer.{index}.step" in expected
+        }
         self._optimizer.load_state_dict(
             {"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]}
         )
-        if self.accelerator.scaler and sections["scaler"]:
-            self.accelerator.scaler.load_state_dict({name: value.item() for name, value in sections["scaler"].items()})
+        scaler = _below(tensors, "scaler")
+        if self.accelerator.scaler and scaler:
+            self.accelerator.scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
         self.step, self.settled_since = int(tensors["step"]), int(tensors["settled_since"])
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        """What the optimizer updates, in the order of its state."""
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    def _saved_shapes(self, begun: bool) -> dict[str, torch.Size]:
+        """The shape of everything that a checkpoint has to have, once its training has `begun`."""
+        shapes = {f"concepts.{name}": value.shape for name, value in self.concepts.tensors().items()}
+        shapes |= {"step": torch.Size(), "settled_since": torch.Size()}
+        for index, parameter in enumerate(self._parameters if begun else ()):
+            counts = parameter.shape[:1] if self.sees_rows else torch.Size()  # steps: of each row, or of all
+            shapes |= {f"optimizer.{index}.{key}": counts if key == "step" else parameter.shape for key in MOMENTS}
+        return shapes
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from concepts_cli.data.images import SUFFIXES, open_image
 from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.paths import public_path
 
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in shares of the picture
 
@@ -98,7 +99,7 @@ def parse_place(text: str) -> Place:
         return Place(f"{left:g},{top:g},{right:g},{bottom:g}", (left, top, right, bottom))
     if Path(name).suffix:
         path = Path(name)
-        place = Place(path.name if path.is_absolute() else name, mask=path)
+        place = Place(public_path(path), mask=path)
         if not place._pixels.any():
             raise UcdError(f"the mask {name} is entirely black", "a term acts where its mask is bright")
         return place

@@ -13,7 +13,7 @@ from torch import Tensor
 from concepts_cli.commands import PICTURES
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
-from concepts_cli.commands.evaluate import evaluate
+from concepts_cli.commands.evaluate import measure
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import heat_map_settings, visualize
@@ -35,6 +35,7 @@ from concepts_cli.interface.options import (
 )
 from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, png, read_picture
 from concepts_cli.interface.silence import CallerOutput, silenced
+from concepts_cli.metrics.evaluation import add_metrics
 from concepts_cli.pictures.overlays import MapSettings
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.find import find_run
@@ -291,7 +292,8 @@ class Run:
 
             run.evaluate("clip", "assignment")["clip"]["accuracy"]
         """
-        result = evaluate(
+        out = CallerOutput(progress)
+        result = measure(
             self._folder,
             metrics=metrics,
             class_names=class_names,
@@ -299,8 +301,10 @@ class Run:
             samples=None if samples is None else Path(samples),
             held_out=list(map(Path, held_out)),
             device=self._device,
-            out=CallerOutput(progress),
+            out=out,
         )
+        with out.mistakes_as_warnings():  # the caller gets the results even if they can't be written
+            add_metrics(self._folder, result["metrics"], out)
         return Evaluation(result["metrics"])
 
     def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:

@@ -36,6 +36,14 @@ class CallerOutput(Output):
         """Raise what a command would report before it goes on: the caller decides."""
         raise error
 
+    @contextmanager
+    def mistakes_as_warnings(self) -> Iterator[None]:
+        """Warn of a UcdError instead of raising it."""
+        try:
+            yield
+        except UcdError as error:
+            self.warn(error.message)
+
 
 @contextmanager
 def silenced() -> Iterator[None]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Sequence
 from pathlib import Path
 
 from concepts_cli.errors import UcdError
+from concepts_cli.runs.reading import parse_json, read_bytes
 
 FORM = 'expected {"file name": ["class", ...], ...}'
 
@@ -18,9 +18,9 @@ def read_labels(path: str | Path, images: Sequence[str]) -> list[list[str]]:
     images out.
     """
     try:
-        labels = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UcdError(f"labels can't be read: {path}: {error.strerror}", "evaluate.labels names them") from error
+        labels = parse_json(read_bytes(Path(path)))
+    except FileNotFoundError as error:
+        raise UcdError(f"labels can't be read: {path}: no such file", "evaluate.labels names them") from error
     except ValueError as error:
         raise UcdError(f"labels are not JSON: {path}: {error}", FORM) from error
     if not isinstance(labels, dict):

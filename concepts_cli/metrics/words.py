@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from concepts_cli.errors import UcdError
+from concepts_cli.runs.reading import read_bytes
 
 
 def known_words(*, built_in: bool) -> list[str]:
@@ -26,8 +27,8 @@ def known_words(*, built_in: bool) -> list[str]:
 def read_words(path: str | Path) -> list[str]:
     """The words in a file, one per line; `#` begins a comment. Raises UcdError if there are none."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(Path(path)).decode("utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
         raise UcdError(f"words can't be read: {path}: {error}", "evaluate.words names a text file") from error
     if words := [word for line in lines if (word := line.partition("#")[0].strip())]:
         return list(dict.fromkeys(words))

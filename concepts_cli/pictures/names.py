@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from concepts_cli.core.sampling import Request, Term
+from concepts_cli.paths import public_path
 from concepts_cli.runs.run import Run, bare_name
 
 
@@ -34,8 +35,8 @@ def typed_term(term: Term, run: Run) -> str | None:
     name = concepts.get(term.prompt, term.prompt)
     if "@" in name and not term.place:
         return None
-    if term.run:  # no picture shows where its maker's folders are
-        name = f"{run.name if Path(term.run).is_absolute() else term.run}:{name}"
+    if term.run:
+        name = f"{public_path(term.run)}:{name}"
     place = f"@{term.place.name}" if term.place else ""
     return f"{name}{place}={term.weight:.10g}"
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ from concepts_cli.models.interface import EVERYTHING, Selection
 from concepts_cli.pictures.names import caption
 from concepts_cli.pictures.plan import PicturePlan, is_made
 from concepts_cli.runs.files import png_text, replacing, write_png
+from concepts_cli.runs.reading import parse_json
 
 KINDS, ENGINES, INVERSIONS = ("contrast", "attention", "daam"), ("native", "daam"), tuple(CORRECTIONS)
 
@@ -127,11 +129,28 @@ def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, 
 
 def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:
     whole = (target.map_path.is_file() or not maps.save_maps) and (target.mask_path.is_file() or not maps.save_masks)
-    return is_made(target.path, metadata(target, plan, maps)) and whole
+    return is_made(target.path, metadata(target, plan, maps)) and whole and read_figures(target.path) is not None
+
+
+def read_figures(path: Path) -> dict[str, Any] | None:
+    """The numbers that an overlay carries; None if it has none, or none that say where its panels are."""
+    text = png_text(path)
+    try:
+        figures, (shown, hot) = parse_json(text["numbers"]), parse_json(text["panels"])
+        across, down = map(float, figures["center"])
+        with Image.open(path) as page:
+            for left, top, right, bottom in (shown, hot):
+                if not (0 <= left < right <= page.width and 0 <= top < bottom <= page.height):
+                    return None
+        error = figures["reconstruction_error"]
+        named = {name: float(figures[name]) for name in ("mean", "peak", "coverage")}
+        return named | {"center": (across, down), "reconstruction_error": None if error is None else float(error)}
+    except (KeyError, OSError, TypeError, ValueError):
+        return None
 
 
 def described(target: Target) -> HeatMap:
-    figures = json.loads(png_text(target.path)["numbers"])
+    figures = read_figures(target.path) or {}
     return HeatMap(
         path=str(target.path),
         concept=target.name,
@@ -141,7 +160,7 @@ def described(target: Target) -> HeatMap:
         weight=target.weight,
         map=str(target.map_path) if target.map_path.is_file() else None,
         mask=str(target.mask_path) if target.mask_path.is_file() else None,
-        **figures | {"center": tuple(figures["center"])},
+        **figures,
     )
 
 

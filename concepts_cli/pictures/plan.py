@@ -14,6 +14,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models import family_of
 from concepts_cli.models.device import chosen_device, default_precision, dtype_of
 from concepts_cli.models.interface import DiffusionModel
+from concepts_cli.paths import public_path
 from concepts_cli.pictures.names import caption, file_name, typed_term
 from concepts_cli.pictures.words import check_words
 from concepts_cli.recipe import SampleSettings
@@ -110,7 +111,7 @@ class PicturePlan:
             "guidance_scale": " ".join(f"{term.weight:g}" for term in request.terms),
             "steps": str(self.settings.steps),
             "precision": self.settings.precision or default_precision(chosen_device(self.device)),
-            "model": " + ".join(dict.fromkeys(run.recipe.model for run in runs)),
+            "model": " + ".join(dict.fromkeys(public_path(run.recipe.model) for run in runs)),
             "run": " + ".join(run.name for run in runs),
             "concepts": self.concepts,
         }
@@ -152,6 +153,7 @@ def changes(path: Path, expected: Mapping[str, str]) -> dict[str, str]:
     if not path.is_file():
         return {}
     actual = {"precision": expected["precision"]} | png_text(path)
+    actual["model"] = " + ".join(map(public_path, actual.get("model", "").split(" + ")))  # earlier ones have its path
     compared = [key for key in expected if key not in ("run", "terms")]
     return {key: actual.get(key, "") for key in compared if actual.get(key, "") != expected[key]}
 

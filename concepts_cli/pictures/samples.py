@@ -68,7 +68,8 @@ def _concept_images(run: Run, folder: Path, token: str) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = (path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(files)
 
 
 def _grouped(folder: Path, groups: dict[str, list[Path]]) -> Samples:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from concepts_cli.data.images import open_image
 from concepts_cli.drawing.contact_sheet import contact_sheet, overview
+from concepts_cli.paths import public_path
 from concepts_cli.pictures.names import caption
 from concepts_cli.pictures.plan import Picture, PicturePlan
 from concepts_cli.pictures.terms import Sweep
@@ -38,7 +39,9 @@ def write_sheet(plan: PicturePlan, path: Path, title: str | None = None) -> Pict
 
 
 def save_sheet(plan: PicturePlan, path: Path, page: Image.Image) -> Picture:
-    write_png(path, page, {"run": plan.run.name, "model": plan.run.recipe.model, "seed": plan.settings.seed})
+    write_png(
+        path, page, {"run": plan.run.name, "model": public_path(plan.run.recipe.model), "seed": plan.settings.seed}
+    )
     return Picture(str(path), "contact sheet", plan.settings.seed)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from concepts_cli.runs.reading import parse_json, read_lines
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 30  # margins
@@ -33,21 +35,14 @@ class Chart:
 
 
 def read_losses(path: Path) -> list[tuple[int, float]]:
-    """Step and loss of every readable line of metrics.jsonl."""
+    """Step and loss of every readable line of metrics.jsonl; a killed training may have cut one."""
     losses = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            record = json.loads(line)
-            step, loss = int(record["number"]), float(record["loss"])
-        except (ValueError, KeyError, TypeError):
-            continue
-        if math.isfinite(loss):
-            losses.append((step, loss))
-    return losses
+    with suppress(FileNotFoundError):
+        for _, line in read_lines(path):
+            with suppress(ValueError, KeyError, TypeError):
+                record = parse_json(line)
+                losses.append((int(record["number"]), float(record["loss"])))
+    return [(step, loss) for step, loss in losses if math.isfinite(loss)]  # float() also reads "nan"
 
 
 def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:

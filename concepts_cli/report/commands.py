@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from concepts_cli.paths import public_path
 from concepts_cli.runs.files import png_text
 from concepts_cli.runs.run import Run
 
 
 def command(run: Run, verb: str, *arguments: str) -> str:
     """`ucd VERB …` for this run, quoted for a shell."""
-    return shlex.join(["ucd", verb, *arguments, "--run", str(run.path)])
+    return shlex.join(["ucd", verb, *arguments, "--run", public_path(run.path)])
 
 
 def sample_command(run: Run, files: Sequence[Path]) -> str:

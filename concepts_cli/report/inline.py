@@ -35,6 +35,8 @@ class Gallery:
         """Add a picture of at most `side` px and return its class, or None if it can't be read."""
         key = path, side
         if key not in self.pictures:
+            if not path.is_file():  # a FIFO would wait for its writer
+                return None
             try:
                 image = open_image(path)
             except UcdError:

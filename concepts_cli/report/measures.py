@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from concepts_cli.metrics.evaluation import read_metrics
 from concepts_cli.metrics.figures import SHARES, figure, interval
 from concepts_cli.metrics.registry import METRICS
 from concepts_cli.report.commands import command
@@ -54,16 +54,25 @@ class Measures:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The metrics in evaluation.json that the page can show; empty if the file is damaged."""
+        """The metrics in evaluation.json that the page can show. Raises UcdError if the file is damaged."""
+        return {name: result for name, result in read_metrics(self.run).items() if self._can_be_shown(name, result)}
+
+    def _can_be_shown(self, name: str, result: dict[str, Any]) -> bool:
+        """Whether the result has the form that this version writes."""
         try:
-            document = json.loads((self.run.path / "evaluation.json").read_text(encoding="utf-8"))
-            metrics = {str(name): dict(result) for name, result in document["metrics"].items()}
-            _ = self._panels(metrics)  # raises here if anything is missing
-            if naming := metrics.get("naming"):
-                _ = str(naming["advice"]), [describe_name(concept) for concept in naming["concepts"].values()]
-            return metrics
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
+            _ = self._panels({name: result})  # raises here if anything is missing
+            if name == "naming":
+                _ = str(result["advice"]), [describe_name(concept) for concept in result["concepts"].values()]
+            return True
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            return False
+
+    def share(self, *keys: str) -> str | None:
+        """A share in percent, such as that of ("clip", "accuracy"); None if it is 0, or was not measured."""
+        value: Any = self.metrics
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return f"{100 * value:.0f}%" if value and isinstance(value, (int, float)) else None
 
     @property
     def advice(self) -> str | None:

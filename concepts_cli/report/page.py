@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
+from concepts_cli.paths import public_path, public_settings
 from concepts_cli.recipe import Recipe, dump_recipe
 from concepts_cli.report.chart import Chart, loss_chart, read_losses
 from concepts_cli.report.commands import command, sample_command
@@ -67,9 +68,14 @@ class Page:
 
     # ---- the run
 
-    @property
+    @cached_property
+    def path(self) -> str:
+        return public_path(self.run.path)
+
+    @cached_property
     def recipe(self) -> Recipe:
-        return self.run.recipe
+        """The recipe as it is shown: others learn no folder of this machine."""
+        return public_settings(self.run.recipe)
 
     @cached_property
     def recipe_text(self) -> str:
@@ -103,13 +109,13 @@ class Page:
         figures = [("images", str(len(self.run.images))), ("concepts", str(len(self.names)))]
         if self.losses:
             figures.append(("steps", f"{self.losses[-1][0]:,}"))
-        if matched := self.measures.metrics.get("assignment", {}).get("matched_accuracy"):
-            figures.append(("images matched", f"{100 * matched:.0f}%"))
-        if accuracy := self.measures.metrics.get("resnet", self.measures.metrics.get("clip", {})).get("accuracy"):
-            figures.append(("sample accuracy", f"{100 * accuracy:.0f}%"))
-        features = self.measures.metrics.get("classification", {}).get("features", {})
-        if features:
-            figures.append(("held-out, k-means", f"{100 * features['weights']['kmeans']:.0f}%"))
+        measures = self.measures
+        if matched := measures.share("assignment", "matched_accuracy"):
+            figures.append(("images matched", matched))
+        if accuracy := measures.share("resnet" if "resnet" in measures.metrics else "clip", "accuracy"):
+            figures.append(("sample accuracy", accuracy))
+        if held_out := measures.share("classification", "features", "weights", "kmeans"):
+            figures.append(("held-out, k-means", held_out))
         return figures
 
     @cached_property
@@ -117,7 +123,7 @@ class Page:
         """The most important settings."""
         recipe = self.recipe
         weights, train = recipe.weights, recipe.train
-        places = ", ".join("/".join(Path(place).parts[-2:]) for place in recipe.data.images[:4])
+        places = ", ".join(recipe.data.images[:4])
         more = len(recipe.data.images) - 4
         return [
             ("model", recipe.model),
@@ -133,8 +139,7 @@ class Page:
     def commands(self) -> list[tuple[str, str, bool]]:
         """Every command of the page: its purpose, the command, and whether it was run."""
         measured = [part for metric in self.measures.metrics for part in ("--metric", metric)]
-        path = str(self.run.path)
-        again = shlex.join(["ucd", "train", f"{path}/recipe.yaml", "--output", f"{path}-again"])
+        again = shlex.join(["ucd", "train", f"{self.path}/recipe.yaml", "--output", f"{self.path}-again"])
         entries = [("discover again with the same settings", again, True)]
         entries.append(
             (
@@ -169,10 +174,10 @@ class Page:
 
     @cached_property
     def labels(self) -> list[str] | None:
-        if not self.recipe.evaluate.labels:
+        if not self.run.recipe.evaluate.labels:
             return None
         try:
-            image_classes = read_labels(self.recipe.evaluate.labels, [record.path for record in self.run.images])
+            image_classes = read_labels(self.run.recipe.evaluate.labels, [record.path for record in self.run.images])
         except UcdError:
             return None
         return [", ".join(classes) for classes in image_classes]

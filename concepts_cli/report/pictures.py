@@ -43,7 +43,7 @@ class Pictures:
         root, by_subfolder = self.run.path / folder, defaultdict(list)
         for path in sorted(root.rglob("*.png")):
             place = path.relative_to(root)
-            if len(place.parts) > 1 and not path.name.startswith("."):
+            if len(place.parts) > 1 and not path.name.startswith(".") and path.is_file():
                 by_subfolder[place.parts[0]].append(path)
         return dict(by_subfolder)
 

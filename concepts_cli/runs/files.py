@@ -1,12 +1,15 @@
-"""Atomic writes: a killed process leaves the old file or the new one, never half a file."""
+"""Atomic, durable writes: a killed process or a power cut leaves the old file or the new one, never half a file."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +19,38 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; it replaces `path` if the block succeeds. Raises UcdError (1) if it can't be written."""
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """Yield a temporary path; it replaces `path` if the block succeeds, once the disk holds it.
+
+    Raises UcdError (1) if it can't be written.
+    """
+    beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            beside.touch()
+            mode = beside.stat().st_mode  # as the umask wants it, whatever a library makes of it
             yield beside
+            beside.chmod(mode)
+            _flush(beside, os.O_RDWR)
             beside.replace(path)
+            with suppress(OSError):  # not every system can flush a folder
+                _flush(path.parent, os.O_RDONLY)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _flush(path: Path, flags: int) -> None:
+    """Wait until the disk holds what was written."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def unwritable(path: Path, error: OSError) -> UcdError:
@@ -79,16 +98,6 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
             raise OSError(str(error)) from error
 
 
-def safetensors_metadata(path: Path) -> dict[str, str]:
-    """The metadata in a safetensors file's header, read without torch. Raises OSError or ValueError."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER_BYTES:
-            raise ValueError(f"{path} is not a safetensors file")
-        header = json.loads(file.read(length))
-    return dict(header.get("__metadata__", {}))
-
-
 def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:
     """Write a PNG with `metadata` as text chunks."""
     from PIL.PngImagePlugin import PngInfo
@@ -101,11 +110,13 @@ def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:
 
 
 def png_text(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG; empty for any other file."""
+    """The text chunks of a PNG; empty for any other file, and for a damaged one."""
     from PIL import Image
 
+    if not path.is_file():  # a FIFO would wait for its writer
+        return {}
     try:
         with Image.open(path) as file:
             return dict(getattr(file, "text", {}))
-    except OSError:
+    except (OSError, SyntaxError, ValueError, OverflowError, struct.error, zlib.error, Image.DecompressionBombError):
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from concepts_cli.errors import UcdError, did_you_mean
@@ -30,5 +31,9 @@ def find_run(given: str | Path | None = None) -> Run:
 
 def all_runs() -> list[Run]:
     """The finished runs in ./runs, newest last."""
-    finished = [path for path in RUNS.glob(f"*/{CONCEPTS}") if Run(path.parent).exists()]
-    return [Run(path.parent) for path in sorted(finished, key=lambda path: path.stat().st_mtime_ns)]
+    finished = []
+    for path in RUNS.glob(f"*/{CONCEPTS}"):
+        with suppress(OSError):  # it may be deleted meanwhile
+            if Run(path.parent).exists():
+                finished.append((path.stat().st_mtime_ns, path.parent))
+    return [Run(path) for _, path in sorted(finished)]

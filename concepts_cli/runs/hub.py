@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from concepts_cli.errors import UcdError, first_line
-from concepts_cli.runs.run import Run
+from concepts_cli.paths import public_settings
+from concepts_cli.recipe import dump_recipe
+from concepts_cli.runs.run import EVALUATION, IMAGES, RECIPE, Run, image_line
 
 
 def check_hub(repository: str) -> None:
@@ -17,25 +19,34 @@ def check_hub(repository: str) -> None:
 
 
 def push_to_hub(run: Run) -> str:
-    """Publish a finished run without its checkpoints; return its address. Raises UcdError (1); the run is kept."""
+    """Publish a finished run; return its address. Raises UcdError (1); the run is kept.
+
+    Checkpoints and logs stay here, and so do a page and scores of an earlier training. What is published names no
+    folder of this machine.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     api, repository = HfApi(), run.recipe.train.push_to_hub
+    public = {
+        "README.md": _card(run),
+        RECIPE: dump_recipe(public_settings(run.recipe)),
+        IMAGES: "".join(image_line(public_settings(record)) for record in run.images),
+    }
     try:
         created = api.create_repo(repository, exist_ok=True)
         api.upload_folder(
             repo_id=created.repo_id,
             folder_path=run.path,
             commit_message=f"{run.name}: {len(run.tokens)} concepts",
-            ignore_patterns=["checkpoints/*", "logs/*", ".*"],
+            ignore_patterns=["checkpoints/*", "logs/*", ".*", "*/.*", EVALUATION, "report.html", *public],
         )
-        card = _card(run).encode()
-        api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=created.repo_id)
+        for name, text in public.items():
+            api.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=created.repo_id)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UcdError(
             f"could not publish to {repository}: {first_line(error)}",
-            f"the run is complete in {run.path}; try: hf upload {repository} {run.path}",
+            f"the run is complete; to try again: ucd train {run.path / RECIPE} --output {run.path} --resume",
             exit_code=1,
         ) from error
     return str(created)

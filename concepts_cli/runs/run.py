@@ -5,8 +5,10 @@ After training, every command needs only this folder and the model it names."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import SOLE_ENCODER
-from concepts_cli.models.embeddings import from_file, to_file
+from concepts_cli.models.embeddings import to_file
+from concepts_cli.paths import public_path
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
+from concepts_cli.runs.contents import read_checkpoint, read_concepts, read_images, read_weights
 from concepts_cli.runs.files import unwritable, write_safetensors, write_text
+from concepts_cli.runs.reading import read_bytes
 from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -28,8 +33,11 @@ if TYPE_CHECKING:
 
 
 RECIPE, CONCEPTS, WEIGHTS, IMAGES = "recipe.yaml", "concepts.safetensors", "weights.safetensors", "images.jsonl"
+EVALUATION = "evaluation.json"
+STATE = "state.safetensors"  # of a checkpoint
+MAX_RECIPE_BYTES = 2**24  # it may list thousands of images
 RUN_FILES = (
-    *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", "evaluation.json", "report.html"),
+    *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", EVALUATION, "report.html"),
     *("embeddings", "checkpoints", "previews", "samples", "compositions", "metrics", "heatmaps"),
 )
 
@@ -46,22 +54,15 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return load_recipe(self.path / RECIPE)
+        path = self.path / RECIPE
+        with suppress(FileNotFoundError):  # load_recipe says so
+            read_bytes(path, MAX_RECIPE_BYTES)
+        return load_recipe(path)
 
     @cached_property
     def _concepts(self) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-        from safetensors import SafetensorError, safe_open
-
-        path = self.path / CONCEPTS
         try:
-            with safe_open(path, "pt") as file:
-                tokens = tuple(json.loads(file.metadata()["tokens"]))
-                embeddings = from_file({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            if not tokens or not embeddings or not all(isinstance(t, str) for t in tokens):
-                raise ValueError
-            if any(table.shape[:-1] != (len(tokens),) for table in embeddings.values()):
-                raise ValueError
-            return tokens, embeddings
+            return read_concepts(self.path / CONCEPTS)
         except FileNotFoundError as error:
             hint = (
                 f"finish it with `ucd train {self.path / RECIPE} --output {self.path} --resume`"
@@ -71,8 +72,6 @@ class Run:
             raise UcdError(
                 f"{self.path} has no concepts yet", hint or "train one with `ucd train quickstart`"
             ) from error
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UcdError(f"{path} is damaged", "train again, or restore the file") from error
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -87,38 +86,28 @@ class Run:
     @cached_property
     def weights(self) -> Tensor:
         """(N, K): the weight of concept k in training image i."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            weights = load_file(self.path / WEIGHTS)["weights"]
-            if weights.shape != (len(self.images), len(self.tokens)):
-                raise ValueError
-            return weights
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise UcdError(
-                f"{self.path / WEIGHTS} is missing, damaged or belongs to another run",
-                "train again, or restore the file",
-            ) from error
+        with self._required(WEIGHTS) as path:
+            return read_weights(path, len(self.images), self.tokens)
 
     @cached_property
     def images(self) -> list[ImageRecord]:
         """The training images; entry i belongs to row i of the weights."""
-        from concepts_cli.data.images import ImageRecord
+        with self._required(IMAGES) as path:
+            return read_images(path)
 
+    @contextmanager
+    def _required(self, name: str) -> Iterator[Path]:
+        """The path of a file of the run. Raises UcdError if it turns out to be missing."""
         try:
-            lines = (self.path / IMAGES).read_text(encoding="utf-8").splitlines()
-            if not lines:
-                raise ValueError
-            return [ImageRecord(**json.loads(line)) for line in lines]
-        except (OSError, ValueError, TypeError) as error:
-            raise UcdError(f"{self.path / IMAGES} is missing or damaged", "train again, or restore the file") from error
+            yield self.path / name
+        except FileNotFoundError as error:
+            raise UcdError(f"{self.path / name} is missing", "train again, or restore the file") from error
 
     def exists(self) -> bool:
-        return (self.path / RECIPE).is_file()
+        return os.path.isfile(self.path / RECIPE)
 
     def is_finished(self) -> bool:
-        return (self.path / CONCEPTS).is_file()
+        return os.path.isfile(self.path / CONCEPTS)
 
     def token(self, concept: str) -> str:
         """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and those the run has."""
@@ -156,62 +145,73 @@ class Run:
 
     # ---- writing
 
+    def check_there(self) -> None:
+        """Raise UcdError (1) if the folder is gone, rather than write a part of it anew."""
+        if not self.path.is_dir():
+            raise UcdError(f"{self.path} is gone", "it was deleted or moved while it was written", exit_code=1)
+
     def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
         """Write the recipe and the list of images, before the first step."""
         write_text(self.path / RECIPE, dump_recipe(recipe))
-        write_text(self.path / IMAGES, "".join(json.dumps(asdict(record)) + "\n" for record in images))
+        write_text(self.path / IMAGES, "".join(map(image_line, images)))
 
     def save_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], weights: Tensor) -> None:
         """Write the concepts, (K, D) by text encoder, one file per concept for other tools, and the weights (N, K)."""
-        metadata = {"tokens": json.dumps(list(tokens)), "model": self.recipe.model, "ucd": __version__} | _versions()
+        self.check_there()
+        model = public_path(self.recipe.model)
+        metadata = {"tokens": json.dumps(list(tokens)), "model": model, "ucd": __version__} | _versions()
         write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
         for k, token in enumerate(tokens):
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
             rows = {encoder: table[k : k + 1] for encoder, table in embeddings.items()}
             named = {token: rows[SOLE_ENCODER]} if set(rows) == {SOLE_ENCODER} else rows
-            write_safetensors(path, named, {"model": self.recipe.model})
+            write_safetensors(path, named, {"model": model})
         write_safetensors(self.path / CONCEPTS, to_file(embeddings), metadata)  # last: it marks the run as finished
 
     def clear(self) -> None:
         """Delete what an earlier run left in this folder; files that ucd did not write stay."""
         if self.exists():
             for path in map(self.path.joinpath, RUN_FILES):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                try:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise UcdError(f"can't delete {path}: {error.strerror or error}", exit_code=1) from error
 
     def checkpoints(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
-        whole = (path.parent for path in (self.path / "checkpoints").glob("step-*/state.safetensors"))
+        whole = (path.parent for path in (self.path / "checkpoints").glob(f"step-*/{STATE}"))
         return sorted((path for path in whole if path.name[5:].isdecimal()), key=lambda path: int(path.name[5:]))
 
     def load_checkpoint(self) -> dict[str, Tensor] | None:
         """The state in the newest checkpoint, or None if there is none. Raises UcdError for a damaged one."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         if not (checkpoints := self.checkpoints()):
             return None
-        try:
-            return load_file(checkpoints[-1] / "state.safetensors")
-        except (OSError, SafetensorError) as error:
-            hint = "delete it to continue from an earlier one, or start over with --force"
-            raise UcdError(f"the checkpoint {checkpoints[-1]} is damaged", hint) from error
+        newest = checkpoints[-1]
+        return read_checkpoint(newest / STATE, int(newest.name[5:]))
 
     def save_checkpoint(self, step: int, state: dict[str, Tensor], keep: int) -> Path:
         """Write checkpoints/step-000500/ and delete all but the newest `keep`."""
+        self.check_there()
         folder = self.path / "checkpoints" / f"step-{step:06d}"
-        write_safetensors(folder / "state.safetensors", state)
+        write_safetensors(folder / STATE, state)
         for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         return folder
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
+        self.check_there()
         path = self.path / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise unwritable(path, error) from error
+
+
+def image_line(record: ImageRecord) -> str:
+    """An image's line of images.jsonl."""
+    return json.dumps(asdict(record)) + "\n"
 
 
 def bare_name(token: str) -> str:

@@ -12,6 +12,7 @@ from accelerate.tracking import filter_trackers, get_available_trackers
 from PIL import Image
 
 from concepts_cli.errors import UcdError
+from concepts_cli.paths import public_settings
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.run import Run
 
@@ -30,7 +31,7 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, run: Run) -> None:
     """Start logging `run`; local files of trackers go to its folder `logs`."""
     accelerator.project_configuration.set_directories(str(run.path / "logs"))
     accelerator.log_with = filter_trackers(list(recipe.train.trackers or ()), str(run.path / "logs"))
-    accelerator.init_trackers(run.name, config=dict(_flat(recipe, "")))
+    accelerator.init_trackers(run.name, config=dict(_flat(public_settings(recipe), "")))
 
 
 def track_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from concepts_cli.errors import UcdError
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.files import check_place, unwritable
 from concepts_cli.runs.find import RUNS
+from concepts_cli.runs.lock import RunLock
 from concepts_cli.runs.run import Run
 
 
@@ -25,17 +28,55 @@ def training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force:
     return run
 
 
-def make_training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
-    """Create the run folder. Trainings that start at the same time without --output get separate folders."""
+def lock_training_folder(
+    recipe: Recipe, output: Path | None, *, resume: bool, force: bool
+) -> tuple[Path, RunLock | None]:
+    """The run folder, locked before anything of it is read, or without a lock if it is not created yet.
+
+    Raises what `training_folder` raises, and UcdError if another process holds the lock.
+    """
+    run = training_folder(recipe, output, resume=resume, force=force)
+    return run.path, _locked(recipe, run.path, resume=resume, force=force) if run.path.is_dir() else None
+
+
+def make_training_folder(
+    recipe: Recipe, output: Path | None, *, resume: bool, force: bool
+) -> tuple[RunLock, list[Path]]:
+    """Create the run folder and lock it; return the lock and the folders that were not there before, inner ones first.
+
+    Trainings that start at the same time without --output get separate folders. Raises what `lock_training_folder`
+    raises.
+    """
     may_exist = bool(output or resume or force)
     while True:
         run = training_folder(recipe, output, resume=resume, force=force)
+        created = [place for place in (run.path, *run.path.parents) if not place.exists()]
         try:
             run.path.mkdir(parents=True, exist_ok=may_exist)
-            return run
+            return _locked(recipe, run.path, resume=resume, force=force), created
         except OSError as error:
             if may_exist or not isinstance(error, FileExistsError):
                 raise unwritable(run.path, error) from error
+
+
+def remove_empty(created: Sequence[Path], lock: RunLock) -> None:
+    """Delete created folders again that hold nothing but the lock, which is held."""
+    if created and not _holds_something(lock.folder):
+        with suppress(OSError):
+            lock.delete_files()
+            for place in created:
+                place.rmdir()
+
+
+def _locked(recipe: Recipe, folder: Path, *, resume: bool, force: bool) -> RunLock:
+    lock = RunLock(folder)
+    lock.take()
+    try:
+        training_folder(recipe, folder, resume=resume, force=force)  # another process may have filled it meanwhile
+    except UcdError:
+        lock.release()
+        raise
+    return lock
 
 
 def _choose(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:

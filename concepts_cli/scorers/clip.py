@@ -16,6 +16,7 @@ from torch import Tensor
 from concepts_cli.errors import UcdError, did_you_mean, first_line
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES, words
+from concepts_cli.paths import public_path
 from concepts_cli.recipe import BUILT_IN, Recipe
 from concepts_cli.scorers.loading import BATCH_SIZE, BUILT_IN_CAVEAT, Transform, batches
 
@@ -89,7 +90,7 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
     if Path(name).is_dir():
         model, transform = _load_folder(Path(name), device)
         tokenize = open_clip.get_tokenizer(f"local-dir:{name}")
-        return ClipScorer(f"CLIP {name}", THRESHOLD, model, transform, tokenize, device)
+        return ClipScorer(f"CLIP {public_path(name)}", THRESHOLD, model, transform, tokenize, device)
     if name not in open_clip.list_models():
         otherwise = "evaluate.clip_model is an open_clip name, or a folder"
         hint = did_you_mean(name, open_clip.list_models(), otherwise=otherwise)
@@ -99,7 +100,7 @@ def load_clip(name: str, pretrained: str, device: torch.device) -> ClipScorer:
         raise UcdError(f"open_clip has no weights {pretrained!r} for {name}", f"known: {', '.join(tags)}; or a file")
     # OpenAI's weights need another activation than the architecture's default, and open_clip only warns about it.
     quick_gelu = (open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu", False)
-    label = f"CLIP {name} ({pretrained})"
+    label = f"CLIP {name} ({public_path(pretrained)})"
     try:
         model, _, transform = open_clip.create_model_and_transforms(
             name, pretrained=pretrained, device=device, force_quick_gelu=quick_gelu

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.errors import UcdError
 from concepts_cli.runs.files import replacing
+from concepts_cli.runs.reading import parse_json, read_lines
 from concepts_cli.runs.run import Run
 
 
@@ -47,15 +48,15 @@ def image_digests(records: Sequence[ImageRecord]) -> Tensor:
 def drop_later_metrics(run: Run, step: int) -> None:
     """Drop the lines of metrics.jsonl that the resumed steps will write again."""
     path = run.path / "metrics.jsonl"
-    if path.is_file():
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+    with suppress(FileNotFoundError):
+        kept = [line.rstrip() + b"\n" for _, line in read_lines(path) if _step_of(line) <= step]
         with replacing(path) as beside:
-            beside.write_text("".join(line + "\n" for line in kept))
+            beside.write_bytes(b"".join(kept))
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     """The step of a line of metrics.jsonl; infinity if a kill has cut the line."""
     try:
-        return json.loads(line)["number"]
+        return float(parse_json(line)["number"])
     except (ValueError, KeyError, TypeError):
         return float("inf")

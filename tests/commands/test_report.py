@@ -180,13 +180,21 @@ def test_pairs_are_a_matrix(tiny_run):
     assert "How often both concepts of a pair are seen" in text and "both concepts seen" in text
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["{", "[]", '{"metrics": {"clip": {}}}', json.dumps(measured(accuracy="<script>")), '{"metrics": {"clip": 3}}'],
-)
-def test_a_damaged_evaluation_is_as_good_as_none(tiny_run, text):
+@pytest.mark.parametrize("clip", [{}, measured(accuracy="<script>")["metrics"]["clip"]])
+def test_a_metric_of_another_form_is_as_good_as_none_and_hides_no_other(tiny_run, clip):
+    anew = {"scorer": "CLIP", "agreement": 0.5, "overlap": 0.75, "images": 6, "intervals": {}, "concepts": {}}
+    document = {"metrics": {"clip": clip, "recomposition": anew}}
+    (tiny_run.path / "evaluation.json").write_text(json.dumps(document))
+    text = Elements(page_of(tiny_run)).text
+    assert f"ucd evaluate --metric clip --run {tiny_run.path}" in text and "50.0%" in text
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"metrics": {"clip": 3}}', '{"metrics": NaN}', "[" * 100_000, "{}"])
+def test_a_damaged_evaluation_is_refused_with_the_command_that_replaces_it(tiny_run, text):
     (tiny_run.path / "evaluation.json").write_text(text)
-    assert f"ucd evaluate --metric clip --run {tiny_run.path}" in Elements(page_of(tiny_run)).text
+    with pytest.raises(UcdError, match=r"evaluation\.json is damaged") as caught:
+        report(tiny_run)
+    assert "ucd evaluate" in caught.value.hint
 
 
 def test_hostile_text_stays_text(tiny_run, tmp_path):

@@ -26,7 +26,7 @@ def run_recipe(recipe_file, *overrides, **options):
 
 def test_the_run_folder_holds_what_the_later_commands_need(tiny_run, recipe_file):
     path = tiny_run.path
-    names = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+    names = {p.relative_to(path).as_posix() for p in path.rglob("[!.]*") if p.is_file()}
     assert names == {
         "recipe.yaml",
         "concepts.safetensors",
@@ -275,7 +275,7 @@ def test_trainings_that_start_at_once_get_a_folder_each(workplace, recipe_file, 
 
     monkeypatch.setattr(places, "_choose", overtaken)
     run = run_recipe(recipe_file)
-    assert taken == ["tiny", "tiny", "tiny-2"] and run.name == "tiny-2"
+    assert taken == ["tiny", "tiny", "tiny-2", "tiny-2"] and run.name == "tiny-2"
     assert not any((workplace / "runs" / "tiny").iterdir())
 
 
@@ -307,7 +307,7 @@ def test_a_damaged_checkpoint_is_said_so_and_a_cut_line_of_metrics_is_forgotten(
     state = run.checkpoints()[-1] / "state.safetensors"
     whole = {name: tensor.clone() for name, tensor in load_file(state).items()}
     state.write_bytes(state.read_bytes()[:-8])
-    with pytest.raises(UcdError, match="step-000004 is damaged"):
+    with pytest.raises(UcdError, match="step-000004.state.safetensors is damaged"):
         run_recipe(recipe_file, output=run.path, resume=True)
     save_file({"step": whole["step"], "images": whole["images"]}, state)
     with pytest.raises(UcdError, match="lacks concepts.embeddings"):
@@ -321,6 +321,11 @@ def test_concepts_can_have_names(recipe_file, workplace):
     assert (run.path / "embeddings" / "giant_panda.safetensors").is_file()
     assert run.token("giant_panda") == "<giant_panda>"
     assert run.load_model("cpu").positions("a photo of <koala>", "<koala>") == [4]
+
+
+def test_a_name_that_is_too_long_for_a_file_is_refused_before_training(recipe_file, workplace):
+    with pytest.raises(UcdError, match=r"concepts\.tokens: xxx.* is too long"):
+        plan(load_recipe(recipe_file, [f"concepts.tokens=[koala, {'x' * 200}]"]), device="cpu")
 
 
 def test_the_next_images_of_each_folder(recipe_file, workplace):
@@ -380,7 +385,7 @@ def test_an_earlier_run_that_cannot_be_used_is_refused_at_once(tiny_run, recipe_
     with pytest.raises(UcdError, match="have 32 dimensions, mini has 128"):
         run_recipe(recipe_file, start, "model=mini")
     (tiny_run.path / "weights.safetensors").unlink()
-    assert "is missing, damaged" in refused(start, "train.start_from_weights=true")
+    assert "is missing" in refused(start, "train.start_from_weights=true")
 
 
 def test_a_dry_run_knows_how_many_images_a_step_sees(recipe_file, workplace):

@@ -163,6 +163,30 @@ def test_a_checkpoint_of_another_collection_is_refused(training):
         training().restore(state)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer.0.exp_avg", torch.ones(3)),
+        ("optimizer.0.exp_avg", None),
+        ("optimizer.1.step", torch.ones(2, 2)),
+        ("optimizer.1.exp_avg_sq", None),
+        ("step", torch.ones(2, dtype=torch.int64)),
+        ("settled_since", torch.ones(2)),
+        ("settled_since", None),
+        ("concepts.embeddings", None),
+    ],
+)
+def test_a_checkpoint_with_odd_tensors_is_refused_by_name(training, name, value):
+    begun = training(max_steps=2)
+    next(begun.steps())
+    state = begun.state() | {"optimizer.x.y": torch.ones(1), "optimizer.99.step": torch.ones(1)}  # nobody's
+    training().restore(state)
+    state = {key: tensor for key, tensor in state.items() if key != name} | ({} if value is None else {name: value})
+    with pytest.raises(UcdError, match=name) as caught:
+        training().restore(state)
+    assert caught.value.hint
+
+
 def test_concepts_start_around_the_table_or_at_words(tiny_model):
     def start(**options):
         options = {"words": None, "spread": 1.0, "generator": seeded(0, "start")} | options

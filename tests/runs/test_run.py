@@ -15,6 +15,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.runs.files import check_place, replacing, write_png, write_text
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
+from tests.runs.folder import small_run
 
 
 def test_the_newest_run_is_meant_unless_another_is_named(tiny_run, workplace, monkeypatch):
@@ -134,3 +135,43 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(UcdError, match=r"metrics\.jsonl"):
         Run(tmp_path).log({})
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def named(descriptor):
+        return os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append(named(descriptor)), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("renamed"), replace(*paths)))
+    write_text(tmp_path / "file.txt", "new")
+    assert done[0].startswith(".file") and done[1:] == ["renamed", tmp_path.name]
+
+
+def test_two_writers_of_one_file_do_not_share_their_temporary_file(tmp_path):
+    path = tmp_path / "file.txt"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() in ("first", "second") and os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_what_cannot_be_deleted_is_said_so(tmp_path, monkeypatch):
+    run = small_run(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (run.path / "samples").symlink_to(tmp_path / "elsewhere")
+    run.clear()
+    assert (tmp_path / "elsewhere").is_dir() and not any(run.path.iterdir()), "a link goes, what it leads to stays"
+
+    def refuses(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    run = small_run(tmp_path / "other")
+    monkeypatch.setattr("pathlib.Path.unlink", refuses)
+    with pytest.raises(UcdError, match="can't delete .*: Permission denied"):
+        run.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from concepts_cli.commands.train import plan, train
@@ -9,6 +11,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
 from concepts_cli.runs import trackers as tracking
+from concepts_cli.runs.run import Run
 
 QUIET = Output(quiet=True)
 
@@ -41,10 +44,10 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_done(workpl
 
 
 class Hub:
-    """Takes down what is published."""
+    """Takes down what is published: the content of each file by its name."""
 
     def __init__(self, error: Exception | None = None):
-        self.error, self.uploads = error, {}
+        self.error, self.files = error, {}
 
     def __call__(self) -> Hub:
         return self
@@ -60,22 +63,30 @@ class Hub:
         from huggingface_hub.utils import filter_repo_objects
 
         names = [path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file()]
-        self.uploads[repo_id] = set(filter_repo_objects(names, ignore_patterns=ignore_patterns))
+        for name in filter_repo_objects(names, ignore_patterns=ignore_patterns):
+            self.files[name] = (folder_path / name).read_bytes()
 
     def upload_file(self, path_or_fileobj, path_in_repo, repo_id):
-        self.uploads[repo_id].add(path_in_repo)
-        self.card = path_or_fileobj.decode()
+        self.files[path_in_repo] = path_or_fileobj
 
 
-def test_a_finished_run_is_published_without_its_checkpoints(workplace, recipe_file, monkeypatch):
+def test_a_finished_run_is_published_without_checkpoints_and_without_paths(workplace, recipe_file, monkeypatch):
     hub = Hub()
     monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
     monkeypatch.setattr("huggingface_hub.HfApi", hub)
-    train(load_recipe(recipe_file, ["train.push_to_hub=me/mine"]), device="cpu", out=QUIET)
-    names = hub.uploads["me/mine"]
-    assert {"README.md", "recipe.yaml", "concepts.safetensors", "embeddings/t1.safetensors"} <= names
-    assert not any(name.startswith("checkpoints") for name in names)
-    assert "load_textual_inversion('me/mine', weight_name='embeddings/t1.safetensors')" in hub.card
+    changes = ["train.push_to_hub=me/mine", "train.preview_every=3", "train.preview_images=1"]
+    run = train(load_recipe(recipe_file, changes), output=workplace / "run", device="cpu", out=QUIET)
+    assert {"README.md", "recipe.yaml", "concepts.safetensors", "embeddings/t1.safetensors"} <= hub.files.keys()
+    assert "previews/step-000003.png" in hub.files
+    assert not any(name.startswith(("checkpoints", ".")) for name in hub.files)
+    card = hub.files["README.md"].decode()
+    assert "load_textual_inversion('me/mine', weight_name='embeddings/t1.safetensors')" in card
+    naming = {name for name, content in hub.files.items() if str(workplace).encode() in content}
+    assert not naming and str(workplace) in (run.path / "images.jsonl").read_text(), "only here, paths are whole"
+    lines = [json.loads(line) for line in hub.files["images.jsonl"].splitlines()]
+    assert [line["path"] for line in lines] == [f"{n}.png" for n in range(6)]
+    (run.path / "recipe.yaml").write_bytes(hub.files["recipe.yaml"])
+    assert Run(run.path).recipe.concepts == run.recipe.concepts, "what is published is a recipe"
 
 
 def test_without_a_login_nothing_is_begun_and_a_refusal_keeps_the_run(workplace, recipe_file, monkeypatch):
@@ -89,5 +100,5 @@ def test_without_a_login_nothing_is_begun_and_a_refusal_keeps_the_run(workplace,
     monkeypatch.setattr("huggingface_hub.HfApi", Hub(OSError("no network\nat all")))
     with pytest.raises(UcdError, match="could not publish to me/mine: no network$") as caught:
         train(recipe, device="cpu", out=QUIET)
-    assert caught.value.exit_code == 1 and "hf upload me/mine" in caught.value.hint
+    assert caught.value.exit_code == 1 and "--resume" in caught.value.hint
     assert (workplace / "runs" / "tiny" / "concepts.safetensors").is_file()
