@@ -20,6 +20,7 @@ from concepts_cli.cli.options import (
 )
 from concepts_cli.cli.session import command_output
 from concepts_cli.recipe import METRICS
+from concepts_cli.recipe.numbers import SCORE
 
 EXAMPLES = examples(
     "ucd evaluate --metric all",
@@ -54,7 +55,7 @@ def evaluate(
         threshold_option(
             "Score from which a sample counts as its class; needs exactly one --metric, clip or resnet. Default: the "
             "recipe's, or else the scorer's own.",
-            at_least=float("-inf"),
+            **SCORE,
         ),
     ] = None,
     samples: Annotated[

@@ -61,7 +61,10 @@ def train(
     output: Annotated[Path | None, output_option("Run folder to create. Default: runs/NAME.")] = None,
     force: Force = False,
     num_processes: Annotated[
-        int, number("--num-processes", help="Number of training processes, one GPU each.", panel=RUN, at_least=1)
+        int,
+        number(
+            "--num-processes", help="Number of training processes, one GPU each.", panel=RUN, at_least=1, at_most=1024
+        ),
     ] = 1,
     device: Device = None,
     json: Json = False,

@@ -99,11 +99,18 @@ Resolutions = Annotated[
         help="Use layers with attention maps of this side length, such as 16. Repeatable. Default: all.",
         panel=HOW,
         at_least=1,
+        at_most=16_384,
     ),
 ]
 Heads = Annotated[
     list[int] | None,
-    number("--head", help="Use this attention head, from 0. Repeatable. Default: all.", panel=HOW, at_least=0),
+    number(
+        "--head",
+        help="Use this attention head, from 0. Repeatable. Default: all.",
+        panel=HOW,
+        at_least=0,
+        at_most=10_000,
+    ),
 ]
 Timesteps = Annotated[
     tuple[int, int] | None,
@@ -112,6 +119,7 @@ Timesteps = Annotated[
         help="Use timesteps of the model in this range, from 0 to 999. Default: all.",
         panel=HOW,
         at_least=0,
+        at_most=999_999,
         metavar="FIRST LAST",
     ),
 ]
