@@ -14,6 +14,7 @@ from concepts_cli.cli.options import (
     Quiet,
     choices,
     examples,
+    given_path,
     option,
     run_option,
     threshold_option,
@@ -65,6 +66,7 @@ def evaluate(
             help="Score other samples: a folder with one subfolder per concept.",
             panel=HOW,
             metavar="FOLDER",
+            parser=given_path,
         ),
     ] = None,
     held_out: Annotated[
@@ -74,6 +76,7 @@ def evaluate(
             help="Images to classify: a folder with one subfolder per class. Repeatable.",
             panel=HOW,
             metavar="FOLDER",
+            parser=given_path,
         ),
     ] = None,
     run: Annotated[

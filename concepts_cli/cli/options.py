@@ -68,8 +68,15 @@ def examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", "\n".join(f"  {escape(command)}" for command in commands)])
 
 
+def given_path(text: str) -> Path:
+    """A path from the command line. An empty one, such as that of an unset variable, is not the current folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("got an empty path")
+    return Path(text)
+
+
 def output_option(help: str) -> Any:
-    return option("--output", "-o", help=help, panel=WHERE, metavar="PATH")
+    return option("--output", "-o", help=help, panel=WHERE, metavar="PATH", parser=given_path)
 
 
 def run_option(help: str) -> Any:

@@ -22,6 +22,7 @@ from concepts_cli.cli.options import (
     RunFolder,
     examples,
     flag,
+    given_path,
     grid_option,
     number,
     one_of,
@@ -41,7 +42,7 @@ EXAMPLES = examples(
 
 Images = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="IMAGE", help="Images to look into. Default: generate new ones."),
+    typer.Argument(metavar="IMAGE", parser=given_path, help="Images to look into. Default: generate new ones."),
 ]
 Prompt = Annotated[
     str | None,

@@ -13,7 +13,8 @@ import torch
 
 from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.encoding import Encoded, encode_records
-from concepts_cli.data.images import find_images, read_images
+from concepts_cli.data.finding import find_images
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output, plain
 from concepts_cli.recipe import SampleSettings

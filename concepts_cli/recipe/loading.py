@@ -54,9 +54,11 @@ def choose_recipe(source: Recipe | str | os.PathLike[str], overrides: Overrides 
     if isinstance(source, Recipe):
         mistakes = Mistakes()
         return _checked(read_text(dump_recipe(source), "the recipe"), overrides, mistakes)
+    if not os.fspath(source):
+        raise UcdError("an empty name of a recipe", "name a recipe file, a shipped recipe, or a folder of images")
     folder = Path(source)
     named = len(folder.parts) == 1 and folder.name in shipped_recipes()
-    if folder.is_dir() and not named and not (folder / "recipe.yaml").is_file():
+    if os.path.isdir(folder) and not named and not (folder / "recipe.yaml").is_file():
         return _folder_recipe(folder, overrides)
     return load_recipe(source, overrides)
 

@@ -45,6 +45,7 @@ class DataSettings:
         None, "use this many images of each folder, by name, after skip_images; null: all", at_least=1
     )
     skip_images: int = setting(0, "leave out this many images of each folder, the first by name", at_least=0)
+    skip_broken: bool = setting(False, "leave out files that can't be read as images, and name them; false: stop")
     repeats: int = setting(
         1, "how often an epoch repeats each image; repeats are shuffled together", at_least=1, at_most=10_000
     )

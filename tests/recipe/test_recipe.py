@@ -369,7 +369,10 @@ def test_each_place_may_have_its_property(write):
             "evaluate: {class_names: [a], resnet_class_names: [b, c]}",
             "evaluate.resnet_class_names: class_names has 1 name, expected one for each",
         ),
-        ("data: {images: a, skip_images: -1}", "data.skip_images: got -1, expected a whole number from 0 to 1,000,000,000"),
+        (
+            "data: {images: a, skip_images: -1}",
+            "data.skip_images: got -1, expected a whole number from 0 to 1,000,000,000",
+        ),
     ],
 )
 def test_mistakes_in_what_the_published_scripts_offer(write, lines, problem):
