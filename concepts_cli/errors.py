@@ -23,9 +23,30 @@ def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "", otherwise
     """The hint for a mistyped name: the closest known one or, if none is close, `otherwise` or all known ones."""
     from difflib import get_close_matches
 
+    name = name[:100]  # difflib takes quadratic time
     if near := get_close_matches(name, known, n=1, cutoff=0.5):
         return f"did you mean {prefix}{near[0]}?"
     return f"known: {', '.join(known)}" if otherwise is None else otherwise
+
+
+def text_of(value: object) -> str:
+    """The value as text, also a whole number of more digits than Python converts."""
+    try:
+        return str(value)
+    except ValueError:
+        return "a very long number"
+
+
+def printable(text: object) -> str:
+    """The text with escapes for whatever would steer a terminal, and for bytes of file names that are not UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text_of(text))
+
+
+def shown(value: object, most: int = 60) -> str:
+    """The value as messages show it: printable, and cut in the middle if it is long."""
+    text = text_of(value)
+    cut = f"{text[: most * 2 // 3]}…{text[len(text) - most // 3 :]}" if len(text) > most else text
+    return printable(cut)
 
 
 def first_line(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from concepts_cli.cli.options import (
     Quiet,
     RunFolder,
     examples,
+    given_path,
     option,
 )
 from concepts_cli.cli.sampling import takes_sampling
@@ -63,6 +64,7 @@ def compose(
             help="Start from the weights of this image; terms change them, as in t1=0 or t3=+2.",
             panel=WHAT,
             metavar="IMAGE",
+            parser=given_path,
         ),
     ] = None,
     sampling: dict[str, Any] | None = None,

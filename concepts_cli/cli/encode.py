@@ -16,6 +16,7 @@ from concepts_cli.cli.options import (
     Quiet,
     RunFolder,
     examples,
+    given_path,
     output_option,
 )
 from concepts_cli.cli.sampling import takes_sampling
@@ -39,6 +40,7 @@ def encode(
         typer.Argument(
             metavar="IMAGE",
             show_default=False,
+            parser=given_path,
             help="Image files, or folders of them.",
             autocompletion=complete_files,
         ),

@@ -14,12 +14,14 @@ from concepts_cli.cli.options import (
     Quiet,
     choices,
     examples,
+    given_path,
     option,
     run_option,
     threshold_option,
 )
 from concepts_cli.cli.session import command_output
 from concepts_cli.recipe import METRICS
+from concepts_cli.recipe.numbers import SCORE
 
 EXAMPLES = examples(
     "ucd evaluate --metric all",
@@ -54,7 +56,7 @@ def evaluate(
         threshold_option(
             "Score from which a sample counts as its class; needs exactly one --metric, clip or resnet. Default: the "
             "recipe's, or else the scorer's own.",
-            at_least=float("-inf"),
+            **SCORE,
         ),
     ] = None,
     samples: Annotated[
@@ -64,6 +66,7 @@ def evaluate(
             help="Score other samples: a folder with one subfolder per concept.",
             panel=HOW,
             metavar="FOLDER",
+            parser=given_path,
         ),
     ] = None,
     held_out: Annotated[
@@ -73,6 +76,7 @@ def evaluate(
             help="Images to classify: a folder with one subfolder per class. Repeatable.",
             panel=HOW,
             metavar="FOLDER",
+            parser=given_path,
         ),
     ] = None,
     run: Annotated[

@@ -3,14 +3,16 @@ settings are in `sampling`. Panels group them in `--help`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from concepts_cli.cli.completion import complete_concepts, complete_runs
+from concepts_cli.errors import shown
 from concepts_cli.output import escape
+from concepts_cli.recipe.numbers import number_words, parse_number
 
 # The panels of `--help`, in this order.
 WHAT, MEASURE, HOW, WHERE, RUN, OUTPUT = "What to make", "What to measure", "How", "Where to write", "Run", "Output"
@@ -33,23 +35,23 @@ def flag(*flags: str, help: str, panel: str, **rest: Any) -> Any:
 
 
 def number(
-    *flags: str, help: str, panel: str, at_least: float, at_most: float | None = None, metavar: str = "N"
+    *flags: str, help: str, panel: str, kind: type = int, metavar: str = "N", at_least: float, at_most: float
 ) -> Any:
     """An option that takes a number, or several, within limits. Typer's own limits would be drawn as a wide column."""
-    return option(*flags, help=help, panel=panel, metavar=metavar, callback=limits(at_least, at_most))
+    parser = number_parser(kind, {"at_least": at_least, "at_most": at_most})
+    return option(*flags, help=help, panel=panel, metavar=metavar, parser=parser)
 
 
-def limits(at_least: float, at_most: float | None = None) -> Callable[[Any], Any]:
-    """A callback that refuses numbers outside the limits."""
-    expected = f"expected at least {at_least}" + (f" and at most {at_most}" if at_most is not None else "")
+def number_parser(kind: type, rules: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """What turns an option's text into a number by the rules that recipes have too."""
 
-    def check(value: Any) -> Any:
-        for item in value if isinstance(value, Sequence) else [value]:
-            if item is not None and not at_least <= item <= (item if at_most is None else at_most):
-                raise typer.BadParameter(f"got {item}, {expected}")
+    def parse(text: Any) -> Any:
+        value = parse_number(kind, str(text), rules)
+        if value is None:
+            raise typer.BadParameter(f"got {shown(text)}, expected {number_words(kind, rules)}")
         return value
 
-    return check
+    return parse
 
 
 def choices(*values: str) -> Callable[[str], list[str]]:
@@ -66,8 +68,15 @@ def examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", "\n".join(f"  {escape(command)}" for command in commands)])
 
 
+def given_path(text: str) -> Path:
+    """A path from the command line. An empty one, such as that of an unset variable, is not the current folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("got an empty path")
+    return Path(text)
+
+
 def output_option(help: str) -> Any:
-    return option("--output", "-o", help=help, panel=WHERE, metavar="PATH")
+    return option("--output", "-o", help=help, panel=WHERE, metavar="PATH", parser=given_path)
 
 
 def run_option(help: str) -> Any:
@@ -78,8 +87,8 @@ def grid_option(help: str) -> Any:
     return flag("--grid", help=help, panel=WHERE)
 
 
-def threshold_option(help: str, at_least: float, at_most: float | None = None) -> Any:
-    return number("--threshold", help=help, panel=HOW, at_least=at_least, at_most=at_most, metavar="X")
+def threshold_option(help: str, at_least: float, at_most: float) -> Any:
+    return number("--threshold", help=help, panel=HOW, kind=float, metavar="X", at_least=at_least, at_most=at_most)
 
 
 def _show_help(ctx: typer.Context, value: bool) -> None:

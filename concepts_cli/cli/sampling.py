@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from concepts_cli.cli.options import HOW, WHAT, choices, limits, option
+from concepts_cli.cli.options import HOW, WHAT, choices, number_parser, option
 from concepts_cli.models.samplers import HELP, SCHEDULERS
 from concepts_cli.recipe import SampleSettings
 
@@ -57,8 +57,8 @@ def _options(names: Sequence[str], helps: Mapping[str, str]) -> list[inspect.Par
         help_ = (HELPS | dict(helps)).get(name, f"{doc[0].upper()}{doc[1:]}.")
         metavar = METAVARS.get(name, {int: "N", float: "X"}.get(kind, "NAME"))
         rest: dict[str, Any] = {"autocompletion": COMPLETIONS.get(name)}
-        if "at_least" in rules:
-            rest["callback"] = limits(rules["at_least"], rules.get("at_most"))
+        if kind in (int, float):
+            rest["parser"] = number_parser(kind, rules)
         if get_origin(kind) is Literal:
             help_ += f" One of {', '.join(get_args(kind))}."
             rest["autocompletion"] = choices(*get_args(kind))

@@ -56,12 +56,15 @@ def train(
     ] = None,
     resume: Annotated[bool, flag("--resume", help="Continue from the last checkpoint.", panel=HOW)] = False,
     dry_run: Annotated[
-        bool, flag("--dry-run", help="Check the recipe and the images; train nothing.", panel=HOW)
+        bool, flag("--dry-run", help="Check recipe, images, model and device; train nothing.", panel=HOW)
     ] = False,
     output: Annotated[Path | None, output_option("Run folder to create. Default: runs/NAME.")] = None,
     force: Force = False,
     num_processes: Annotated[
-        int, number("--num-processes", help="Number of training processes, one GPU each.", panel=RUN, at_least=1)
+        int,
+        number(
+            "--num-processes", help="Number of training processes, one GPU each.", panel=RUN, at_least=1, at_most=1024
+        ),
     ] = 1,
     device: Device = None,
     json: Json = False,
@@ -82,13 +85,13 @@ def train(
 
         options: dict[str, Any] = {"output": output, "resume": resume, "force": force, "device": device}
         if dry_run:
-            planned = command.plan(settings, **options, processes=num_processes)
+            planned = command.plan(settings, **options, processes=num_processes, out=out)
             out.table("", ["setting", "value"], list(dataclasses.asdict(planned).items()))
             out.document(planned)
         elif num_processes > 1 and not is_launched():
             from concepts_cli.processes.launch import launch
 
-            command.plan(settings, **options, processes=num_processes)  # so that mistakes are reported once
+            command.plan(settings, **options, processes=num_processes, out=out)  # so that mistakes are reported once
             raise typer.Exit(launch(sys.argv[1:], num_processes))
         else:
             run = command.train(settings, **options, out=out)

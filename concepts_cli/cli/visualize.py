@@ -22,6 +22,7 @@ from concepts_cli.cli.options import (
     RunFolder,
     examples,
     flag,
+    given_path,
     grid_option,
     number,
     one_of,
@@ -41,7 +42,7 @@ EXAMPLES = examples(
 
 Images = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="IMAGE", help="Images to look into. Default: generate new ones."),
+    typer.Argument(metavar="IMAGE", parser=given_path, help="Images to look into. Default: generate new ones."),
 ]
 Prompt = Annotated[
     str | None,
@@ -99,11 +100,18 @@ Resolutions = Annotated[
         help="Use layers with attention maps of this side length, such as 16. Repeatable. Default: all.",
         panel=HOW,
         at_least=1,
+        at_most=16_384,
     ),
 ]
 Heads = Annotated[
     list[int] | None,
-    number("--head", help="Use this attention head, from 0. Repeatable. Default: all.", panel=HOW, at_least=0),
+    number(
+        "--head",
+        help="Use this attention head, from 0. Repeatable. Default: all.",
+        panel=HOW,
+        at_least=0,
+        at_most=10_000,
+    ),
 ]
 Timesteps = Annotated[
     tuple[int, int] | None,
@@ -112,6 +120,7 @@ Timesteps = Annotated[
         help="Use timesteps of the model in this range, from 0 to 999. Default: all.",
         panel=HOW,
         at_least=0,
+        at_most=999_999,
         metavar="FIRST LAST",
     ),
 ]

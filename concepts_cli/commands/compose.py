@@ -11,7 +11,7 @@ from concepts_cli.output import Output
 from concepts_cli.pictures.likeness import image_weights, like_terms
 from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.names import file_name
-from concepts_cli.pictures.plan import Picture, PicturePlan
+from concepts_cli.pictures.plan import Picture, PicturePlan, planned
 from concepts_cli.pictures.sheets import write_like_sheet, write_sheet, write_sweep_sheets
 from concepts_cli.pictures.terms import WrittenTerm, composition_cells, parse_sweep, parse_term, term_key, written
 from concepts_cli.pictures.words import concept_words
@@ -58,12 +58,12 @@ def compose(
         )
     name = "+".join([*([f"like {like.stem}"] if like else []), *texts, *sweeps])
     folder = (output or run.path / "compositions") / file_name(name)
-    planned = (
+    pictures = (
         (folder / cell / f"{n:05d}.png", composition(composed, settings.seed + n))
         for cell, composed in composition_cells(parsed, swept)
         for n in range(settings.num_images)
     )
-    plan = PicturePlan(run, settings, tuple(planned), others, device)
+    plan = PicturePlan(run, settings, planned(pictures), others, device)
     if concept_words(settings.negative_prompt or "") and len({used.recipe.model for used in plan.runs.values()}) > 1:
         raise UcdError("runs of different models can't share a negative prompt with concepts in it", "use plain words")
     make_missing(plan, force=force, out=out)

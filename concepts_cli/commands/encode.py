@@ -13,9 +13,12 @@ import torch
 
 from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.encoding import Encoded, encode_records
-from concepts_cli.data.images import find_images, read_images
+from concepts_cli.data.finding import find_images
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output, plain
+from concepts_cli.recipe import SampleSettings
+from concepts_cli.recipe.fields import override
 from concepts_cli.runs.files import check_file, write_json, write_safetensors, write_text
 from concepts_cli.runs.run import Run, bare_name
 
@@ -39,16 +42,16 @@ def encode(
 
     Prints one row per image, and writes them to `output` as CSV, JSON or safetensors (`weights`, N x K), by its suffix.
     Returns, in JSON's types, {"run": …, "concepts": […], "images": [{"path": …, "weights": {"t1": …}, …}]}. Raises
-    UcdError for images that can't be read, and for an output that can't be written or exists already.
+    UcdError for numbers outside their limits, for images that can't be read, and for an output that can't be written or
+    exists already.
     """
+    override(SampleSettings(), {"steps": steps, "seed": seed, "batch_size": rows}, as_options=False)
     if output:
         _check_output(output, force)
     records = read_images(_find(images))
     names = [bare_name(token) for token in run.tokens]
     model = run.load_model(device)
-    encoded = encode_records(
-        model, records, recipe=run.recipe, tokens=run.tokens, steps=steps, seed=seed, rows=max(rows, 1)
-    )
+    encoded = encode_records(model, records, recipe=run.recipe, tokens=run.tokens, steps=steps, seed=seed, rows=rows)
     results = list(out.track(encoded, total=len(records), label="encoding"))
     document = plain(
         {

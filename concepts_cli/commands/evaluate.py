@@ -12,6 +12,7 @@ from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.registry import METRICS, SCORED
 from concepts_cli.metrics.tables import spread, spread_table, tables
 from concepts_cli.output import Output, plain
+from concepts_cli.recipe.numbers import SCORE, check_number
 from concepts_cli.runs.run import Run
 
 ALL = "all"
@@ -37,6 +38,8 @@ def measure(
     JSON's types, {"run": …, "metrics": {name: {…}}}. Raises UcdError for metrics, class names, labels, samples or
     images that are missing or can't be used.
     """
+    if threshold is not None:
+        check_number("threshold", threshold, SCORE)
     names = _known(metrics or run.recipe.evaluate.metrics, threshold)
     inputs = MetricInputs(
         run,

@@ -16,6 +16,7 @@ from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.errors import UcdError
 from concepts_cli.models import check_words, load_model
 from concepts_cli.models.device import dtype_of
+from concepts_cli.models.files import check_model
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.signals import signals_noted
@@ -86,7 +87,7 @@ class Trainer:
         device: str | None = None,
         out: Output,
     ):
-        check_before(recipe, device)
+        check_before(recipe, device, out)
         self.out = out
         self._lock: RunLock | None = None  # the main process's
         self._created: list[Path] = []
@@ -106,7 +107,7 @@ class Trainer:
         chosen = None
         if main:
             chosen, self._lock = lock_training_folder(recipe, output, **how)
-        chosen, records = broadcast_object_list([chosen, read_training_images(recipe) if main else None])
+        chosen, records = broadcast_object_list([chosen, read_training_images(recipe, out) if main else None])
         state = Run(chosen).load_checkpoint() if resume else None
         if state:
             records = in_checkpoint_order(state, records, Run(chosen))
@@ -212,9 +213,11 @@ def _check_names(recipe: Recipe, run: Run) -> None:
         raise UcdError(f"concepts.tokens: {run.path} has other names", "resume with those, or train a new run")
 
 
-def check_before(recipe: Recipe, device: str | None) -> None:
-    """Raise UcdError for what can be checked without images or model: a device that is missing or can't do the
-    precision, names that are too long, trackers that are not installed, or a missing login for publishing.
+def check_before(recipe: Recipe, device: str | None, out: Output) -> None:
+    """Raise UcdError for what can be checked before images are read and weights are loaded: a device that is missing or
+    can't do the precision, names that are too long, trackers that are not installed, a missing login for publishing, a
+    model that is incomplete or not supported, a sampler that it doesn't have, and initial words that are not its
+    tokens.
     """
     check_precision(recipe, device)
     if wrong := [name for name in recipe.concepts.tokens or () if not is_token(*concept_tokens(1, [name]))]:
@@ -222,6 +225,13 @@ def check_before(recipe: Recipe, device: str | None) -> None:
     check_trackers(recipe.train.trackers or ())
     if recipe.train.push_to_hub:
         check_hub(recipe.train.push_to_hub)
+    family = check_model(recipe.model, revision=recipe.model_revision)
+    if family is None:
+        out.warn(f"the hub can't be reached, so {recipe.model} is not checked")
+        return
+    family.sampler_name(recipe.sample.scheduler)
+    if recipe.concepts.initial:
+        check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
 
 
 def plan(
@@ -232,16 +242,15 @@ def plan(
     force: bool = False,
     device: str | None = None,
     processes: int = 1,
+    out: Output | None = None,
 ) -> Plan:
     """What `train` would do with this recipe. Raises what `train` would raise before it loads the model."""
-    settings = recipe.train
-    check_before(recipe, device)
+    settings, out = recipe.train, out or Output(quiet=True)
+    check_before(recipe, device, out)
     folder = training_folder(recipe, output, resume=resume, force=force).path
     if not (resume and Run(folder).checkpoints()):
         earlier_run(recipe)
-    if recipe.concepts.initial:
-        check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
-    count = len(read_training_images(recipe))
+    count = len(read_training_images(recipe, out))
     step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
         run=str(folder),

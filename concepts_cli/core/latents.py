@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from concepts_cli.data.cache import cache_folder
 from concepts_cli.data.images import ImageRecord, open_image, to_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import DiffusionModel
@@ -122,13 +123,6 @@ class CachedLatents:
         finally:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
-
-
-def cache_folder() -> Path:
-    """$UCD_CACHE, or `ucd` in the user's cache folder."""
-    if place := os.environ.get("UCD_CACHE"):
-        return Path(place)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ucd"
 
 
 def encode(

@@ -1,20 +1,23 @@
-"""Find unlabelled images, read them, and turn them into squares of pixels."""
+"""Read images, and turn them into squares of pixels."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, printable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # whatever a file is called
+MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte once decoded
 
 
 @dataclass(frozen=True)
@@ -27,77 +30,41 @@ class ImageRecord:
     height: int
 
 
-def find_images(places: Sequence[str | Path], images_per_folder: int | None = None, skip: int = 0) -> list[Path]:
-    """Every image file in folders (searched recursively, sorted by name), and single files.
+@contextmanager
+def opened(file: BinaryIO | Path, path: Path | None = None) -> Iterator[Image.Image]:
+    """Open an image in one of `FORMATS` whose file is at `path`; only its header is read.
 
-    Of each folder, `skip` images are left out and the next `images_per_folder` are kept. Raises UcdError for a path
-    that does not exist, and if there are no images.
+    Raises UcdError if it can't be read, whether it is opened or decoded in the block, and if it is too large.
     """
-    paths: list[Path] = []
-    for place in map(Path, places):
-        if place.is_file():
-            paths.append(place)
-            continue
-        if not place.is_dir():
-            raise UcdError(
-                f"no such folder or image: {place}", "data.images lists folders or files, relative to the recipe"
-            )
-        in_folder = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not in_folder:
-            raise UcdError(f"no images in {place}", f"looked for {', '.join(sorted(SUFFIXES))}")
-        if skip >= len(in_folder):
-            raise UcdError(f"data.skip_images: {skip} leaves none of the {len(in_folder)} images in {place}")
-        paths += in_folder[skip:][:images_per_folder]
-    if not paths:
-        raise UcdError("no images", "data.images lists folders or files, relative to the recipe")
-    return paths
-
-
-def place_of(path: str | Path, places: Sequence[str | Path]) -> int:
-    """Which of the `places` given to `find_images` holds this image: the first that does."""
-    return next(i for i, place in enumerate(places) if Path(path).is_relative_to(place))
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except (UcdError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise UcdError(f"more than {MOST_PIXELS:,} pixels: {printable(path or file)}", "scale it down") from error
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        hint = "remove it, or convert it to PNG or JPEG; supported: PNG, JPEG, WebP, BMP, TIFF and GIF"
+        raise UcdError(f"not a readable image: {printable(path or file)}", hint) from error
 
 
 def open_image(path: Path, *, under: str = "white") -> Image.Image:
     """Read an RGB image, turned upright by its EXIF orientation, with transparency laid on the colour `under`.
 
-    Raises UcdError if the file can't be read as an image.
+    Raises UcdError if the file can't be read as an image, or has more than `MOST_PIXELS`.
     """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: scale the full range to 0..255
-                values = np.asarray(image, dtype=np.float64)
-                top = 255.0 if values.max() <= 255 else 65535.0
-                image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, under), image)
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        hint = "remove it from the folder or convert it to PNG or JPEG"
-        if isinstance(error, Image.DecompressionBombError):
-            hint = "the image is too large; scale it down"
-        raise UcdError(f"not a readable image: {path}", hint) from error
-
-
-def read_images(paths: Sequence[Path]) -> list[ImageRecord]:
-    """The record of every image. Raises one UcdError that names all unreadable files."""
-    records, broken = [], []
-    for path in paths:
-        try:
-            width, height = open_image(path).size
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            records.append(ImageRecord(str(path), digest, width, height))
-        except (UcdError, OSError):
-            broken.append(str(path))
-    if broken:
-        shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        raise UcdError(
-            f"not readable as an image: {shown}",
-            "remove or convert them; supported: PNG, JPEG, WebP, BMP, TIFF and GIF",
-        )
-    return records
+    with opened(path) as file:
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: scale the full range to 0..255
+            values = np.asarray(image, dtype=np.float64)
+            top = 255.0 if values.max() <= 255 else 65535.0
+            image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, under), image)
+        return image.convert("RGB")
 
 
 def to_pixels(image: Image.Image, resolution: int, resize: str = "squash") -> Tensor:

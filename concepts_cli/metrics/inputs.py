@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from concepts_cli.data.images import ImageRecord, find_images, read_images
+from concepts_cli.data.finding import find_images
+from concepts_cli.data.images import ImageRecord
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import folder_labels, one_label, read_labels
 from concepts_cli.metrics.words import known_words, read_words

@@ -46,14 +46,14 @@ def load_model(
     dtype = dtype or DTYPES[default_precision(device)]
     family = family_of(name, revision=revision)
     try:
-        return family.load(_source(name), name=name, revision=revision, device=device, dtype=dtype)
+        return family.load(source_of(name), name=name, revision=revision, device=device, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _not_loaded(name, error) from error
 
 
 def family_of(name: str, *, revision: str | None = None) -> type[DiffusionModel]:
     """The family of a model, by its index alone: no weights are loaded. Raises UcdError as `load_model` does."""
-    pipeline_class = _pipeline_class(name, _source(name), revision)
+    pipeline_class = str(read_index(name, revision=revision)["_class_name"])
     if pipeline_class not in FAMILIES:
         raise UcdError(f"{name} is a {pipeline_class}, which is not supported", f"supported: {', '.join(FAMILIES)}")
     family: Any = FAMILIES[pipeline_class]
@@ -71,14 +71,15 @@ def check_words(name: str, words: Sequence[str], *, revision: str | None = None)
 
     for folder in family_of(name, revision=revision).tokenizers:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(_source(name), subfolder=folder, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(source_of(name), subfolder=folder, revision=revision)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _not_loaded(name, error) from error
         for word in words:
             sole_piece(word, tokenizer(word, add_special_tokens=False).input_ids)
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
+    """The folder of a local model, or the name of one on the hub."""
     if name == BUILT_IN:
         from concepts_cli.mini import WEIGHTS
 
@@ -86,8 +87,12 @@ def _source(name: str) -> str:
     return name
 
 
-def _pipeline_class(name: str, source: str, revision: str | None) -> str:
-    """The `_class_name` in the model_index.json of a folder or of a repository on the hub."""
+def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
+    """The model_index.json of a folder or of a repository on the hub: the `_class_name` of the pipeline and its parts.
+
+    Raises UcdError for a model without one.
+    """
+    source = source_of(name)
     index = Path(source) / "model_index.json"
     if not Path(source).is_dir():
         if name.startswith((".", "/", "~")):
@@ -103,7 +108,9 @@ def _pipeline_class(name: str, source: str, revision: str | None) -> str:
             f"{name} is not a diffusers pipeline", "it needs a model_index.json; `mini` is the built-in model"
         )
     try:
-        return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+        read: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
+        _ = read["_class_name"]
+        return read
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UcdError(f"{index} is damaged", "restore or download the model again") from error
 

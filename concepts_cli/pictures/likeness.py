@@ -9,7 +9,7 @@ from pathlib import Path
 
 from concepts_cli.core.encoding import encode_records
 from concepts_cli.core.sampling import Term
-from concepts_cli.data.images import read_images
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.pictures.terms import WrittenTerm, parse_term, term_key
 from concepts_cli.runs.run import Run

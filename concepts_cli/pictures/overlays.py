@@ -20,6 +20,7 @@ from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models.interface import EVERYTHING, Selection
 from concepts_cli.pictures.names import caption
 from concepts_cli.pictures.plan import PicturePlan, is_made
+from concepts_cli.recipe.numbers import check_number
 from concepts_cli.runs.files import png_text, replacing, write_png
 from concepts_cli.runs.reading import parse_json
 
@@ -45,6 +46,7 @@ class MapSettings:
         for what, value, known in (*chosen, ("inversion", self.inversion, INVERSIONS)):
             if value not in known:  # in words of both the keyword, `kind`, and the option, `--map`
                 raise UcdError(f"no {what} {value!r}", did_you_mean(value, known))
+        check_number("threshold", self.threshold, {"at_least": 0, "at_most": 1})
         if self.engine == "daam" and (self.kind != "attention" or self.selection != EVERYTHING):
             raise UcdError(
                 "the engine daam has only attention maps, of all its layers, heads and timesteps",

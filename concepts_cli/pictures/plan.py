@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
@@ -21,6 +22,8 @@ from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
 from concepts_cli.runs.run import Run, bare_name
 
+MOST_PICTURES = 1_000_000  # in one plan
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -29,6 +32,14 @@ class Picture:
     path: str
     prompt: str
     seed: int
+
+
+def planned(pictures: Iterable[tuple[Path, Request]]) -> tuple[tuple[Path, Request], ...]:
+    """The pictures of a plan. Raises UcdError for more than anyone can want."""
+    chosen = tuple(islice(pictures, MOST_PICTURES + 1))
+    if len(chosen) > MOST_PICTURES:
+        raise UcdError(f"more than {MOST_PICTURES:,} pictures at once", "ask for fewer, with --num-images")
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -185,12 +196,12 @@ def concept_plan(
         check_words(run, prompt)
         by_folder[_free_name(prompt, sentences | by_folder)] = prompt
     folder = output or run.path / "samples"
-    planned = (
+    pictures = (
         (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed))
         for name, prompt in by_folder.items()
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
-    return PicturePlan(run, settings, tuple(planned), device=device)
+    return PicturePlan(run, settings, planned(pictures), device=device)
 
 
 def _free_name(prompt: str, taken: dict[str, str]) -> str:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from concepts_cli.core.heat_maps import Subject
 from concepts_cli.core.sampling import Request, Term, anywhere, guided
-from concepts_cli.data.images import find_images, open_image
+from concepts_cli.data.finding import find_images
+from concepts_cli.data.images import open_image
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.names import file_name

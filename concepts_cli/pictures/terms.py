@@ -12,9 +12,10 @@ import numpy as np
 
 from concepts_cli.core.places import Place, is_place, parse_place
 from concepts_cli.core.sampling import Term
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, shown, text_of
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.words import NAME, check_words
+from concepts_cli.recipe.numbers import WEIGHT, check_number
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 
@@ -52,13 +53,15 @@ def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[
     else:
         name = term
     if re.fullmatch(f"{CONCEPT} *=.*", name.strip()):
-        raise UcdError(f"{text!r} has two weights", "write a weight as t1=4.5")
+        raise UcdError(f"{shown(text)!r} has two weights", "write a weight as t1=4.5")
     name, place = name.strip(), None
     before, at, where = name.rpartition("@")
     if at and (isinstance(term, str) or is_place(where) or re.fullmatch(CONCEPT, before.strip())):
         name, place = before.strip(), parse_place(where)
     if not name:
-        raise UcdError(f"{text!r} names nothing", "a term is a concept or a text, then an optional @PLACE and =WEIGHT")
+        raise UcdError(
+            f"{shown(text)!r} names nothing", "a term is a concept or a text, then an optional @PLACE and =WEIGHT"
+        )
     concept = re.fullmatch(CONCEPT, name) or _concept_of_a_run(name)
     if concept and concept["run"]:
         other = find_run(concept["run"])
@@ -85,7 +88,7 @@ def _concept_of_a_run(name: str) -> re.Match[str] | None:
 
 def written(term: WrittenTerm) -> str:
     """The term as it would be typed."""
-    return term if isinstance(term, str) else f"{term[0]}={term[1]}"
+    return term if isinstance(term, str) else f"{term[0]}={text_of(term[1])}"
 
 
 def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sweep:
@@ -94,14 +97,14 @@ def parse_sweep(run: Run, text: str, others: dict[str, Run] | None = None) -> Sw
     fields = numbers.split(":")
     hint = "TERM=FROM:TO:COUNT, such as t1=0:10:5 for five weights from 0 to 10"
     if not name or len(fields) != 3:
-        raise UcdError(f"--sweep {text!r} is not a term with a range of weights", hint)
+        raise UcdError(f"--sweep {shown(text)!r} is not a term with a range of weights", hint)
     first, last = (_number(text, part, hint) for part in fields[:2])
     if not re.fullmatch(r"\s*\d{1,4}\s*", fields[2]) or not 2 <= int(fields[2]) <= MOST_WEIGHTS:
-        raise UcdError(f"--sweep {text!r}: {fields[2]!r} is not a count from 2 to {MOST_WEIGHTS}", hint)
+        raise UcdError(f"--sweep {shown(text)!r}: {shown(fields[2])!r} is not a count from 2 to {MOST_WEIGHTS}", hint)
     weights = tuple(round(float(weight), 6) for weight in np.linspace(first, last, int(fields[2])))
     sweep = Sweep(parse_term(run, f"{name}=0", 0, others), name.strip(), weights)
     if len(set(sweep.labels)) < len(weights):
-        raise UcdError(f"--sweep {text!r}: its weights are too close together", hint)
+        raise UcdError(f"--sweep {shown(text)!r}: its weights are too close together", hint)
     return sweep
 
 
@@ -122,9 +125,6 @@ def term_key(term: Term) -> tuple[str, str, Place | None]:
 
 def _number(text: str, number: str | float, hint: str = "write a weight as t1=4.5") -> float:
     try:
-        value = float(number)
-    except (TypeError, ValueError) as error:
-        raise UcdError(f"{text!r}: {number!r} is not a number", hint) from error
-    if not abs(value) < float("inf"):
-        raise UcdError(f"{text!r}: the weight must be finite", hint)
-    return value
+        return check_number(shown(text), number, WEIGHT)
+    except UcdError as error:
+        raise UcdError(error.message, hint) from None

@@ -6,7 +6,6 @@ Mistakes are collected, so that all of them are reported at once.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import types
@@ -14,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from concepts_cli.errors import UcdError, did_you_mean
-from concepts_cli.recipe.tree import Mistakes, Node
+from concepts_cli.errors import UcdError, did_you_mean, text_of
+from concepts_cli.recipe.numbers import number_words, parse_number
+from concepts_cli.recipe.tree import MOST_SHOWN, Mistakes, Node
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,9 +26,9 @@ T = TypeVar("T", bound="DataclassInstance")
 def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
     """A dataclass field with its line of documentation and its rules.
 
-    Rules: `at_least`, `above`, `at_most` and `below` for numbers; `path` for a path relative to the file it is
-    written in, where `~` and `$NAME` are expanded; `model` for a name that is a path only if it starts like one;
-    `pattern` for a regex and its description.
+    Rules: those of recipe/numbers.py for numbers; `path` for a path relative to the file it is written in, where `~`
+    and `$NAME` are expanded; `model` for a name that is a path only if it starts like one; `pattern` for a regex and
+    its description.
     """
     return dataclasses.field(default=default, metadata={"doc": doc, **rules})
 
@@ -48,7 +48,8 @@ def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: 
     for name, child in given.items():
         key = prefix + name
         if name not in fields:
-            mistakes.add(child.where, key, _unknown(name, prefix, list(fields), root))
+            known = len(mistakes) < MOST_SHOWN  # the rest are only counted, and a hint takes milliseconds
+            mistakes.add(child.where, key, _unknown(name, prefix, list(fields), root) if known else "unknown key")
         elif dataclasses.is_dataclass(hints[name]):
             values[name] = build(hints[name], child, mistakes, f"{key}.", root)
         else:
@@ -72,8 +73,8 @@ def build(cls: type[T], node: Node, mistakes: Mistakes, prefix: str = "", root: 
 def override(settings: T, given: Mapping[str, Any], *, as_options: bool = True) -> T:
     """Replace values of `settings` by a command's options or a call's keywords, checked by the same rules.
 
-    Raises UcdError with one line per mistake: `--steps: got 0, expected a whole number of at least 1`, or
-    `steps: …` for a keyword.
+    Raises UcdError with one line per mistake: `--steps: got 0, expected a whole number from 1 to 10,000`,
+    or `steps: …` for a keyword.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     hints = get_type_hints(type(settings))
@@ -83,7 +84,7 @@ def override(settings: T, given: Mapping[str, Any], *, as_options: bool = True) 
         if name not in fields:
             mistakes.append(f"{label}: {_unknown(name, '', list(fields), type(settings))}")
             continue
-        text = None if value is None else str(value) or None
+        text = None if value is None else text_of(value) or None
         try:
             values[name] = _value(hints[name], Node(text, "", Path()), fields[name].metadata)
         except _Wrong as wrong:
@@ -121,42 +122,29 @@ def _value(kind: Any, node: Node, rules: Any) -> Any:
         return tuple(read)
     if not isinstance(node.value, str):
         raise _Wrong(node, f"got {node.describe()}, expected {expected}")
-    converted = _scalar(kind, node.value)
-    if converted is None or not _within(converted, rules):
+    converted = _scalar(kind, node.value, rules)
+    if converted is None:
         raise _Wrong(node, f"got {node.describe()}, expected {expected}" + _meant(kind, node.value))
     if rules.get("path") or (rules.get("model") and converted.startswith((".", "/", "~"))):
         return _path(converted, node)
     return converted
 
 
-def _scalar(kind: Any, text: str) -> Any:
-    """Convert the text to `kind`; None if it isn't one."""
+def _scalar(kind: Any, text: str, rules: Any) -> Any:
+    """Convert the text to `kind`; None if it isn't one that the rules allow."""
     if get_origin(kind) is Literal:
         return text if text in get_args(kind) else None
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
-    if kind is int:
-        return int(text) if re.fullmatch(r"[-+]?[0-9]{1,18}", text) else None
-    if kind is float:
-        try:
-            return float(text) if math.isfinite(float(text)) else None
-        except ValueError:
-            return None
+    if kind in (int, float):
+        return parse_number(kind, text, rules)
+    if "pattern" in rules and not re.fullmatch(rules["pattern"][0], text):
+        return None
     return text or None
 
 
-def _within(value: Any, rules: Any) -> bool:
-    return (
-        ("at_least" not in rules or value >= rules["at_least"])
-        and ("above" not in rules or value > rules["above"])
-        and ("at_most" not in rules or value <= rules["at_most"])
-        and ("below" not in rules or value < rules["below"])
-        and ("pattern" not in rules or re.fullmatch(rules["pattern"][0], value) is not None)
-    )
-
-
 def expected_words(kind: Any, rules: Any) -> str:
-    """Describe what a type hint and its rules allow: 'a whole number of at least 1 or null'."""
+    """Describe what a type hint and its rules allow: 'a whole number from 1 to 1,000 or null'."""
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join("null" if k is types.NoneType else expected_words(k, rules) for k in get_args(kind))
     if get_origin(kind) is tuple:
@@ -165,12 +153,11 @@ def expected_words(kind: Any, rules: Any) -> str:
         return f"{many} {expected_words(first, rules)}"
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    if kind in (int, float):
+        return number_words(kind, rules)
     if "pattern" in rules:
-        words = rules["pattern"][1]
-    phrases = (("at_least", "of at least"), ("above", "above"), ("at_most", "at most"), ("below", "below"))
-    limits = " and ".join(f"{phrase} {rules[rule]}" for rule, phrase in phrases if rule in rules)
-    return f"{words} {limits}" if limits else words
+        return rules["pattern"][1]
+    return {bool: "true or false", str: "text"}[kind]
 
 
 def _meant(kind: Any, text: str) -> str:

@@ -9,14 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.errors import UcdError, did_you_mean, shown
 from concepts_cli.recipe.fields import build
 from concepts_cli.recipe.schema import Recipe
-from concepts_cli.recipe.tree import Mistakes, Node, merge, read_file, read_override, read_setting, read_text
+from concepts_cli.recipe.tree import (
+    MOST_SHOWN,
+    Mistakes,
+    Node,
+    merge,
+    read_file,
+    read_override,
+    read_setting,
+    read_text,
+)
 from concepts_cli.recipe.writing import dump_recipe
 
 Overrides = Sequence[str] | Mapping[str, Any]  # ["train.max_steps=10"], or {"train.max_steps": 10}
 
+LONGEST_NAME = 200  # bytes; file systems take 255, and a run's name may get a number
 PRESETS = Path(__file__).parent / "presets"
 
 # A bare folder of images gets the settings of one of these, except those about that recipe's own images.
@@ -44,9 +54,11 @@ def choose_recipe(source: Recipe | str | os.PathLike[str], overrides: Overrides 
     if isinstance(source, Recipe):
         mistakes = Mistakes()
         return _checked(read_text(dump_recipe(source), "the recipe"), overrides, mistakes)
+    if not os.fspath(source):
+        raise UcdError("an empty name of a recipe", "name a recipe file, a shipped recipe, or a folder of images")
     folder = Path(source)
     named = len(folder.parts) == 1 and folder.name in shipped_recipes()
-    if folder.is_dir() and not named and not (folder / "recipe.yaml").is_file():
+    if os.path.isdir(folder) and not named and not (folder / "recipe.yaml").is_file():
         return _folder_recipe(folder, overrides)
     return load_recipe(source, overrides)
 
@@ -101,7 +113,10 @@ def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
         if mistakes.keys.isdisjoint(keys):
             mistakes.add(_where(tree, keys[0]), keys[0], problem)
     if mistakes:
-        raise UcdError("\n".join(sorted(mistakes, key=_line)))
+        lines = sorted(mistakes, key=_line)
+        if len(lines) > MOST_SHOWN:
+            lines[MOST_SHOWN:] = [f"and {len(lines) - MOST_SHOWN:,} more mistakes"]
+        raise UcdError("\n".join(lines))
     return recipe
 
 
@@ -152,6 +167,8 @@ def shipped_recipes() -> dict[str, Path]:
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     """Settings that are valid alone but conflict: (their keys, the problem with the first)."""
     initial, count, tokens = recipe.concepts.initial, recipe.concepts.count, recipe.concepts.tokens or ()
+    if recipe.name and len(recipe.name.encode()) > LONGEST_NAME:
+        yield ("name",), f"got {shown(recipe.name)}, expected at most {LONGEST_NAME} bytes: it names a folder"
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
         yield keys, f"got {len(initial)} words for {count} concepts, expected one for all, or one per concept"
@@ -219,4 +236,5 @@ def _line(mistake: str) -> tuple[int, int]:
 
 
 def _plain_name(stem: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", stem).strip("-.+") or "run"
+    plain = re.sub(r"[^\w.+-]+", "-", stem).encode()[:LONGEST_NAME].decode(errors="ignore")
+    return plain.strip("-.+") or "run"

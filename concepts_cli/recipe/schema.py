@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from concepts_cli.recipe.fields import setting
+from concepts_cli.recipe.numbers import SCORE, WEIGHT
 from concepts_cli.recipe.prompts import TEMPLATES
 
 Metric = Literal["clip", "resnet", "assignment", "classification", "naming", "composition", "recomposition"]
@@ -21,7 +22,11 @@ Schedule = Literal[
     "piecewise_constant",
 ]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
-STEP_RULES = (r"(\d+(\.\d+)?:\d+,)+\d+(\.\d+)?", "FACTOR:STEP,…,FACTOR, such as 1:100,0.1")
+STEP_RULES = (
+    r"([0-9]{1,9}(\.[0-9]{1,9})?:[0-9]{1,9},)+[0-9]{1,9}(\.[0-9]{1,9})?",
+    "FACTOR:STEP,…,FACTOR, such as 1:100,0.1",
+)
+LONGEST_SIDE, MOST_ROWS, MOST_IMAGES = 16_384, 10_000, 100_000
 HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository name: user/name")
 PROMPT = (r"[^{}]*\{\}[^{}]*", "text with one {} in it")
 TOKEN = (r"(?!<?(?i:all)>?$)(<\w[\w-]*>|\w[\w-]*)", "a word, such as koala or <koala>")
@@ -31,14 +36,19 @@ MAX_SEED = 2**32 - 1  # numpy's limit
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     images: tuple[str, ...] = setting(doc="image folders or files, relative to this file", path=True)
-    resolution: int | None = setting(None, "side in pixels; null: the model's native size", at_least=1)
+    resolution: int | None = setting(
+        None, "side in pixels; null: the model's native size", at_least=1, at_most=LONGEST_SIDE
+    )
     resize: Literal["squash", "crop"] = setting("squash", "squash the image to a square, or crop its centre")
     flip_probability: float = setting(0.5, "probability that an image is mirrored", at_least=0, at_most=1)
     images_per_folder: int | None = setting(
         None, "use this many images of each folder, by name, after skip_images; null: all", at_least=1
     )
     skip_images: int = setting(0, "leave out this many images of each folder, the first by name", at_least=0)
-    repeats: int = setting(1, "how often an epoch repeats each image; repeats are shuffled together", at_least=1)
+    skip_broken: bool = setting(False, "leave out files that can't be read as images, and name them; false: stop")
+    repeats: int = setting(
+        1, "how often an epoch repeats each image; repeats are shuffled together", at_least=1, at_most=10_000
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +75,14 @@ class ConceptSettings:
         "where words start: at random around the mean of the token table; normal: at random, as published; images: "
         "learned from single images",
     )
-    start_restarts: int = setting(1, "with start: images, how many words to learn from each image", at_least=1)
+    start_restarts: int = setting(
+        1, "with start: images, how many words to learn from each image", at_least=1, at_most=1000
+    )
     initial_spread: float = setting(
-        1.0, "standard deviation of a random start, relative to that of the table or the normal", at_least=0
+        1.0,
+        "standard deviation of a random start, relative to that of the table or the normal",
+        at_least=0,
+        at_most=1000,
     )
     unit_norm: bool = setting(False, "scale every starting embedding to length 1")
 
@@ -89,7 +104,7 @@ class ConceptSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSettings:
-    initial: float = setting(1.0, "initial value of every weight")
+    initial: float = setting(1.0, "initial value of every weight", **WEIGHT)
     constraint: Literal["none", "softmax"] = setting("none", "none, or softmax: the weights of an image sum to one")
     trained: bool = setting(True, "false: the weights keep their initial value")
     per_image: bool = setting(True, "false: all images share one row of weights")
@@ -127,11 +142,13 @@ class TrainSettings:
     method: Method = setting("composed", "composed (the paper's method), or a baseline from its Table 1")
     max_steps: int | None = setting(None, "optimizer steps; null: images x iterations_per_image", at_least=1)
     iterations_per_image: int = setting(120, "optimizer steps per training image", at_least=1)
-    batch_size: int = setting(2, "images per forward pass", at_least=1)
-    gradient_accumulation: int = setting(8, "forward passes per optimizer step", at_least=1)
-    learning_rate: float = setting(5e-3, "learning rate of words and weights", above=0)
+    batch_size: int = setting(2, "images per forward pass", at_least=1, at_most=MOST_ROWS)
+    gradient_accumulation: int = setting(8, "forward passes per optimizer step", at_least=1, at_most=MOST_ROWS)
+    learning_rate: float = setting(5e-3, "learning rate of words and weights", above=0, at_most=1000)
     scale_learning_rate: bool = setting(True, "multiply the rate by batch_size x gradient_accumulation x processes")
-    weights_learning_rate: float | None = setting(None, "learning rate of the weights; null: learning_rate", above=0)
+    weights_learning_rate: float | None = setting(
+        None, "learning rate of the weights; null: learning_rate", above=0, at_most=1000
+    )
     weight_decay: float = setting(1e-2, "AdamW's weight decay", at_least=0)
     adam_betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's betas", at_least=0, below=1)
     adam_epsilon: float = setting(1e-8, "AdamW's epsilon", above=0)
@@ -175,7 +192,7 @@ class TrainSettings:
     checkpoint_every: int = setting(500, "steps between checkpoints", at_least=1)
     keep_checkpoints: int = setting(1, "number of checkpoints to keep", at_least=1)
     preview_every: int | None = setting(None, "steps between previews; null: none", at_least=1)
-    preview_images: int = setting(4, "images per concept in a preview", at_least=1)
+    preview_images: int = setting(4, "images per concept in a preview", at_least=1, at_most=1000)
     trackers: tuple[Tracker, ...] | None = setting(
         None, "experiment trackers to log to, by accelerate's name; null: none"
     )
@@ -186,12 +203,12 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
-    num_images: int = setting(64, "images per concept", at_least=1)
-    steps: int = setting(50, "denoising steps", at_least=1)
+    num_images: int = setting(64, "images per concept", at_least=1, at_most=MOST_IMAGES)
+    steps: int = setting(50, "denoising steps", at_least=1, at_most=10_000)
     guidance_scale: float = setting(7.5, "strength of guidance; 1 means none", at_least=0, at_most=1000)
     negative_prompt: str | None = setting(None, "text to steer away from; null: none")
     scheduler: str | None = setting(None, "sampler, by a name from `ucd sample --help`; null: the model's own")
-    corrector_steps: int = setting(0, "Langevin steps at each noise level, for compositions", at_least=0)
+    corrector_steps: int = setting(0, "Langevin steps at each noise level, for compositions", at_least=0, at_most=1000)
     corrector_step_size: float = setting(
         0.6, "size of those steps, relative to the noise's variance", above=0, at_most=1
     )
@@ -201,12 +218,18 @@ class SampleSettings:
         at_least=0,
         at_most=1,
     )
-    height: int | None = setting(None, "image height in pixels; null: the model's native size", at_least=1)
-    width: int | None = setting(None, "image width in pixels; null: the model's native size", at_least=1)
+    height: int | None = setting(
+        None, "image height in pixels; null: the model's native size", at_least=1, at_most=LONGEST_SIDE
+    )
+    width: int | None = setting(
+        None, "image width in pixels; null: the model's native size", at_least=1, at_most=LONGEST_SIDE
+    )
     precision: Literal["fp32", "fp16", "bf16"] | None = setting(
         None, "precision of the model; null: fp16 on CUDA, otherwise fp32"
     )
-    batch_size: int = setting(8, "images denoised together; affects speed, not the images", at_least=1)
+    batch_size: int = setting(
+        8, "images denoised together; affects speed, not the images", at_least=1, at_most=MOST_ROWS
+    )
     seed: int = setting(0, "seed of the first image; image n uses seed + n", at_least=0, at_most=MAX_SEED)
 
 
@@ -225,14 +248,14 @@ class EvaluateSettings:
     clip_model: str = setting("ViT-B-32", "CLIP model: open_clip's name, or a folder such as ./my-clip", model=True)
     clip_pretrained: str = setting("openai", "pretrained weights of the CLIP model, by open_clip's name")
     clip_threshold: float | None = setting(
-        None, "similarity from which a sample counts as its class; null: the scorer's own"
+        None, "similarity from which a sample counts as its class; null: the scorer's own", **SCORE
     )
     resnet_class_names: tuple[str, ...] | None = setting(
         None, "the ResNet's names of the same classes, in the same order; null: class_names"
     )
     resnet_model: str = setting("resnet50.tv_in1k", "ResNet model, by timm's name")
     resnet_threshold: float | None = setting(
-        None, "logit from which a sample counts as its class; null: the scorer's own"
+        None, "logit from which a sample counts as its class; null: the scorer's own", **SCORE
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, shown, text_of
 
 NULLS = ("", "~", "null", "Null", "NULL")
 PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
@@ -36,8 +36,12 @@ class Node:
         if self.value is None:
             return "nothing"
         if set(self.value) <= set("+-.0123456789eE"):
-            return self.value
+            return shown(self.value)
         return repr(self.value if len(self.value) <= 60 else self.value[:57] + "...")
+
+
+MOST_SHOWN = 20  # mistakes
+MOST_BYTES = 50_000_000  # of a recipe, which may list many files
 
 
 class Mistakes(list[str]):
@@ -50,13 +54,17 @@ class Mistakes(list[str]):
     def add(self, where: str, key: str, problem: str) -> None:
         self.keys.add(key)
         named = not key or where == key or where.startswith(f"--set {key}=")
-        self.append(f"{where}: {problem}" if named else f"{where}: {key}: {problem}")
+        self.append(f"{where}: {problem}" if named else f"{where}: {shown(key)}: {problem}")
 
 
 def read_file(path: Path, mistakes: Mistakes) -> Node:
     """Read the file's mapping. Raises UcdError if it can't be read at all."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise UcdError(f"{path}: not a recipe: it has more than {MOST_BYTES:,} bytes")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UcdError(f"{path}: not a recipe: it isn't UTF-8 text") from None
     except OSError as error:
@@ -71,7 +79,7 @@ def read_file(path: Path, mistakes: Mistakes) -> Node:
 
 def read_override(text: str, mistakes: Mistakes) -> Node:
     """`train.max_steps=10` as the mapping {train: {max_steps: 10}}."""
-    where = f"--set {text}"
+    where = f"--set {shown(text, 100)}"
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -120,7 +128,7 @@ def _node_of(key: str, value: Any) -> Node:
         return Node([_node_of(key, item) for item in value], key, Path.cwd())
     if value is None:
         return Node(None, key, Path.cwd())
-    return Node(str(value).lower() if isinstance(value, bool) else str(value), key, Path.cwd())
+    return Node(str(value).lower() if isinstance(value, bool) else text_of(value), key, Path.cwd())
 
 
 def _read(text: str, folder: Path, at: Callable[[int], str], name: str, mistakes: Mistakes) -> Node:
@@ -131,7 +139,7 @@ def _read(text: str, folder: Path, at: Callable[[int], str], name: str, mistakes
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = ", ".join(filter(None, (error.context, error.problem)))
         hint = "YAML is indented with spaces, not tabs" if r"'\t'" in problem else None
-        raise UcdError(f"{at(line)}: not valid YAML: {problem}", hint) from None
+        raise UcdError(f"{at(line)}: not valid YAML: {shown(problem, 200)}", hint) from None
     except yaml.YAMLError:  # such as a control character
         raise UcdError(f"{name}: not a recipe: it contains binary data") from None
     except RecursionError:
@@ -150,7 +158,9 @@ class _Composed:
         """The tree of `node`, located at its `key`: a list begins below its key, but its mistakes name the key."""
         where = self.at(key.start_mark.line + 1)
         if node.tag not in PLAIN_TAGS:
-            self.mistakes.add(where, "", f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} has no meaning here")
+            self.mistakes.add(
+                where, "", f"the tag {shown(node.tag.replace('tag:yaml.org,2002:', '!!'))} has no meaning here"
+            )
         if isinstance(node, yaml.ScalarNode):
             plain_null = node.style is None and node.value in NULLS
             return Node(None if plain_null else node.value, where, self.folder)
@@ -181,7 +191,7 @@ class _Composed:
                         self.mistakes.add(where, "", f"<< takes a mapping, got {base.describe()}")
             elif key.value in own:
                 first = own[key.value].where.rpartition(":")[2]
-                self.mistakes.add(where, "", f"{key.value}: given twice, first on line {first}")
+                self.mistakes.add(where, "", f"{shown(key.value)}: given twice, first on line {first}")
             else:
                 own[key.value] = self.node(value, key)
         return merged | own

@@ -18,7 +18,9 @@ from concepts_cli.core.latents import CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
 from concepts_cli.core.sampling import check_settings
 from concepts_cli.core.starting import ImageStart, Start
-from concepts_cli.data.images import ImageRecord, find_images, place_of, read_images
+from concepts_cli.data.finding import find_images, place_of
+from concepts_cli.data.images import ImageRecord
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
 from concepts_cli.models.device import chosen_device, dtype_of
@@ -51,9 +53,15 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
     return accelerator
 
 
-def read_training_images(recipe: Recipe) -> list[ImageRecord]:
+def read_training_images(recipe: Recipe, out: Output | None = None) -> list[ImageRecord]:
+    """The records of the recipe's images. Raises UcdError for places without images, and for broken ones."""
     data = recipe.data
-    return read_images(find_images(data.images, data.images_per_folder, data.skip_images))
+    paths = find_images(data.images, data.images_per_folder, data.skip_images)
+    try:
+        return read_images(paths, skip_broken=data.skip_broken, out=out)
+    except UcdError as error:
+        hint = error.hint if data.skip_broken else f"{error.hint}; or skip it: --set data.skip_broken=true"
+        raise UcdError(error.message, hint) from error
 
 
 def earlier_run(recipe: Recipe) -> Run | None:

@@ -18,7 +18,7 @@ from concepts_cli.core import STEPS
 from concepts_cli.core.concepts import concept_tokens, initial_embeddings
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.encoding import encode_records
-from concepts_cli.data.images import read_images
+from concepts_cli.data.records import read_images
 from concepts_cli.models import load_model
 from concepts_cli.recipe import load_recipe
 from concepts_cli.scorers.clip import load_built_in_clip

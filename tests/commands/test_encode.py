@@ -61,7 +61,7 @@ def test_mistakes_are_told_before_the_work(tiny_run, image_folder, tmp_path, mon
         (["0.png"], "there.csv", "exists already"),
         (["0.png"], "there.csv/w.csv", "is not a folder"),
         (["gone.png"], None, "no such folder or image"),
-        (["broken.png"], None, "not readable as an image: .*broken"),
+        (["broken.png"], None, "not a readable image: .*broken"),
         ([tmp_path / "none"], None, "no images in"),
     ]:
         with pytest.raises(UcdError, match=problem):

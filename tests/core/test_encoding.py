@@ -12,7 +12,9 @@ from concepts_cli.core.concepts import concept_tokens
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.encoding import Quadratic, encode_records
 from concepts_cli.core.scores import compose
-from concepts_cli.data.images import find_images, open_image, read_images, to_pixels
+from concepts_cli.data.finding import find_images
+from concepts_cli.data.images import open_image, to_pixels
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.recipe import load_recipe
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from concepts_cli.core import latents as cache
-from concepts_cli.data.images import find_images, open_image, read_images, to_pixels
+from concepts_cli.data.finding import find_images
+from concepts_cli.data.images import open_image, to_pixels
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 
 HOW = {"resolution": 32, "resize": "squash", "mirrored": True}

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from concepts_cli.data.images import centre_square, find_images, open_image, read_images, to_image, to_pixels
+from concepts_cli.data.finding import find_images
+from concepts_cli.data.images import centre_square, open_image, to_image, to_pixels
+from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 
 

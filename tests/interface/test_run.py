@@ -190,8 +190,8 @@ def test_heat_maps_of_what_is_made(run):
     ("call", "message"),
     [
         (lambda run: run.sample("t1", stepz=3), "stepz: unknown key; did you mean steps?"),
-        (lambda run: run.sample("t1", steps=0), "steps: got 0, expected a whole number of at least 1"),
-        (lambda run: run.compose({"t1": "x"}), "'x' is not a number"),
+        (lambda run: run.sample("t1", steps=0), "steps: got 0, expected a whole number from 1 to 10,000"),
+        (lambda run: run.compose({"t1": "x"}), "got x, expected a number from -1,000 to 1,000"),
         (lambda run: run.encode(3), "int is not an image"),
         (lambda run: run.heat_maps(run.images[0].path, seed=3), "seed: not used for real images"),
         (lambda run: ucd.MapSettings(kind="contrst"), "no kind of map 'contrst'"),

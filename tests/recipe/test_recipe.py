@@ -141,12 +141,12 @@ def test_all_mistakes_at_once_each_with_its_line(write):
     )
     assert mistakes_of(path, "train.max_steps=x", "train.sede=1", "nonsense") == [
         "x.yaml:4: data.resolutoin: unknown key; did you mean resolution?",
-        "x.yaml:5: concepts.count: got 0, expected a whole number of at least 1 and at most 1000",
-        "x.yaml:7: train.learning_rate: got 'fast', expected a number above 0",
+        "x.yaml:5: concepts.count: got 0, expected a whole number from 1 to 1,000",
+        "x.yaml:7: train.learning_rate: got 'fast', expected a number above 0 and at most 1,000",
         "x.yaml:9: train.mixed_precision: got 'fp61', expected one of no, fp16, bf16; did you mean fp16?",
         "x.yaml:10: learning_rate: unknown key; did you mean train.learning_rate?",
         "--set nonsense: expected KEY=VALUE, such as train.max_steps=100",
-        "--set train.max_steps=x: got 'x', expected a whole number of at least 1 or null",
+        "--set train.max_steps=x: got 'x', expected a whole number from 1 to 1,000,000,000 or null",
         "--set train.sede=1: unknown key; did you mean seed?",
     ]
 
@@ -177,7 +177,7 @@ def test_all_mistakes_at_once_each_with_its_line(write):
         ("evaluate: {class_names: [a, {b: c}]}", "class_names[1]: got a mapping, expected text"),
         ("name: a/b", "got 'a/b', expected a plain name"),
         ("name: ..", "expected a plain name"),
-        ("sample: {seed: -1}", "got -1, expected a whole number of at least 0"),
+        ("sample: {seed: -1}", "got -1, expected a whole number from 0 to 4,294,967,295"),
         ("model: again", "model: given twice, first on line 1"),
         ("train: !env HOME", "the tag !env has no meaning here"),
         ("name: !!python/object/apply:os.getcwd []", "the tag !!python/object/apply:os.getcwd has no meaning here"),
@@ -226,7 +226,7 @@ def test_files_that_are_no_recipe(write, content, problem):
 
 def test_a_chain_of_aliases_does_not_explode(write):
     text = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
-    assert len(mistakes_of(write(text + MINIMAL))) == 30
+    assert len(mistakes_of(write(text + MINIMAL))) == 21  # 20, and how many more
 
 
 def test_folders_and_missing_files(write, tmp_path):
@@ -369,7 +369,10 @@ def test_each_place_may_have_its_property(write):
             "evaluate: {class_names: [a], resnet_class_names: [b, c]}",
             "evaluate.resnet_class_names: class_names has 1 name, expected one for each",
         ),
-        ("data: {images: a, skip_images: -1}", "data.skip_images: got -1, expected a whole number of at least 0"),
+        (
+            "data: {images: a, skip_images: -1}",
+            "data.skip_images: got -1, expected a whole number from 0 to 1,000,000,000",
+        ),
     ],
 )
 def test_mistakes_in_what_the_published_scripts_offer(write, lines, problem):

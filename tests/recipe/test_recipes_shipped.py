@@ -162,6 +162,7 @@ WITHOUT_A_FLAG = {
     "model_revision": None,
     "data.resize": "squash",
     "data.skip_images": 0,
+    "data.skip_broken": False,
     "concepts.count": 5,
     "concepts.tokens": None,  # <t1> to <t5>
     "concepts.properties": None,

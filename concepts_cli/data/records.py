@@ -1,0 +1,114 @@
+"""What is known of every training image before training: a hash of its file, and its size.
+
+Only headers are decoded: that an image is whole is seen from its checksums, its end mark or its length, where its
+format has them. Files that have not changed since an earlier run are not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from concepts_cli.data.cache import KnownImages, Version, version
+from concepts_cli.data.images import ImageRecord, opened
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
+
+SMALL = 64 * 1024  # bytes: decoded as quickly as checked
+AT_ONCE = 256  # images in memory at most
+MANY = 500  # images, for which progress is shown
+NAMED = 5  # broken images in a message
+READERS = min(32, os.cpu_count() or 1)  # threads: hashing and reading need no lock of Python's
+ORIENTATION, TURNED = 0x0112, range(5, 9)  # EXIF's tag, and its values for a picture on its side
+PNG_NOTES = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may hold EXIF data
+
+
+def read_images(paths: Sequence[Path], *, skip_broken: bool = False, out: Output | None = None) -> list[ImageRecord]:
+    """The record of every image, in order.
+
+    Raises one UcdError for all unreadable files; with `skip_broken`, they are left out and named in a warning.
+    """
+    out = out or Output(quiet=True)
+    results: Iterator[ImageRecord | UcdError] = _results(paths)
+    if len(paths) >= MANY:
+        results = out.track(results, total=len(paths), label="reading images")
+    records: list[ImageRecord] = []
+    broken: list[UcdError] = []
+    for result in results:
+        if isinstance(result, UcdError):
+            broken.append(result)
+        else:
+            records.append(result)
+    if not broken:
+        return records
+    problems = [error.message for error in broken[:NAMED]]
+    if len(broken) > NAMED:
+        problems.append(f"and {len(broken) - NAMED:,} more")
+    if skip_broken and records:
+        out.warn(f"skipping {len(broken):,} of {len(paths):,} images: {', '.join(problems)}")
+        return records
+    raise UcdError("\n".join(problems), "; ".join(dict.fromkeys(error.hint or "" for error in broken)))
+
+
+def _results(paths: Sequence[Path]) -> Iterator[ImageRecord | UcdError]:
+    """The record of every image in order, or what is wrong with it."""
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        with KnownImages() as known:
+            for start in range(0, len(paths), AT_ONCE):
+                records = {path: known.get(path) for path in paths[start : start + AT_ONCE]}
+                unread = [path for path, record in records.items() if record is None]
+                read = dict(zip(unread, pool.map(_read, unread), strict=True))
+                known.add(result for result in read.values() if not isinstance(result, UcdError))
+                for path in paths[start : start + AT_ONCE]:
+                    result = read.get(path)
+                    if isinstance(result, UcdError):
+                        yield result
+                    elif record := records[path] or (result and result[1]):
+                        yield record
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(path: Path) -> tuple[Version, ImageRecord] | UcdError:
+    try:
+        with path.open("rb") as file:
+            changed = version(os.fstat(file.fileno()))
+            if changed[0] > SMALL:
+                with opened(file, path):  # before all of it is read
+                    file.seek(0)
+            data = file.read()
+        with opened(io.BytesIO(data), path) as image:
+            (width, height), form = image.size, image.format
+            if len(data) <= SMALL or not _is_whole(form, data):
+                image.load()
+            may_turn = form != "PNG" or any(chunk in data for chunk in PNG_NOTES)
+            turned = may_turn and image.getexif().get(ORIENTATION) in TURNED
+    except UcdError as error:
+        return error
+    except OSError as error:
+        return UcdError(f"can't read {path}: {error.strerror}", "check its permissions")
+    size = (height, width) if turned else (width, height)
+    return changed, ImageRecord(str(path), hashlib.sha256(data).hexdigest(), *size)
+
+
+def _is_whole(form: str | None, data: bytes) -> bool:
+    """Whether a file is surely not cut short; False if only decoding it can tell."""
+    if form == "JPEG":
+        return data.endswith(b"\xff\xd9")
+    if form == "WEBP":
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    if form == "PNG":
+        try:
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                image.verify()
+            return True
+        except Exception:  # a wrong checksum, which not every reader minds
+            return False
+    return False
