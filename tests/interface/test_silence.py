@@ -50,7 +50,7 @@ def plain_logging(monkeypatch):
 
 def test_a_call_prints_nothing_of_what_libraries_say(tiny_run, monkeypatch, capfd, plain_logging):
     run = ucd.open_run(tiny_run.path, device="cpu")
-    monkeypatch.setattr(interface_run, "evaluate", lambda *_, **__: be_loud() or {"metrics": {}})
+    monkeypatch.setattr(interface_run, "measure", lambda *_, **__: be_loud() or {"metrics": {}})
     run.evaluate("clip")  # the first call imports the libraries, which set up their loggers
     before = state()
     run.evaluate("clip")
