@@ -19,6 +19,18 @@ class UcdError(Exception):
         self.exit_code = exit_code
 
 
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "alloc_failed")  # torch's, CUDA's, Apple's
+
+
+def memory_error(error: BaseException, hint: str | None = None) -> UcdError | None:
+    """The mistake behind an error for memory that ran out, of the computer or of a GPU; None for other errors."""
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    if not of_torch and not isinstance(error, MemoryError):
+        return None
+    where = "the GPU" if of_torch and "allocator" not in str(error).lower() else "this computer"
+    return UcdError(f"this does not fit into the memory of {where}", hint, exit_code=1)
+
+
 def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "", otherwise: str | None = None) -> str:
     """The hint for a mistyped name: the closest known one or, if none is close, `otherwise` or all known ones."""
     from difflib import get_close_matches

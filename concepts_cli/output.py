@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Literal, TextIO, TypeVar
@@ -24,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, printable
 
 T = TypeVar("T")
 Describe = Callable[[T], Mapping[str, str]]
@@ -44,7 +45,7 @@ class Output:
         self.quiet, self.json, self.mute = quiet or mute, json, mute
         colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"  # rich alone would keep bold
         self._stdout = Console(highlight=False, color_system=colours)
-        self._stderr = Console(highlight=False, color_system=colours, stderr=True)
+        self._stderr = Console(highlight=False, color_system=colours, file=_Unfailing())  # type: ignore[arg-type]
         self._bar: Progress | None = None
         self._held: list[str] = []  # result lines to print once the bar is gone
 
@@ -54,10 +55,12 @@ class Output:
         """Print one line to stdout, such as the path of an image."""
         if self.json or self.mute:
             return
-        if self._bar and _is_terminal(sys.stdout):
-            self._held.append(str(line))
+        on_terminal = _is_terminal(sys.stdout)
+        text = printable(line) if on_terminal else str(line)  # a name could steer a terminal
+        if self._bar and on_terminal:
+            self._held.append(text)
         else:
-            _write(sys.stdout, str(line))
+            _write(sys.stdout, text)
 
     def document(self, value: Any) -> None:
         """Print the JSON document of a `--json` run. Takes dataclasses, paths, and numpy's numbers and arrays."""
@@ -79,7 +82,7 @@ class Output:
             numbers = all(_is_number(row[position]) for row in cells) and cells
             table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
         for row in cells:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self._stdout.print(table)
 
     # -- reports
@@ -128,6 +131,7 @@ class Output:
     # -- internals
 
     def _say(self, text: Text) -> None:
+        text.plain = printable(text.plain)
         self._stderr.print(text, soft_wrap=True)  # the terminal wraps it, so that it is copied as one line
 
     def _track_bar(
@@ -230,6 +234,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
     raise TypeError(f"can't be written as JSON: {type(value).__name__}")
+
+
+class _Unfailing:
+    """stderr, wherever it leads: what a full disk or a closed terminal doesn't take is lost, and the work goes on."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def _write(stream: TextIO, line: str) -> None:
