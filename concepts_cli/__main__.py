@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
-from types import FrameType
+
+try:
+    import signal
+except KeyboardInterrupt:
+    os._exit(130)
 
 
 def main() -> None:
@@ -17,7 +20,7 @@ def main() -> None:
     run()  # while a command works, it handles signals itself
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(number: int, frame: object) -> None:
     os._exit(130)
 
 
