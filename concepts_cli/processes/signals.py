@@ -47,7 +47,7 @@ def termination_interrupts() -> Iterator[list[int]]:
 
     def report(unraisable: Any) -> None:
         if not noted:
-            sys.__unraisablehook__(unraisable)
+            before(unraisable)
 
     is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a script's background jobs
     heard = (signal.SIGTERM,) if is_ignored else (signal.SIGINT, signal.SIGTERM)
