@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+# Control characters, which move the cursor or worse; those that reverse the direction of text; half characters.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UcdError(Exception):
@@ -17,6 +21,18 @@ class UcdError(Exception):
         self.message = message
         self.hint = hint
         self.exit_code = exit_code
+
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "alloc_failed")  # torch's, CUDA's, Apple's
+
+
+def memory_error(error: BaseException, hint: str | None = None) -> UcdError | None:
+    """The mistake behind an error for memory that ran out, of the computer or of a GPU; None for other errors."""
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    if not of_torch and not isinstance(error, MemoryError):
+        return None
+    where = "the GPU" if of_torch and "allocator" not in str(error).lower() else "this computer"
+    return UcdError(f"this does not fit into the memory of {where}", hint, exit_code=1)
 
 
 def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "", otherwise: str | None = None) -> str:
@@ -38,8 +54,8 @@ def text_of(value: object) -> str:
 
 
 def printable(text: object) -> str:
-    """The text with escapes for whatever would steer a terminal, and for bytes of file names that are not UTF-8."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text_of(text))
+    """The text with each character that a terminal would obey, such as an escape, written as Python writes it."""
+    return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text_of(text))
 
 
 def shown(value: object, most: int = 60) -> str:

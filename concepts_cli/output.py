@@ -10,10 +10,10 @@ import dataclasses
 import json as jsonlib
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Literal, TextIO, TypeVar
@@ -25,12 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, printable
 
 T = TypeVar("T")
 Describe = Callable[[T], Mapping[str, str]]
-# Control characters, which move the cursor or worse; those that reverse the direction of text; half characters.
-UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 LOUD_LIBRARIES = ("accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers")
 
 
@@ -47,7 +45,7 @@ class Output:
         self.quiet, self.json, self.mute = quiet or mute, json, mute
         colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"  # rich alone would keep bold
         self._stdout = Console(highlight=False, color_system=colours)
-        self._stderr = Console(highlight=False, color_system=colours, stderr=True)
+        self._stderr = Console(highlight=False, color_system=colours, file=_Unfailing())  # type: ignore[arg-type]
         self._bar: Progress | None = None
         self._held: list[str] = []  # result lines to print once the bar is gone
 
@@ -57,10 +55,12 @@ class Output:
         """Print one line to stdout, such as the path of an image."""
         if self.json or self.mute:
             return
-        if self._bar and _is_terminal(sys.stdout):
-            self._held.append(str(line))
+        on_terminal = _is_terminal(sys.stdout)
+        text = printable(line) if on_terminal else str(line)  # a name could steer a terminal
+        if self._bar and on_terminal:
+            self._held.append(text)
         else:
-            _write_result(str(line))
+            _write(sys.stdout, text)
 
     def document(self, value: Any) -> None:
         """Print the JSON document of a `--json` run. Takes dataclasses, paths, and numpy's numbers and arrays."""
@@ -77,15 +77,15 @@ class Output:
             for row in [list(columns), *cells]:
                 _write(sys.stdout, "\t".join(" ".join(cell.split()) for cell in row))
             return
-        cells = [[visible(cell) for cell in row] for row in cells]
+        cells = [[printable(cell) for cell in row] for row in cells]
         table = Table(
-            title=Text(visible(title), style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD
+            title=Text(printable(title), style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD
         )
         for position, name in enumerate(columns):
             numbers = all(_is_number(row[position]) for row in cells) and cells
-            table.add_column(Text(visible(name)), justify="right" if numbers else "left", overflow="fold")
+            table.add_column(Text(printable(name)), justify="right" if numbers else "left", overflow="fold")
         for row in cells:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(cell) for cell in row))
         self._stdout.print(table)
 
     # -- reports
@@ -129,13 +129,13 @@ class Output:
             bar.stop()
         held, self._held = self._held, []
         for line in held:
-            _write_result(line)
+            _write(sys.stdout, line)
 
     # -- internals
 
     def _say(self, text: str, mark: tuple[str, str] = ("", "")) -> None:
         """Print a line to stderr after a styled mark; the terminal wraps it, so that it is copied as one line."""
-        self._stderr.print(Text.assemble(mark, visible(text)), soft_wrap=True)
+        self._stderr.print(Text.assemble(mark, printable(text)), soft_wrap=True)
 
     def _track_bar(
         self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
@@ -156,7 +156,7 @@ class Output:
                 redirect_stdout=False,  # stdout may be a pipe whose reader waits for each line
             )
             bar.start()
-        task = bar.add_task(visible(label), total=total, completed=start, shown="")
+        task = bar.add_task(printable(label), total=total, completed=start, shown="")
         try:
             for item in steps:
                 bar.update(task, advance=1, shown=_shown(describe, item))
@@ -239,14 +239,20 @@ def plain(value: Any) -> Any:
     raise TypeError(f"can't be written as JSON: {type(value).__name__}")
 
 
-def visible(text: str) -> str:
-    """The text with each character that a terminal would obey, such as an escape, written as Python writes it."""
-    return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+class _Unfailing:
+    """stderr, wherever it leads: what a full disk or a closed terminal doesn't take is lost, and the work goes on."""
 
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
 
-def _write_result(line: str) -> None:
-    """Print a line to stdout: as it is to a pipe, whose reader may need the exact name, but not to a terminal."""
-    _write(sys.stdout, visible(line) if _is_terminal(sys.stdout) else line)
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def _write(stream: TextIO, line: str) -> None:
@@ -268,7 +274,7 @@ def _is_number(text: str) -> bool:
 
 
 def _shown(describe: Describe[Any] | None, item: Any) -> str:
-    return visible("  ".join(f"{name} {value}" for name, value in describe(item).items())) if describe else ""
+    return printable("  ".join(f"{name} {value}" for name, value in describe(item).items())) if describe else ""
 
 
 def _rate(per_second: float | None) -> str:

@@ -152,6 +152,19 @@ evaluate: {{class_names: [cat, dog], labels: labels.json}}
 
 
 @pytest.fixture
+def infinite_loss(monkeypatch) -> None:
+    """A training whose loss is not finite from the first step on."""
+    from concepts_cli.core.objective import ComposedLoss
+
+    finite = ComposedLoss.__call__
+
+    def infinite(*arguments):
+        return {name: term * float("inf") for name, term in finite(*arguments).items()}
+
+    monkeypatch.setattr(ComposedLoss, "__call__", infinite)
+
+
+@pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
     """An empty current folder with a cache of its own, and no run named by the environment."""
     monkeypatch.chdir(tmp_path)

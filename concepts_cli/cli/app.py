@@ -12,8 +12,9 @@ import typer
 from concepts_cli.cli import compose, encode, evaluate, report, sample, train, visualize
 from concepts_cli.cli.help import Command, Group
 from concepts_cli.cli.options import OUTPUT, Help, examples, flag
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, shown
 from concepts_cli.output import Output
+from concepts_cli.processes.streams import flush_streams, open_closed_streams, stream_error
 from concepts_cli.version import __version__
 
 START = (
@@ -62,16 +63,26 @@ _register("report", report.report, report.EXAMPLES)
 
 
 def main() -> None:
-    """Run `ucd`: what the `ucd` script and `python -m concepts_cli` call."""
+    """Run `ucd` and exit with its status."""
+    open_closed_streams()
+    code = _status()
+    sys.exit(code if flush_streams() else code or 1)
+
+
+def _status() -> int:
+    """Run `ucd`; return its exit status."""
     try:
         code = app(prog_name="ucd", standalone_mode=False)
-    except typer.Abort:
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
     except Exception as error:
-        if not hasattr(error, "format_message"):
+        mistake = stream_error(error)
+        if hasattr(error, "format_message"):
+            # Wrong usage, shown like every other mistake: what is wrong, then how to fix it.
+            where = getattr(getattr(error, "ctx", None), "command_path", "ucd")
+            mistake = UcdError(shown(error.format_message(), 500), f"options and examples: {where} --help")
+        if mistake is None:
             raise  # a bug: show its traceback
-        # Wrong usage, shown like every other mistake: what is wrong, then how to fix it.
-        where = getattr(getattr(error, "ctx", None), "command_path", "ucd")
-        Output().error(UcdError(error.format_message(), f"options and examples: {where} --help"))
-        sys.exit(2)
-    sys.exit(code if isinstance(code, int) else 0)
+        Output().error(mistake)
+        return mistake.exit_code
+    return code if isinstance(code, int) else 0

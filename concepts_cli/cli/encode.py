@@ -58,7 +58,7 @@ def encode(
 
     Prints one row per image. The concepts stay as they are.
     """
-    with command_output(quiet, json) as out:
+    with command_output(quiet, json, lower="lower --batch-size, or use --device cpu") as out:
         from concepts_cli.commands.encode import encode as find_weights
         from concepts_cli.runs.find import find_run
 

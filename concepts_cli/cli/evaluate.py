@@ -92,7 +92,7 @@ def evaluate(
 
     Prints tables, and writes evaluation.json to the run folder.
     """
-    with command_output(quiet, json) as out:
+    with command_output(quiet, json, lower="use --device cpu, or fewer metrics at once") as out:
         from concepts_cli.commands import evaluate as command
         from concepts_cli.runs.find import find_run
 

@@ -23,7 +23,7 @@ def report(
 
     Prints its path. Missing parts show the command that creates them.
     """
-    with command_output(quiet, json) as out:
+    with command_output(quiet, json, lower="close other programs") as out:
         from concepts_cli.commands.report import report as write
         from concepts_cli.runs.find import find_run
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import typer
 
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, memory_error
 from concepts_cli.output import Output, is_debugging, silence_libraries
-from concepts_cli.processes.environment import is_main
+from concepts_cli.processes.environment import is_main, world_size
 from concepts_cli.processes.signals import termination_interrupts
+from concepts_cli.processes.streams import stream_error
+
+LOWER = "lower --batch-size, or --height and --width; or use --device cpu"
 
 
 class HasPath(Protocol):
@@ -37,24 +39,30 @@ def current_folder_needed() -> Iterator[None]:
 
 
 @contextmanager
-def command_output(quiet: bool, json: bool) -> Iterator[Output]:
-    """Give the command its output, and turn whatever goes wrong into a message and an exit status."""
+def command_output(quiet: bool, json: bool, lower: str = LOWER) -> Iterator[Output]:
+    """Give the command its output, and turn whatever goes wrong into a message and an exit status.
+
+    `lower` says what saves memory, if it runs out.
+    """
     out = Output(quiet=quiet, json=json, mute=not is_main())
     silence_libraries()
-    with termination_interrupts():
+    with termination_interrupts() as noted:
         try:
+            world_size()  # before the work, not in the middle of it
             with current_folder_needed():
                 yield out
-        except UcdError as error:
-            if is_debugging():
-                raise
-            out.error(error)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+        except typer.Exit:
+            raise
         except BrokenPipeError:  # the reader has gone, such as `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except BaseException as error:
+            if noted or isinstance(error, KeyboardInterrupt):
+                raise typer.Exit(130) from None
+            mistake = error if isinstance(error, UcdError) else memory_error(error, lower) or stream_error(error)
+            if mistake is None or is_debugging():
+                raise
+            out.error(mistake)
+            raise typer.Exit(mistake.exit_code) from None
         finally:
             out.close()
 

@@ -32,6 +32,10 @@ EXAMPLES = examples(
     "ucd train photos/ --set concepts.count=8 --dry-run",
     "ucd train mine.yaml --resume",
 )
+LOWER_MEMORY = (
+    "--set train.batch_size=1, train.concept_checkpointing=true, train.gradient_checkpointing=true, or a lower "
+    "data.resolution, data.repeats or sample.batch_size"
+)
 
 
 def train(
@@ -76,7 +80,7 @@ def train(
     A folder gets the published settings and model, or with `--set model=mini` those of the quickstart.
     Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
     """
-    with command_output(quiet, json) as out:
+    with command_output(quiet, json, lower=LOWER_MEMORY) as out:
         from concepts_cli.processes.environment import is_launched
         from concepts_cli.recipe import choose_recipe
 

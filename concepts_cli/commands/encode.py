@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.encoding import Encoded, encode_records
 from concepts_cli.data.finding import find_images
 from concepts_cli.data.records import read_images
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, printable
 from concepts_cli.output import Output, plain
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
@@ -80,7 +81,7 @@ def _find(images: Sequence[str | Path]) -> list[Path]:
 def _check_output(output: Path, force: bool) -> None:
     if output.suffix.lower() not in FORMATS:
         raise UcdError(f"--output {output}: unknown format", f"end it in {', '.join(FORMATS)}")
-    if output.is_dir():
+    if os.path.isdir(output):
         raise UcdError(f"--output {output} is a folder", "name a file")
     check_file(output, force=force)
 
@@ -109,7 +110,7 @@ def _write(output: Path, document: dict[str, Any], results: Sequence[Encoded]) -
         for image in document["images"]:
             cells = [image["weights"][name] for name in names]
             ends = image["loss"], image["loss_without"]
-            table.writerow([image["path"], image["sha256"], image["strongest"], *cells, *ends])
+            table.writerow([printable(image["path"]), image["sha256"], image["strongest"], *cells, *ends])
         write_text(output, text.getvalue())
     else:
         weights = torch.tensor([image.weights for image in results])

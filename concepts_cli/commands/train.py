@@ -87,7 +87,7 @@ class Trainer:
         device: str | None = None,
         out: Output,
     ):
-        check_before(recipe, device, out)
+        check_before(recipe, device)
         self.out = out
         self._lock: RunLock | None = None  # the main process's
         self._created: list[Path] = []
@@ -213,11 +213,11 @@ def _check_names(recipe: Recipe, run: Run) -> None:
         raise UcdError(f"concepts.tokens: {run.path} has other names", "resume with those, or train a new run")
 
 
-def check_before(recipe: Recipe, device: str | None, out: Output) -> None:
+def check_before(recipe: Recipe, device: str | None) -> bool:
     """Raise UcdError for what can be checked before images are read and weights are loaded: a device that is missing or
     can't do the precision, names that are too long, trackers that are not installed, a missing login for publishing, a
     model that is incomplete or not supported, a sampler that it doesn't have, and initial words that are not its
-    tokens.
+    tokens. Returns whether the model is checked: one on the hub can't be without a network.
     """
     check_precision(recipe, device)
     if wrong := [name for name in recipe.concepts.tokens or () if not is_token(*concept_tokens(1, [name]))]:
@@ -227,11 +227,11 @@ def check_before(recipe: Recipe, device: str | None, out: Output) -> None:
         check_hub(recipe.train.push_to_hub)
     family = check_model(recipe.model, revision=recipe.model_revision)
     if family is None:
-        out.warn(f"the hub can't be reached, so {recipe.model} is not checked")
-        return
+        return False
     family.sampler_name(recipe.sample.scheduler)
     if recipe.concepts.initial:
         check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
+    return True
 
 
 def plan(
@@ -246,11 +246,13 @@ def plan(
 ) -> Plan:
     """What `train` would do with this recipe. Raises what `train` would raise before it loads the model."""
     settings, out = recipe.train, out or Output(quiet=True)
-    check_before(recipe, device, out)
+    is_checked = check_before(recipe, device)
     folder = training_folder(recipe, output, resume=resume, force=force).path
     if not (resume and Run(folder).checkpoints()):
         earlier_run(recipe)
     count = len(read_training_images(recipe, out))
+    if not is_checked:
+        out.warn(f"the hub can't be reached: {recipe.model} is not checked")
     step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
         run=str(folder),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concepts_cli.data.images import SUFFIXES, open_image
-from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.errors import UcdError, did_you_mean, shown
 from concepts_cli.paths import public_path
 
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in shares of the picture
@@ -91,10 +91,10 @@ def parse_place(text: str) -> Place:
         try:
             left, top, right, bottom = (float(part) for part in parts)
         except ValueError as error:
-            raise UcdError(f"{name!r} has a share that is not a number", HINT) from error
+            raise UcdError(f"{shown(name)!r} has a share that is not a number", HINT) from error
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise UcdError(
-                f"{name!r} is not a box inside the picture", "0 <= LEFT < RIGHT <= 1, 0 <= TOP < BOTTOM <= 1"
+                f"{shown(name)!r} is not a box inside the picture", "0 <= LEFT < RIGHT <= 1, 0 <= TOP < BOTTOM <= 1"
             )
         return Place(f"{left:g},{top:g},{right:g},{bottom:g}", (left, top, right, bottom))
     if Path(name).suffix:
@@ -103,4 +103,4 @@ def parse_place(text: str) -> Place:
         if not place._pixels.any():
             raise UcdError(f"the mask {name} is entirely black", "a term acts where its mask is bright")
         return place
-    raise UcdError(f"no such place: {name!r}", did_you_mean(name, tuple(NAMED), otherwise=HINT))
+    raise UcdError(f"no such place: {shown(name)!r}", did_you_mean(name, tuple(NAMED), otherwise=HINT))

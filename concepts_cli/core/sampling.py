@@ -16,7 +16,7 @@ from concepts_cli.core.correctors import Langevin, corrector_generators
 from concepts_cli.core.places import Place
 from concepts_cli.core.scores import compose
 from concepts_cli.data.images import to_image
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, memory_error
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel, Sampler
 from concepts_cli.recipe import SampleSettings
@@ -183,13 +183,18 @@ def denoise(
 
 @torch.no_grad()
 def generate(
-    model: DiffusionModel | Mapping[str, TaughtModel], requests: Sequence[Request], settings: SampleSettings
+    model: DiffusionModel | Mapping[str, TaughtModel],
+    requests: Sequence[Request],
+    settings: SampleSettings,
+    *,
+    halve: bool = True,
 ) -> Iterator[Image.Image]:
     """Yield a picture for every request, in order, in batches of requests with terms of the same runs.
 
     Guidance, seed and number of images come from the requests, and precision from the model; all other settings apply
-    here. Each text is encoded once. With several taught models, the first starts from noise and decodes. Raises what
-    `check_settings` raises, and UcdError for models that can't be composed.
+    here. Each text is encoded once. Batches that don't fit into memory are halved, unless `halve` is false. With
+    several taught models, the first starts from noise and decodes. Raises what `check_settings` raises, and UcdError
+    for models that can't be composed.
     """
     taught = _taught(model)
     main = taught[""].model
@@ -199,24 +204,48 @@ def generate(
     check_settings(main, settings)
     negative_prompt = settings.negative_prompt or ""
     texts = encode_texts(taught, requests, negative_prompt)
-    start = 0
+    start, size = 0, settings.batch_size
     while start < len(requests):
         batch = [requests[start]]
-        for request in requests[start + 1 : start + settings.batch_size]:
+        for request in requests[start + 1 : start + size]:
             if [term.run for term in request.terms] != [term.run for term in batch[0].terms]:
                 break
             batch.append(request)
-        generators = [torch.Generator().manual_seed(request.seed) for request in batch]
+        pictures = _pictures(taught, batch, settings, texts, may_fail=halve and len(batch) > 1)
+        if pictures is None:
+            size = len(batch) // 2
+            continue
+        yield from map(to_image, pictures)
+        start += len(batch)
+
+
+def _pictures(
+    taught: Mapping[str, TaughtModel],
+    batch: Sequence[Request],
+    settings: SampleSettings,
+    texts: Texts,
+    *,
+    may_fail: bool,
+) -> Tensor | None:
+    """The pictures of one batch, (B, 3, H, W) in [0, 1]; None if they don't fit into memory and `may_fail`."""
+    main = taught[""].model
+    generators = [torch.Generator().manual_seed(request.seed) for request in batch]
+    corrector = None
+    if settings.corrector_steps:
+        fresh = corrector_generators([request.seed for request in batch])
+        corrector = Langevin(settings.corrector_steps, settings.corrector_step_size, fresh, main.noise)
+    try:
         latents = seeded_noise(main, generators, height=settings.height, width=settings.width)
-        predict = composed_scores(taught, batch, negative_prompt, texts)
-        corrector = None
-        if settings.corrector_steps:
-            fresh = corrector_generators([request.seed for request in batch])
-            corrector = Langevin(settings.corrector_steps, settings.corrector_step_size, fresh, main.noise)
+        predict = composed_scores(taught, batch, settings.negative_prompt or "", texts)
         sampler = main.sampler(settings.scheduler)
         *_, clean = denoise(sampler, latents, predict, settings.steps, generators, settings.eta, corrector)
-        yield from map(to_image, main.decode(clean))
-        start += len(batch)
+        return main.decode(clean)
+    except (MemoryError, RuntimeError) as error:
+        if not may_fail or not memory_error(error):
+            raise
+    if main.device.type == "cuda":
+        torch.cuda.empty_cache()  # of what the failed batch has left
+    return None
 
 
 def check_settings(model: DiffusionModel, settings: SampleSettings) -> None:

@@ -48,8 +48,10 @@ class KnownImages:
             row = self._table.execute(query, (_key(path),)).fetchone()
             if row and row[:2] == version(os.stat(path)):
                 return ImageRecord(str(path), *row[2:])
-        except (OSError, sqlite3.Error):
+        except OSError:
             pass
+        except sqlite3.Error:
+            self._close()  # another might wait as long
         return None
 
     def add(self, records: Iterable[tuple[Version, ImageRecord]]) -> None:

@@ -41,6 +41,7 @@ def find_images(places: Sequence[str | Path], images_per_folder: int | None = No
 def _images_below(place: str | Path) -> list[Path]:
     found: list[Path] = []
     searched: set[tuple[int, int]] = set()
+    _is_new(os.fspath(place), "", searched)
     for folder, inside, files in os.walk(place, followlinks=True):
         inside[:] = sorted(name for name in inside if not name.startswith(".") and _is_new(folder, name, searched))
         names = (name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES)

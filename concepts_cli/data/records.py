@@ -17,11 +17,11 @@ from PIL import Image
 
 from concepts_cli.data.cache import KnownImages, Version, version
 from concepts_cli.data.images import ImageRecord, opened
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, printable
 from concepts_cli.output import Output
 
 SMALL = 64 * 1024  # bytes: decoded as quickly as checked
-AT_ONCE = 256  # images in memory at most
+AT_ONCE = 256  # images between two writes to what is remembered
 MANY = 500  # images, for which progress is shown
 NAMED = 5  # broken images in a message
 READERS = min(32, os.cpu_count() or 1)  # threads: hashing and reading need no lock of Python's
@@ -62,16 +62,15 @@ def _results(paths: Sequence[Path]) -> Iterator[ImageRecord | UcdError]:
     try:
         with KnownImages() as known:
             for start in range(0, len(paths), AT_ONCE):
-                records = {path: known.get(path) for path in paths[start : start + AT_ONCE]}
-                unread = [path for path, record in records.items() if record is None]
-                read = dict(zip(unread, pool.map(_read, unread), strict=True))
-                known.add(result for result in read.values() if not isinstance(result, UcdError))
-                for path in paths[start : start + AT_ONCE]:
-                    result = read.get(path)
-                    if isinstance(result, UcdError):
-                        yield result
-                    elif record := records[path] or (result and result[1]):
-                        yield record
+                some = paths[start : start + AT_ONCE]
+                before = [known.get(path) for path in some]
+                unread = [path for path, record in zip(some, before, strict=True) if record is None]
+                read = list(pool.map(_read, unread))
+                known.add(result for result in read if not isinstance(result, UcdError))
+                fresh = iter(read)
+                for record in before:
+                    result = record or next(fresh)
+                    yield result[1] if isinstance(result, tuple) else result
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -93,7 +92,7 @@ def _read(path: Path) -> tuple[Version, ImageRecord] | UcdError:
     except UcdError as error:
         return error
     except OSError as error:
-        return UcdError(f"can't read {path}: {error.strerror}", "check its permissions")
+        return UcdError(f"can't read {printable(path)}: {error.strerror}", "check its permissions")
     size = (height, width) if turned else (width, height)
     return changed, ImageRecord(str(path), hashlib.sha256(data).hexdigest(), *size)
 

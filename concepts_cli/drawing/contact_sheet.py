@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from concepts_cli.drawing.overlay import FAINT, INK, PAPER, Font
+from concepts_cli.errors import printable
 
 CELL, LARGEST_CELL, GAP, MARGIN, HEADING = 112, 224, 6, 24, 40  # px
 LABEL, LONGEST_LABEL = 64, 176  # px
@@ -72,7 +73,7 @@ class _Layout:
         side = min(max(*first.size, CELL), LARGEST_CELL)
         width, height = (max(1, round(side * length / max(first.size))) for length in first.size)
         font = ImageFont.load_default(18)
-        widest = max(font.getlength(label) for label in rows)
+        widest = max(font.getlength(printable(label)) for label in rows)
         label = round(min(max(widest + 20, LABEL), LONGEST_LABEL)) if widest else 0
         if not columns:
             most = max(len(pictures) for pictures in rows.values())
@@ -103,7 +104,8 @@ def _heading(page: Image.Image, top: int, bold: str, faint: str) -> None:
 
 def _paste_rows(page: Image.Image, rows: Rows, layout: _Layout, top: int) -> None:
     draw = ImageDraw.Draw(page)
-    for label, pictures in rows.items():
+    for name, pictures in rows.items():
+        label = printable(name)
         font = ImageFont.load_default(18 if ImageFont.load_default(18).getlength(label) <= layout.label - 16 else 14)
         text = "\n".join(_wrapped(label, font, layout.label - 12, layout.cell[1] // 20))
         draw.multiline_text((MARGIN, top + layout.cell[1] // 2), text, INK, font, anchor="lm")
@@ -127,7 +129,8 @@ def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:
 
 
 def _fitted(text: str, font: Font, width: float) -> str:
-    """The text, cut off if it is too long."""
+    """The text on one line, cut off if it is too long."""
+    text = printable(text)
     if font.getlength(text) <= width:
         return text
     text = text[:200]

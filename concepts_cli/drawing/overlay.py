@@ -10,6 +10,8 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from concepts_cli.errors import printable
+
 SIDE, LONGEST = 256, 1024  # px: what a picture's shorter side is enlarged to, and its longer one reduced to
 CELL = 128  # px, of a picture on a sheet
 PAD = 12
@@ -52,8 +54,8 @@ def overlay(
     lefts = [PAD + i * (width + PAD) for i in range(len(shown))]
     for left, panel in zip(lefts, shown, strict=True):
         page.paste(panel, (left, head))
-    draw.text((PAD, 8), title, INK, ImageFont.load_default(17))
-    draw.text((PAD, 28), subtitle, FAINT, ImageFont.load_default(11))
+    draw.text((PAD, 8), printable(title), INK, ImageFont.load_default(17))
+    draw.text((PAD, 28), printable(subtitle), FAINT, ImageFont.load_default(11))
     if extra:
         draw.text((lefts[1], head + height + 7), extra[1], FAINT, ImageFont.load_default(11))
     _legend(page, draw, left=lefts[-1], top=head + height + 9, width=width)
@@ -163,7 +165,8 @@ def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, *, left: int, top: int
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
-    """The text, shortened in the middle if it is too long."""
+    """The text on one line, shortened in the middle if it is too long."""
+    text = printable(text)
     while draw.textlength(text, font) > width and len(text) > 5:
         middle = len(text) // 2
         text = text[: middle - 1].rstrip("…") + "…" + text[middle + 1 :].lstrip("…")

@@ -9,6 +9,7 @@ from typing import TypeGuard
 
 from PIL import Image, ImageOps
 
+from concepts_cli.data.images import FORMATS
 from concepts_cli.errors import UcdError
 
 AnyImage = str | os.PathLike[str] | Image.Image
@@ -54,7 +55,7 @@ def _own_file(image: Image.Image) -> Path | None:
     if not path.is_file():
         return None
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             same = (file.mode, file.size) == (image.mode, image.size) and file.tobytes() == image.tobytes()
     except OSError:
         return None

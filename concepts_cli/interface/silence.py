@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, memory_error
 from concepts_cli.output import LOUD_LIBRARIES, Output, is_debugging
 from concepts_cli.processes.environment import is_main
 
@@ -58,6 +58,10 @@ def silenced() -> Iterator[None]:
         _calls += 1
     try:
         yield
+    except (MemoryError, RuntimeError) as error:
+        if mistake := memory_error(error, "lower batch_size, height and width, or use the device cpu"):
+            raise mistake from error
+        raise
     finally:
         with _lock:
             _calls -= 1

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concepts_cli.errors import UcdError, first_line
+from concepts_cli.errors import UcdError, first_line, memory_error
 from concepts_cli.recipe import BUILT_IN
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def load_model(
     try:
         return family.load(source_of(name), name=name, revision=revision, device=device, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if memory_error(error):
+            raise
         raise _not_loaded(name, error) from error
 
 

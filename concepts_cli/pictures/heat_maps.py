@@ -46,7 +46,7 @@ def draw_generated(
         # Each picture has 1 + `terms` rows in the model's batch, the unconditional one first.
         rows = [row for row in range(len(batch) * (1 + terms)) if row % (1 + terms)]
         with attention_of(model).record(rows=rows, selection=maps.attention) as recorder:
-            pictures = list(generate(taught, batch, settings))
+            pictures = list(generate(taught, batch, settings, halve=False))  # the recorder has counted the rows
         recorded = recorder.maps().unflatten(0, (len(batch), terms))
         batch_targets = [target for target in targets if target.request in batch]
         heats = [

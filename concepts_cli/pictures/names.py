@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from concepts_cli.core.sampling import Request, Term
+from concepts_cli.data.images import SUFFIXES
 from concepts_cli.paths import public_path
 from concepts_cli.runs.run import Run, bare_name
 
@@ -45,6 +46,7 @@ def file_name(text: str) -> str:
     """A plain file or folder name for a prompt; a hash distinguishes prompts that were cut or lost characters."""
     name = re.sub(r"[^\w.=-]+", "-", re.sub("[<>]", "", text)).strip("-.")
     lost = re.search(r"[^\w\s<>!-/:-@\[-`{-~]", text)  # other than letters and plain punctuation
-    if len(name) <= 60 and name and not lost:
+    is_file = Path(name).suffix.lower() in SUFFIXES  # beside the folder `grid.png` there may be a sheet of that name
+    if len(name) <= 60 and name and not lost and not is_file:
         return name
     return f"{name[:48] or 'prompt'}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:8]}"

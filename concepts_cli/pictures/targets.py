@@ -12,7 +12,7 @@ from concepts_cli.core.heat_maps import Subject
 from concepts_cli.core.sampling import Request, Term, anywhere, guided
 from concepts_cli.data.finding import find_images
 from concepts_cli.data.images import open_image
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UcdError, printable
 from concepts_cli.output import Output
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.overlays import Target
@@ -140,9 +140,8 @@ def image_targets(
 def open_large_enough(path: Path) -> Image.Image:
     image = open_image(path)
     if min(image.size) < SMALLEST:
-        raise UcdError(
-            f"too small: {path} has {image.width} x {image.height} px", f"it needs at least {SMALLEST} px per side"
-        )
+        size = f"{image.width} x {image.height} px"
+        raise UcdError(f"too small: {printable(path)} has {size}", f"it needs at least {SMALLEST} px per side")
     return image
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+
+from concepts_cli.errors import UcdError, shown
 
 
 def is_launched() -> bool:
@@ -11,8 +14,12 @@ def is_launched() -> bool:
 
 
 def world_size() -> int:
-    """How many processes work together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes work together. Raises UcdError for variables that no launcher sets."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        value = os.environ.get(name, "1")
+        if not re.fullmatch(r"[0-9]{1,6}", value):
+            raise UcdError(f"${name} is {shown(value)!r}, expected a number as a launcher sets it", f"unset {name}")
+    return max(int(os.environ.get("WORLD_SIZE", "1")), 1)
 
 
 def is_main() -> bool:

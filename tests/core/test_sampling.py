@@ -193,3 +193,29 @@ def test_models_that_do_not_go_together_say_why(tiny_folder, tiny_v_folder):
 def test_what_the_model_or_scheduler_cannot_do_is_refused(tiny_model, options):
     with pytest.raises(UcdError):
         pictures(tiny_model, [guided(CAT, 5.0, 0)], **options)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved_and_its_pictures_stay_the_same(tiny_model, monkeypatch):
+    requests = [guided(CAT, 5.0, seed) for seed in range(5)]
+    expected, predict, sizes = pictures(tiny_model, requests, batch_size=1), tiny_model.predict, []
+
+    def limited(latents, time, conditioning):
+        sizes.append(len(latents) // 2)
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return predict(latents, time, conditioning)
+
+    monkeypatch.setattr(tiny_model, "predict", limited)
+    np.testing.assert_allclose(pictures(tiny_model, requests, batch_size=5), expected, atol=1)
+    assert sizes == [5, *[2] * 8, *[1] * 4]
+    with pytest.raises(torch.OutOfMemoryError):
+        list(generate(tiny_model, requests, SampleSettings(steps=4, batch_size=5), halve=False))
+
+
+def test_a_picture_that_does_not_fit_alone_is_an_error(tiny_model, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(tiny_model, "predict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        pictures(tiny_model, [guided(CAT, 5.0, 0)] * 3)

@@ -69,8 +69,8 @@ def test_an_interrupt_ends_the_step_and_the_next_loop_goes_on(tiny_run, recipe_f
     torch.testing.assert_close(resumed.embeddings, tiny_run.embeddings, rtol=0, atol=0)
 
 
-def test_a_failed_step_never_ends_in_a_run(workplace, recipe_file):
-    discovery = ucd.discover(recipe_file, overrides={"weights.initial": 1e30}, output="runs/fail", device="cpu")
+def test_a_failed_step_never_ends_in_a_run(workplace, recipe_file, infinite_loss):
+    discovery = ucd.discover(recipe_file, output="runs/fail", device="cpu")
     for _ in range(discovery.total_steps + 1):  # also where no step would be left
         with pytest.raises(ucd.UcdError, match="the loss is (inf|nan) at step 1"):
             discovery.finish()
