@@ -39,7 +39,7 @@ class Facts:
 
     labels: tuple[str, ...]
     middles: tuple[tuple[float, float], ...]
-    background: str  # empty where it has no name
+    background: str
     night: bool
     style: str | None
     drawing: str
@@ -50,7 +50,7 @@ class Facts:
         visible = [*self.labels, self.drawing, "night" if self.night else "day"]
         if self.style:
             visible.append(self.style)
-        if self.background and self.style in (None, *KEEP_COLOURS):
+        if self.style in (None, *KEEP_COLOURS):
             visible.append(self.background)
         return frozenset(visible)
 
@@ -118,7 +118,7 @@ def _with_setting(rng: np.random.Generator, facts: Facts, caption: str) -> str:
     """`caption`, perhaps followed by the background and the time of day, if there is room."""
     chance = rng.random(3)
     phrases = []
-    if chance[0] < 0.6 and facts.background in BACKGROUNDS:
+    if chance[0] < 0.35 and facts.background in BACKGROUNDS:
         phrases.append(f" on a {facts.background} background" if chance[1] < 0.4 else f" on {facts.background}")
     if facts.night and chance[2] < 0.85:
         phrases.append(" at night")

@@ -8,7 +8,6 @@ overlapping, on a plain or graded background, by day or at night, perhaps seen t
 generator state draws the same scene.
 """
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,8 +37,6 @@ HELD_OUT_BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "sand": (218, 204, 164),
     "lime": (208, 226, 140),
 }
-ANY_COLOUR = ""  # the name of a background of no colour in particular
-CLEAR_OF_HELD_OUT = 24  # levels, of the channel that differs most: a background of any colour keeps this distance
 NIGHT = np.array([0.36, 0.42, 0.72], dtype=np.float32)  # the share of red, green and blue light left at night
 
 COUNTS = (0.5, 0.35, 0.15)  # the shares of scenes with one, two and three objects
@@ -102,16 +99,15 @@ def draw_scene(
     chance = rng.random(3)
     three = tuple(CLASSES[i] for i in rng.choice(len(CLASSES), size=3, replace=False))
     count = 1 + int(np.searchsorted(np.cumsum(COUNTS[:-1]), chance[0], side="right"))
-    # Half of the backgrounds have any colour. Of six alone, a seventh would be stranger to the model than any object.
-    colours = list(HELD_OUT_BACKGROUNDS) if held_out else [*BACKGROUNDS, *[ANY_COLOUR] * len(BACKGROUNDS)]
-    colour, filter_name, hand = (names[rng.integers(len(names))] for names in (colours, list(STYLES), DRAWINGS))
+    colours = HELD_OUT_BACKGROUNDS if held_out else BACKGROUNDS
+    colour, filter_name, hand = (names[rng.integers(len(names))] for names in (list(colours), list(STYLES), DRAWINGS))
 
     labels = three[:count] if labels is None else tuple(labels)
     night = (style in (None, "") and chance[1] < 0.15) if night is None else night
     # No filter over three small objects, and no mosaic over two: nobody could recognise them.
     filtered = not night and len(labels) < (2 if filter_name == "mosaic" else 3) and chance[2] < 0.18
     style = (filter_name if filtered else "") if style is None else style
-    background, drawing = colour if background is None else background, drawing or hand
+    background, drawing = background or colour, drawing or hand
     _check(labels, background, style, drawing)
 
     squares = _arrange(rng, len(labels))
@@ -126,7 +122,7 @@ def draw_scene(
 
 
 def _check(labels: tuple[str, ...], background: str, style: str, drawing: str) -> None:
-    known = (*BACKGROUNDS, *HELD_OUT_BACKGROUNDS, ANY_COLOUR)
+    known = BACKGROUNDS | HELD_OUT_BACKGROUNDS
     for name, names in [*((label, CLASSES) for label in labels), (background, known), (drawing, DRAWINGS)]:
         if name not in names:
             raise ValueError(f"no {name!r} in the corpus: expected one of {', '.join(names)}")
@@ -159,7 +155,7 @@ def _paint(
     rng: np.random.Generator, sprites: Sequence[np.ndarray], squares: Sequence[Square], background: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The sprites in their squares on a background, (64, 64, 3) float32, and their masks (objects, 64, 64)."""
-    image = _draw_background(rng, (BACKGROUNDS | HELD_OUT_BACKGROUNDS).get(background) or _any_colour(rng))
+    image = _draw_background(rng, (BACKGROUNDS | HELD_OUT_BACKGROUNDS)[background])
     masks = np.zeros((len(sprites), SIZE, SIZE), dtype=bool)
     for i, (sprite, square) in enumerate(zip(sprites, squares, strict=True)):
         picture = Image.fromarray(sprite).resize((square.side, square.side), Image.Resampling.BILINEAR)
@@ -171,16 +167,6 @@ def _paint(
         masks[:i, window[0], window[1]] &= alpha[..., 0] <= 0.5
         masks[i][window] = alpha[..., 0] > 0.5
     return image, masks
-
-
-def _any_colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    """A pale to middling colour that is none of `HELD_OUT_BACKGROUNDS`."""
-    while True:
-        hue, saturation, value = rng.uniform((0, 0.02, 0.66), (1, 0.55, 1)).tolist()
-        red, green, blue = (round(255 * share) for share in colorsys.hsv_to_rgb(hue, saturation, value))
-        held_out = np.array(list(HELD_OUT_BACKGROUNDS.values()))
-        if np.abs(held_out - (red, green, blue)).max(axis=1).min() >= CLEAR_OF_HELD_OUT:
-            return red, green, blue
 
 
 def _draw_background(rng: np.random.Generator, colour: tuple[int, int, int]) -> np.ndarray:
