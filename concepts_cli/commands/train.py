@@ -216,8 +216,8 @@ def _check_names(recipe: Recipe, run: Run) -> None:
 def check_before(recipe: Recipe, device: str | None) -> bool:
     """Raise UcdError for what can be checked before images are read and weights are loaded: a device that is missing or
     can't do the precision, names that are too long, trackers that are not installed, a missing login for publishing, a
-    model that is incomplete or not supported, a sampler that it doesn't have, and initial words that are not its
-    tokens. Returns whether the model is checked: one on the hub can't be without a network.
+    model that is incomplete or not supported, and a sampler that it doesn't have. Returns whether the model is checked:
+    one on the hub can't be without a network.
     """
     check_precision(recipe, device)
     if wrong := [name for name in recipe.concepts.tokens or () if not is_token(*concept_tokens(1, [name]))]:
@@ -229,8 +229,6 @@ def check_before(recipe: Recipe, device: str | None) -> bool:
     if family is None:
         return False
     family.sampler_name(recipe.sample.scheduler)
-    if recipe.concepts.initial:
-        check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
     return True
 
 
@@ -250,9 +248,11 @@ def plan(
     folder = training_folder(recipe, output, resume=resume, force=force).path
     if not (resume and Run(folder).checkpoints()):
         earlier_run(recipe)
-    count = len(read_training_images(recipe, out))
     if not is_checked:
         out.warn(f"the hub can't be reached: {recipe.model} is not checked")
+    elif recipe.concepts.initial:
+        check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
+    count = len(read_training_images(recipe, out))
     step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
         run=str(folder),

@@ -12,7 +12,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.heat_maps import draw_generated, draw_images
 from concepts_cli.pictures.overlays import HeatMap, MapSettings, described, drawn_sheet, is_drawn
-from concepts_cli.pictures.plan import PicturePlan
+from concepts_cli.pictures.plan import PicturePlan, planned
 from concepts_cli.pictures.targets import find_subjects, find_terms, generated_targets, image_targets
 from concepts_cli.pictures.terms import WrittenTerm
 from concepts_cli.recipe import SampleSettings
@@ -90,7 +90,7 @@ def visualize(
         named = find_terms(run, terms, settings.guidance_scale)
         if maps.engine == "daam" and any(term.place for _, term in named.values()):
             raise UcdError("daam can't place terms", "use --engine native for terms with a place")
-        targets = list(generated_targets(subjects, prompt, named, settings, folder))
+        targets = list(planned(generated_targets(subjects, prompt, named, settings, folder)))
     plan = PicturePlan(run, settings, (), device=device)
     missing = [target for target in targets if force or not is_drawn(target, plan, maps)]
     for place in dict.fromkeys(target.path.parent for target in missing):

@@ -1,1 +1,1 @@
-"""Training images, and the prompts that name a concept. May import errors and output."""
+"""Images: found, read and remembered. May import errors and output."""

@@ -22,6 +22,7 @@ from concepts_cli.output import Output
 
 SMALL = 64 * 1024  # bytes: decoded as quickly as checked
 AT_ONCE = 256  # images between two writes to what is remembered
+GROUP = 8  # images that a thread reads at a time
 MANY = 500  # images, for which progress is shown
 NAMED = 5  # broken images in a message
 READERS = min(32, os.cpu_count() or 1)  # threads: hashing and reading need no lock of Python's
@@ -65,7 +66,8 @@ def _results(paths: Sequence[Path]) -> Iterator[ImageRecord | UcdError]:
                 some = paths[start : start + AT_ONCE]
                 before = [known.get(path) for path in some]
                 unread = [path for path, record in zip(some, before, strict=True) if record is None]
-                read = list(pool.map(_read, unread))
+                groups = [unread[n : n + GROUP] for n in range(0, len(unread), GROUP)]
+                read = [result for group in pool.map(_read_all, groups) for result in group]
                 known.add(result for result in read if not isinstance(result, UcdError))
                 fresh = iter(read)
                 for record in before:
@@ -73,6 +75,10 @@ def _results(paths: Sequence[Path]) -> Iterator[ImageRecord | UcdError]:
                     yield result[1] if isinstance(result, tuple) else result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _read_all(paths: Sequence[Path]) -> list[tuple[Version, ImageRecord] | UcdError]:
+    return [_read(path) for path in paths]
 
 
 def _read(path: Path) -> tuple[Version, ImageRecord] | UcdError:

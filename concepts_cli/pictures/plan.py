@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.errors import UcdError
@@ -22,6 +23,7 @@ from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
 from concepts_cli.runs.run import Run, bare_name
 
+T = TypeVar("T")
 MOST_PICTURES = 1_000_000  # in one plan
 
 
@@ -34,8 +36,8 @@ class Picture:
     seed: int
 
 
-def planned(pictures: Iterable[tuple[Path, Request]]) -> tuple[tuple[Path, Request], ...]:
-    """The pictures of a plan. Raises UcdError for more than anyone can want."""
+def planned(pictures: Iterable[T]) -> tuple[T, ...]:
+    """All pictures, or maps, that a command is to make. Raises UcdError for more than anyone can want."""
     chosen = tuple(islice(pictures, MOST_PICTURES + 1))
     if len(chosen) > MOST_PICTURES:
         raise UcdError(f"more than {MOST_PICTURES:,} pictures at once", "ask for fewer, with --num-images")

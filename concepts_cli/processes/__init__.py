@@ -1,1 +1,1 @@
-"""Work in several processes: identify, start and stop them. May import errors and output."""
+"""This process: its signals and streams, and those that work with it. May import errors and output."""

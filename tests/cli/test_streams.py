@@ -79,6 +79,21 @@ def test_every_command_says_that_memory_ran_out_and_what_to_lower(capsys, error,
     assert ended.value.exit_code == 1 and capsys.readouterr().err == said
 
 
+def test_an_interrupt_while_a_library_runs_code_exits_130_too(tmp_path):
+    """Run with -m, Python ends itself by the signal if a KeyboardInterrupt has left an exec(), caught or not."""
+    (tmp_path / "started.py").write_text(
+        "import sys\n"
+        "import concepts_cli.recipe\n"
+        "from concepts_cli.__main__ import main\n"
+        "sys.argv = ['ucd', 'train', 'quickstart']\n"
+        "code = 'import signal; signal.raise_signal(signal.SIGINT)'\n"
+        "concepts_cli.recipe.choose_recipe = lambda *_: exec(code)\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-m", "started"], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_other_errors_are_bugs():
     assert memory_error(RuntimeError("shapes differ")) is None
     with pytest.raises(RuntimeError, match="shapes differ"), command_output(True, False):
