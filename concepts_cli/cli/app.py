@@ -66,7 +66,8 @@ def main() -> None:
     """Run `ucd` and exit with its status."""
     open_closed_streams()
     code = _status()
-    exec("")  # nosec B102: else an interrupt during a library's exec(), even if caught, makes Python end itself by that signal
+    # Else an interrupt during a library's exec(), even if caught, makes Python end itself by that signal.
+    exec("")  # nosec B102
     sys.exit(code if flush_streams() else code or 1)
 
 

@@ -65,7 +65,7 @@ class Place:
 
     @cached_property
     def _pixels(self) -> Tensor:  # of the mask, (height, width), from 0 to 1
-        assert self.mask is not None  # nosec B101: for mypy
+        assert self.mask is not None  # nosec B101
         return torch.from_numpy(np.asarray(open_image(self.mask, under="black").convert("L"), dtype=np.float32) / 255)
 
 

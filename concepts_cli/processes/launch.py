@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess  # nosec B404: starts this Python again
+import subprocess  # nosec B404
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
     command = [sys.executable, "-m", "concepts_cli", *arguments]
     # In a session of their own: Ctrl-C reaches only this process, which passes it on.
     processes = [
-        subprocess.Popen(  # nosec B603: no shell
+        subprocess.Popen(  # nosec B603
             command, env=os.environ | shared | {"RANK": str(n), "LOCAL_RANK": str(n)}, start_new_session=True
         )
         for n in range(count)

@@ -120,7 +120,7 @@ def load_built_in_clip(device: torch.device, weights: Path = WEIGHTS) -> ClipSco
 
     model, transform = _load_folder(weights / "clip", device)
     threshold = json.loads((weights / "clip" / CONFIG).read_text())["threshold"]
-    tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")  # nosec B615: a folder of the package
+    tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")  # nosec B615
 
     def tokenize(captions: list[str]) -> Tensor:
         length = model.context_length

@@ -49,34 +49,51 @@ def files(folder: Path) -> set[str]:
     return {str(path) for path in paths if not any(part.startswith(".") for part in path.parts)}
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_random_moments_it_leaves_whole_files(workplace, tiny_run, name, kills):
-    folder = workplace / "run"
-    tiny_run.path.rename(folder)
+@pytest.fixture
+def start(workplace, tiny_run):
+    """Starts the command of this name on a small run, in a process of its own."""
+    tiny_run.path.rename(workplace / "run")
     server = multiprocessing.get_context("forkserver")  # imports once, then forks: a start takes no seconds
     server.set_forkserver_preload([killed_command.__name__, "diffusers", "transformers"])
-    chance = random.Random(name)
 
-    def start():
-        process = server.Process(target=killed_command.run, args=(COMMANDS[name], workplace))
-        process.start()
-        return process
+    def process(name: str):
+        started = server.Process(target=killed_command.run, args=(COMMANDS[name], workplace))
+        started.start()
+        return started
 
-    whole = start()
-    begun = time.monotonic()
+    return process
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_random_moments_it_leaves_whole_files(workplace, start, name, kills):
+    folder, chance = workplace / "run", random.Random(name)
+    begun, whole = time.monotonic(), start(name)
     whole.join()
     takes = time.monotonic() - begun
     assert whole.exitcode == 0
     made = files(folder)
     for _ in range(kills):
-        process = start()
+        process = start(name)
         process.join(chance.uniform(0, takes))
         process.kill()
         process.join()
         assert files(folder) <= made
         for path in files(folder):
             read_whole(folder / path)
-    last = start()
+    last = start(name)
     last.join()
     assert last.exitcode == 0 and files(folder) == made
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_two_at_once_leave_what_one_does(workplace, start, name):
+    alone = start(name)
+    alone.join()
+    made = files(workplace / "run")
+    both = [start(name), start(name)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0] and files(workplace / "run") == made
+    for path in made:
+        read_whole(workplace / "run" / path)
