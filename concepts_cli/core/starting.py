@@ -28,7 +28,7 @@ WORD_STEPS, WORD_RATE = 24, 0.28  # for the chosen words
 NOISIER = (0.5, 1.0)  # the part of the process in which words decide what a picture shows
 LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
 COARSE = (1, 4)  # of these, where every word is measured
-LISTED = 24  # words that are measured for an image at all levels: those that are best at the coarse ones
+LISTED = 12  # words that are measured for an image at all levels: those that are best at the coarse ones
 ROUNDS = 3  # of choosing words, and training them
 BETTER = 1.01  # how much better another choice must be
 RIVALS, MORE = 3, 5  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
@@ -37,6 +37,7 @@ ROWS = 64  # of a model call
 SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
 
 Words = dict[str, Tensor]  # by text encoder, (W, D) each
+Gains = tuple[Tensor, Tensor, Tensor]  # what `_likely_gains` returns
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,16 @@ class ImageStart:
         for image in landmarks:
             gains.append(self._likely_gains(words, image[None], seed=1)[0])
             yield
-        words = yield from self._chosen(words, torch.cat(gains))
-        found = self._sure_gains(words, torch.arange(len(self.latents)))
+        words, measured = yield from self._chosen(words, torch.cat(gains))
+        every = torch.arange(len(self.latents))
+        if measured is None or len(landmarks) < len(every):
+            measured = self._likely_gains(words, every, seed=1)
+        found = self._sure_gains(words, every, *measured)
         self.result = Start({name: table.detach() for name, table in words.items()}, found)
 
-    def _chosen(self, candidates: Words, gains: Tensor) -> Generator[None, None, Words]:
-        """The best K of the candidates by their gains (L, W), trained on the landmarks that each explains best.
+    def _chosen(self, candidates: Words, gains: Tensor) -> Generator[None, None, tuple[Words, Gains | None]]:
+        """The best K of the candidates by their gains (L, W), trained on the landmarks that each explains best; and, if
+        they were measured since, what they gain there.
 
         Trained words compete with the candidates again: one that was trained on two kinds of image stands for neither,
         and two that were trained on the same kind are one too many.
@@ -127,16 +132,16 @@ class ImageStart:
             yield from self._train(words, self.landmarks, owners, WORD_STEPS, WORD_RATE)
             if again == ROUNDS - 1:
                 break
-            trained = self._likely_gains(words, self.landmarks, seed=1)[0]
-            columns = torch.cat([trained, gains], dim=1)
+            measured = self._likely_gains(words, self.landmarks, seed=1)
+            columns = torch.cat([measured[0], gains], dim=1)
             before, kept = list(range(self.count)), facilities(columns, self.count)
             if _worth(columns, kept) < BETTER * _worth(columns, before):
                 yield from [None] * (ROUNDS - 1 - again) * WORD_STEPS  # not needed
-                break
+                return words, measured
             table = {name: torch.cat([words[name].detach(), candidates[name]]) for name in words}
-        return words
+        return words, None
 
-    def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> Gains:
         """The mean gains of all words (M, W), those of the likeliest by level (T, M, V), and which these are (M, V).
 
         Of many words, all but the likeliest are measured at the coarse levels alone, and never rank above those.
@@ -154,9 +159,8 @@ class ImageStart:
         others = coarse.mean(dim=0).minimum(mean.amin(dim=1, keepdim=True))
         return others.scatter(1, likely, mean), gains, likely
 
-    def _sure_gains(self, words: Words, images: Tensor) -> Tensor:
-        """The gains of all words, (M, K), measured again where an image's best word is not surely the best."""
-        mean, gains, likely = self._likely_gains(words, images, seed=2)
+    def _sure_gains(self, words: Words, images: Tensor, mean: Tensor, gains: Tensor, likely: Tensor) -> Tensor:
+        """The mean gains (M, K), with those measured again of images whose best word is not surely the best."""
         places = mean.gather(1, likely).topk(min(RIVALS, self.count), dim=1).indices
         rivals = likely.gather(1, places)  # (M, R)
         seen = list(gains.gather(2, places.expand(len(gains), -1, -1)).unbind(dim=1))  # M times (T, R)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,15 +32,20 @@ class Gallery:
 
     pictures: dict[tuple[Path, int], Inline] = field(default_factory=dict)
 
-    def add(self, path: Path, side: int) -> str | None:
-        """Add a picture of at most `side` px and return its class, or None if it can't be read."""
+    def add(self, path: Path, side: int, sha256: str | None = None) -> str | None:
+        """Add a picture of at most `side` px and return its class, or None if it can't be read.
+
+        With `sha256`, the file must have it: a run from elsewhere can't have any picture of this disk on its page.
+        """
         key = path, side
         if key not in self.pictures:
             if not path.is_file():  # a FIFO would wait for its writer
                 return None
             try:
+                if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                    return None
                 image = open_image(path)
-            except UcdError:
+            except (OSError, UcdError):
                 return None
             name = f"p{len(self.pictures)}"
             self.pictures[key] = Inline(name, _data_uri(image, side), f"{image.width} / {image.height}")

@@ -168,7 +168,7 @@ class Page:
         records = self.run.images[:TRAINING_IMAGES]
         labels = self.labels or [""] * len(records)
         return [
-            Shown(self.gallery.add(Path(record.path), THUMBNAIL), Path(record.path).name, label)
+            Shown(self.gallery.add(Path(record.path), THUMBNAIL, record.sha256), Path(record.path).name, label)
             for record, label in zip(records, labels, strict=False)
         ]
 
@@ -213,7 +213,7 @@ class Page:
 
     def _strong(self, image: int, concept: int) -> Shown:
         record = self.run.images[image]
-        picture = self.gallery.add(Path(record.path), THUMBNAIL)
+        picture = self.gallery.add(Path(record.path), THUMBNAIL, record.sha256)
         return Shown(picture, Path(record.path).name, f"{self.weights[image, concept]:.2f}")
 
     @cached_property

@@ -16,6 +16,15 @@ from concepts_cli.errors import UcdError, memory_error
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and /dev/full are POSIX's")
 
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Python's own handler of SIGINT, even in a shell's background, where it would be ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 INTERRUPTED = """
 import signal, sys
 class Interrupt:

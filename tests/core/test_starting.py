@@ -127,7 +127,8 @@ def test_an_image_is_measured_again_while_its_best_word_is_in_doubt(start, monke
         return sure[:, images].gather(2, of.expand(starting.LEVELS, -1, -1))
 
     monkeypatch.setattr(ours, "_gains", gains)
-    found = ours._sure_gains({"text_encoder": torch.zeros(4, 32)}, torch.arange(3))
+    words = {"text_encoder": torch.zeros(4, 32)}
+    found = ours._sure_gains(words, torch.arange(3), *ours._likely_gains(words, torch.arange(3), seed=1))
     torch.testing.assert_close(found, sure[0])
     (everyone, _, _), *again = asked
     assert everyone == [0, 1, 2] and len(again) == starting.MORE
@@ -177,7 +178,8 @@ def test_trained_words_compete_with_the_candidates_again(start, monkeypatch):
         while True:
             next(finding)
     assert trained == [[0, 1], [1, 5]]
-    assert done.value.value["text_encoder"][:, 0].tolist() == [1, 5]
+    words, measured = done.value.value
+    assert words["text_encoder"][:, 0].tolist() == [1, 5] and torch.equal(measured[0], gains[:, [1, 5]])
 
 
 def test_fewer_images_than_concepts(start):

@@ -86,3 +86,16 @@ def test_a_thumbnail_keeps_nothing_that_a_camera_wrote(tmp_path, side):
 
     assert secret.encode() in (tmp_path / "a.jpg").read_bytes()
     assert b"alice" not in base64.b64decode(shown.uri.partition("base64,")[2])
+
+
+def test_the_page_embeds_no_picture_that_is_not_a_training_image(tiny_run, workplace, image_folder):
+    """images.jsonl is input: a run from elsewhere may name any file."""
+    whole = report(tiny_run).read_text(encoding="utf-8")
+    assert "or has changed" not in whole
+    lines = [json.loads(line) for line in (tiny_run.path / "images.jsonl").read_text().splitlines()]
+    secret = workplace / "secret.png"
+    Image.new("RGB", (40, 40), "#123456").save(secret)
+    lines[0]["path"] = str(secret)
+    (tiny_run.path / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = report(Run(tiny_run.path), force=True).read_text(encoding="utf-8")
+    assert re.search(r"secret.png[^\"]* is no longer there, or has changed", page)
