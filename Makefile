@@ -4,6 +4,7 @@
 #     make test-all the slow ones, too
 #     make bench    what a training step costs, and sampling and composition
 #     make docs     docs/commands.md and docs/recipe.md, from the options and the settings
+#     make pictures the pictures of README.md and docs/, from the built-in model's runs
 #     make lint     ruff, mypy, and the contracts of who may import whom
 #     make audit    known faults of what is installed, and unsafe calls in the code: needs the network
 
@@ -23,7 +24,7 @@ PACKAGE = $(VENV)/.ucd-package
 TESTS = $(VENV)/.ucd-tests
 LINT = $(VENV)/.ucd-lint
 
-.PHONY: demo test test-all bench docs lint audit clean
+.PHONY: demo test test-all bench docs pictures lint audit clean
 
 demo: export UCD_RUN = runs/demo
 demo: $(PACKAGE)
@@ -46,6 +47,9 @@ bench: $(TESTS)
 
 docs: $(PACKAGE)
 	PYTHONPATH=. $(BIN)/python docs/generate.py
+
+pictures: $(TESTS)
+	BIN=$(BIN) docs/pictures.sh
 
 lint: $(LINT)
 	$(BIN)/ruff check .

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Make the pictures of README.md and docs/ again: `make pictures`, with about ten minutes on two CPU cores.
+#
+# A concept's number depends on the machine, so the classes are looked up. The page's picture needs chromium.
+set -eu
+cd "$(dirname "$0")/.."
+bin=$(pwd)/${BIN:-.venv/bin}
+place=runs/pictures
+rm -rf "$place"
+"$bin/ucd" train quickstart --output "$place/quickstart"
+"$bin/ucd" train mini-styles --output "$place/mini-styles"
+export UCD_RUN="$place/quickstart"
+"$bin/ucd" sample --concept all --num-images 10 --grid > /dev/null
+"$bin/ucd" evaluate --metric all > /dev/null
+"$bin/ucd" evaluate --metric assignment --run "$place/mini-styles" > /dev/null
+
+# The concept that stands for a class: concept RUN CLASS
+concept() {
+  "$bin/python" - "$place/$1/evaluation.json" "$2" <<'EOF'
+import json, sys
+concepts = json.load(open(sys.argv[1]))["metrics"]["assignment"]["concepts"]
+print(next(name for name, concept in concepts.items() if concept["matched_class"] == sys.argv[2]))
+EOF
+}
+cart=$(concept quickstart "shopping cart") dog=$(concept quickstart dog) monkey=$(concept quickstart monkey)
+fountain=$(concept quickstart geyser) sepia=$(concept mini-styles vintage)
+echo "cart $cart, dog $dog, monkey $monkey, fountain $fountain; mini-styles: sepia $sepia"
+
+# The sheet that a command writes, as docs/NAME: picture NAME COMMAND …
+picture() {
+  name=$1
+  shift
+  sheet=$("$bin/ucd" "$@" --output "$place/$name" | grep -E '(sheet|grid)\.png$' | tail -1)
+  cp "$sheet" "docs/$name.png"
+}
+cp "$UCD_RUN/samples/grid.png" docs/overview.png
+picture compose compose "$monkey=5" "$place/mini-styles:$sepia=2" -n 6 --grid
+picture compose-text compose "$cart=4" "on a pink background=4" -n 6 --grid
+picture sweep compose "$monkey=4" --sweep "$place/mini-styles:$sepia=0:6:6" --sweep "at night=0:4:3" --seed 2
+picture places compose "$monkey@left=5" "$fountain@right=5" -n 6 --grid
+picture like compose --like recipes/data/quickstart/images/image-03.png "$dog=0" "$monkey=+5" -n 3 --grid
+picture heatmap visualize --concept "$monkey" --concept "$fountain" --num-images 1 --grid
+images=recipes/data/quickstart/images
+picture heatmap-images visualize $images/image-15.png $images/image-14.png $images/image-21.png $images/image-12.png \
+  $images/image-19.png --grid
+"$bin/ucd" compose "$monkey@left=5" "$fountain@right=5" -n 6 --grid > /dev/null
+"$bin/ucd" visualize --training-images --grid > /dev/null
+"$bin/ucd" report
+"$bin/python" - "$UCD_RUN/report.html" docs/report.png <<'EOF'
+import pathlib, shutil, sys
+from playwright.sync_api import sync_playwright
+
+with sync_playwright() as driver:
+    browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    page = browser.new_page(viewport={"width": 1352, "height": 904})
+    page.goto(pathlib.Path(sys.argv[1]).resolve().as_uri())
+    page.screenshot(path=sys.argv[2])
+EOF
