@@ -75,7 +75,7 @@ class Output:
         cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
         if not _is_terminal(sys.stdout):
             for row in [list(columns), *cells]:
-                _write(sys.stdout, "\t".join(" ".join(cell.split()) for cell in row))
+                _write(sys.stdout, "\t".join(printable(" ".join(cell.split())) for cell in row))
             return
         cells = [[printable(cell) for cell in row] for row in cells]
         table = Table(
@@ -260,7 +260,11 @@ def _write(stream: TextIO, line: str) -> None:
     try:
         print(line, file=stream, flush=True)
     except UnicodeEncodeError:
-        stream.buffer.write(os.fsencode(line + "\n"))
+        try:
+            raw = line.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raw = printable(line).encode()
+        stream.buffer.write(raw + b"\n")
         stream.flush()
 
 

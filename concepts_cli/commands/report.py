@@ -19,5 +19,5 @@ def report(run: Run, *, output: Path | None = None, force: bool = False) -> Path
     if output and output.is_dir():
         path = output / "report.html"
     check_file(path, force=force or not output)
-    write_text(path, Page(run).render())
+    write_text(path, Page(run).render().encode("utf-8", "backslashreplace").decode())  # names may be no valid text
     return path

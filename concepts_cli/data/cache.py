@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
@@ -46,8 +47,9 @@ class KnownImages:
         query = "SELECT size, changed, sha256, width, height FROM images WHERE path = ?"
         try:
             row = self._table.execute(query, (_key(path),)).fetchone()
-            if row and row[:2] == version(os.stat(path)):
-                return ImageRecord(str(path), *row[2:])
+            match row:
+                case (int(), int(), str(sha256), int(width), int(height)) if re.fullmatch("[0-9a-f]{64}", sha256):
+                    return ImageRecord(str(path), sha256, width, height) if row[:2] == version(os.stat(path)) else None
         except OSError:
             pass
         except sqlite3.Error:
@@ -76,7 +78,7 @@ class KnownImages:
 
 
 def version(status: os.stat_result) -> Version:
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)  # copying sets the former back, not the latter
 
 
 def _key(path: str | Path) -> bytes:

@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -33,10 +34,11 @@ PNG_NOTES = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may hold EXIF da
 def read_images(paths: Sequence[Path], *, skip_broken: bool = False, out: Output | None = None) -> list[ImageRecord]:
     """The record of every image, in order.
 
-    Raises one UcdError for all unreadable files; with `skip_broken`, they are left out and named in a warning.
+    Raises one UcdError for all unreadable files. With `skip_broken`, every new file is decoded, and unreadable ones are
+    left out and named in a warning.
     """
     out = out or Output(quiet=True)
-    results: Iterator[ImageRecord | UcdError] = _results(paths)
+    results: Iterator[ImageRecord | UcdError] = _results(paths, whole=skip_broken)
     if len(paths) >= MANY:
         results = out.track(results, total=len(paths), label="reading images")
     records: list[ImageRecord] = []
@@ -57,8 +59,8 @@ def read_images(paths: Sequence[Path], *, skip_broken: bool = False, out: Output
     raise UcdError("\n".join(problems), "; ".join(dict.fromkeys(error.hint or "" for error in broken)))
 
 
-def _results(paths: Sequence[Path]) -> Iterator[ImageRecord | UcdError]:
-    """The record of every image in order, or what is wrong with it."""
+def _results(paths: Sequence[Path], *, whole: bool) -> Iterator[ImageRecord | UcdError]:
+    """The record of every image in order, or what is wrong with it; `whole` decodes all of it."""
     pool = ThreadPoolExecutor(READERS)
     try:
         with KnownImages() as known:
@@ -67,7 +69,7 @@ def _results(paths: Sequence[Path]) -> Iterator[ImageRecord | UcdError]:
                 before = [known.get(path) for path in some]
                 unread = [path for path, record in zip(some, before, strict=True) if record is None]
                 groups = [unread[n : n + GROUP] for n in range(0, len(unread), GROUP)]
-                read = [result for group in pool.map(_read_all, groups) for result in group]
+                read = [result for group in pool.map(partial(_read_all, whole=whole), groups) for result in group]
                 known.add(result for result in read if not isinstance(result, UcdError))
                 fresh = iter(read)
                 for record in before:
@@ -77,11 +79,11 @@ def _results(paths: Sequence[Path]) -> Iterator[ImageRecord | UcdError]:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_all(paths: Sequence[Path]) -> list[tuple[Version, ImageRecord] | UcdError]:
-    return [_read(path) for path in paths]
+def _read_all(paths: Sequence[Path], whole: bool) -> list[tuple[Version, ImageRecord] | UcdError]:
+    return [_read(path, whole) for path in paths]
 
 
-def _read(path: Path) -> tuple[Version, ImageRecord] | UcdError:
+def _read(path: Path, whole: bool) -> tuple[Version, ImageRecord] | UcdError:
     try:
         with path.open("rb") as file:
             changed = version(os.fstat(file.fileno()))
@@ -91,7 +93,7 @@ def _read(path: Path) -> tuple[Version, ImageRecord] | UcdError:
             data = file.read()
         with opened(io.BytesIO(data), path) as image:
             (width, height), form = image.size, image.format
-            if len(data) <= SMALL or not _is_whole(form, data):
+            if whole or len(data) <= SMALL or not _is_whole(form, data):
                 image.load()
             may_turn = form != "PNG" or any(chunk in data for chunk in PNG_NOTES)
             turned = may_turn and image.getexif().get(ORIENTATION) in TURNED

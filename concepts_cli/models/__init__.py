@@ -113,7 +113,7 @@ def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
         read: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
         _ = read["_class_name"]
         return read
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UcdError(f"{index} is damaged", "restore or download the model again") from error
 
 

@@ -69,5 +69,5 @@ def _is_whole(path: Path) -> bool:
             header = json.loads(file.read(length) if length < size else b"")
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
         return bool(8 + length + max(ends, default=0) == size)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return False

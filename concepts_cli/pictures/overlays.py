@@ -172,7 +172,7 @@ def drawn_sheet(targets: Sequence[Target]) -> Image.Image:
     for target in targets:
         label = target.image.name if target.image else f"seed {target.request.seed}"
         key = f"{target.sha256 or caption(target.request)} {label}"
-        with Image.open(target.path) as page:
+        with Image.open(target.path, formats=["PNG"]) as page:
             picture, hot = panels(page)
         map_label = target.name if target.weight is None else f"{target.name}  {target.weight:.2f}"
         rows.setdefault(key, [(picture, label)]).append((hot, map_label))

@@ -11,6 +11,7 @@ from pathlib import Path
 from concepts_cli.runs.reading import parse_json, read_lines
 
 WIDTH, HEIGHT = 720, 240
+MOST, LEAST = 1e30, 1e-30  # of a loss, and of what the chart can tell apart
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 30  # margins
 
 
@@ -40,9 +41,10 @@ def read_losses(path: Path) -> list[tuple[int, float]]:
     with suppress(FileNotFoundError):
         for _, line in read_lines(path):
             with suppress(ValueError, KeyError, TypeError):
-                record = parse_json(line)
-                losses.append((int(record["number"]), float(record["loss"])))
-    return [(step, loss) for step, loss in losses if math.isfinite(loss)]  # float() also reads "nan"
+                match parse_json(line):
+                    case {"number": int(step), "loss": int() | float() as loss} if step >= 0 and abs(loss) < MOST:
+                        losses.append((step, float(loss)))
+    return losses
 
 
 def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:
@@ -51,7 +53,7 @@ def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:
         return None
     steps, values = [step for step, _ in losses], [loss for _, loss in losses]
     low, high = min(values), max(values)
-    room = (high - low or abs(high) or 1.0) * 0.08
+    room = max((high - low or abs(high)) * 0.08, LEAST)
     low, high = low - room, high + room
     first, last = min(steps), max(steps)
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from concepts_cli.data.images import open_image
 from concepts_cli.errors import UcdError
+from concepts_cli.runs.reading import read_bytes
 
 QUALITY = 86
 
@@ -42,7 +43,7 @@ class Gallery:
             if not path.is_file():  # a FIFO would wait for its writer
                 return None
             try:
-                if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                if sha256 and hashlib.sha256(read_bytes(path)).hexdigest() != sha256:
                     return None
                 image = open_image(path)
             except (OSError, UcdError):

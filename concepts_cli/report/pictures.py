@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from concepts_cli.report.commands import changed_options, command
 from concepts_cli.report.inline import Gallery
 from concepts_cli.runs.files import png_text
+from concepts_cli.runs.reading import parse_json
 from concepts_cli.runs.run import Run, bare_name
 
 SAMPLES, OTHERS = 8, 24
@@ -88,7 +88,7 @@ class Pictures:
 def _typed_terms(text: str) -> list[str]:
     """The terms that a picture says it is made of; none if they can't be read, or would be options."""
     try:
-        terms: object = json.loads(text)
+        terms: object = parse_json(text)
     except ValueError:
         return []
     if isinstance(terms, list) and all(isinstance(term, str) and term[:1] != "-" for term in terms):

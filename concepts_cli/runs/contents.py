@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from concepts_cli.data.images import ImageRecord
 
-TOKEN = re.compile(r"<(?!(?i:all)>)\w[\w-]*>")  # its name is a folder's name, and a word in prompts; `all` means all
+# Its name is a folder's name, and a word in prompts; `all` means all, and the others are devices on Windows.
+TOKEN = re.compile(r"<(?!(?i:all|con|prn|aux|nul|com\d|lpt\d)>)\w[\w-]*>")
+MOST = 1e6  # of an embedding's numbers: a model's own are below 100
 MAX_TOKEN_BYTES = 120  # a file's name has at most 255
 CHECKPOINT_HINT = "delete it to continue from an earlier one, or start over with --force"
 
@@ -51,6 +53,8 @@ def read_concepts(path: Path) -> tuple[tuple[str, ...], dict[str, Tensor]]:
         raise damaged(path, "it holds no embeddings")
     for table in embeddings.values():
         _check_floats(path, "the embeddings", table)
+        if table.numel() and table.abs().max() > MOST:
+            raise damaged(path, f"its embeddings reach {table.abs().max():.0e}, and at most {MOST:.0e} makes sense")
         if table.ndim != 2 or len(table) != len(tokens) or not table.numel():
             raise damaged(path, f"it names {len(tokens)} concepts, and its embeddings are {tuple(table.shape)}")
     return tokens, embeddings
@@ -89,6 +93,11 @@ def read_checkpoint(path: Path, step: int) -> dict[str, Tensor]:
         raise damaged(path, f"it is not the checkpoint of step {step}", CHECKPOINT_HINT)
     if "images" in state and (state["images"].dtype != torch.uint8 or state["images"].shape[1:] != (32,)):
         raise damaged(path, "its list of images can't be read", CHECKPOINT_HINT)
+    for name, tensor in state.items():
+        if name.startswith(("concepts.", "optimizer.")) and not tensor.is_floating_point():
+            raise damaged(path, f"{name} holds no floating-point numbers", CHECKPOINT_HINT)
+        if name.endswith((".step", ".exp_avg_sq")) and tensor.numel() and tensor.min() < 0:
+            raise damaged(path, f"{name} is negative", CHECKPOINT_HINT)
     return state
 
 

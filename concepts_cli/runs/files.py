@@ -116,7 +116,7 @@ def png_text(path: Path) -> dict[str, str]:
     if not path.is_file():  # a FIFO would wait for its writer
         return {}
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=["PNG"]) as file:
             return dict(getattr(file, "text", {}))
     except (OSError, SyntaxError, ValueError, OverflowError, struct.error, zlib.error, Image.DecompressionBombError):
         return {}

@@ -17,8 +17,9 @@ def find_run(given: str | Path | None = None) -> Run:
     given = given or os.environ.get("UCD_RUN")
     if given:
         for path in (Path(given), RUNS / given):
-            if Run(path).exists():
-                return Run(path)
+            if (run := Run(path)).exists():
+                run.check_links()
+                return run
         known = [run.path.name for run in all_runs()]
         otherwise = "a run folder contains a recipe.yaml"
         hint = did_you_mean(Path(given).name, known, prefix=f"{RUNS}{os.sep}", otherwise=otherwise)
@@ -26,6 +27,7 @@ def find_run(given: str | Path | None = None) -> Run:
     runs = all_runs()
     if not runs:
         raise UcdError("there is no run here yet", "train one with `ucd train quickstart`, or name one with --run")
+    runs[-1].check_links()
     return runs[-1]
 
 

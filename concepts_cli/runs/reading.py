@@ -122,9 +122,12 @@ def read_tensors(path: Path, hint: str = TRAIN_AGAIN) -> tuple[dict[str, str], d
     except (SafetensorError, OSError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise damaged(path, first_line(error), hint) from error
     for name, tensor in tensors.items():
-        if tensor.dtype in (torch.float16, torch.bfloat16):
-            tensors[name] = tensor.float()
-        if tensor.is_floating_point() and (wrong := int((~tensors[name].float().isfinite()).sum())):
+        try:
+            tensors[name] = tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+            wrong = int((~tensor.float().isfinite()).sum()) if tensor.is_floating_point() else 0
+        except (NotImplementedError, RuntimeError) as error:  # a type of less than a byte
+            raise damaged(path, f"{name} is {str(tensor.dtype).removeprefix('torch.')}", hint) from error
+        if wrong:
             raise damaged(path, f"{wrong} of the {tensor.numel()} numbers in {name} are not finite", hint)
     return metadata, tensors
 

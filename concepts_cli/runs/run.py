@@ -21,7 +21,7 @@ from concepts_cli.paths import public_path
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.contents import read_checkpoint, read_concepts, read_images, read_weights
 from concepts_cli.runs.files import unwritable, write_safetensors, write_text
-from concepts_cli.runs.reading import read_bytes
+from concepts_cli.runs.reading import damaged, read_bytes
 from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -102,6 +102,17 @@ class Run:
             yield self.path / name
         except FileNotFoundError as error:
             raise UcdError(f"{self.path / name} is missing", "train again, or restore the file") from error
+
+    def check_links(self) -> None:
+        """Raise UcdError for a link that leads out of the folder: what is written and shown here stays here."""
+        inside, places = self.path.resolve(), [self.path / name for name in RUN_FILES]
+        while places:
+            place = places.pop()
+            if place.is_symlink() and not place.resolve().is_relative_to(inside):
+                raise damaged(place, "it is a link out of the run", "replace it by what it leads to")
+            if place.is_dir():
+                with os.scandir(place) as entries:
+                    places += [Path(entry) for entry in entries if entry.is_symlink() or entry.is_dir()]
 
     def exists(self) -> bool:
         return os.path.isfile(self.path / RECIPE)

@@ -20,6 +20,7 @@ def training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force:
         raise UcdError("--resume continues a run and --force starts over", "use one of them")
     run = _choose(recipe, output, resume=resume, force=force)
     check_place(run.path)
+    run.check_links()
     if resume and _holds_something(run.path):
         if not run.exists():
             raise UcdError(f"{run.path} is not empty, and not a run", "choose another --output")

@@ -93,7 +93,29 @@ def test_pipes_among_the_pictures_are_gaps_on_the_page(workplace):
     assert "is no longer there" in report(run).read_text()
 
 
+@pytest.mark.parametrize("place", ["samples", "samples/t1", "checkpoints", "metrics.jsonl", "heatmaps/images/x.png"])
+@pytest.mark.parametrize("verb", ["sample", "report", "train"])
+def test_a_link_out_of_the_run_is_refused(workplace, recipe_file, verb, place):
+    run = small_run(workplace / "run")
+    (workplace / "elsewhere").mkdir()
+    (run.path / place).parent.mkdir(parents=True, exist_ok=True)
+    (run.path / place).symlink_to(workplace / "elsewhere")
+    arguments = ["--run", run.path] if verb != "train" else [recipe_file, "--resume", "--output", run.path]
+    message = ucd(verb, *arguments, code=2)
+    assert "is damaged: it is a link out of the run" in message
+    assert list((workplace / "elsewhere").iterdir()) == []
+
+
+def test_links_inside_of_the_run_are_fine(workplace):
+    run = small_run(workplace / "run")
+    (run.path / "samples").mkdir()
+    (run.path / "samples" / "again").symlink_to(run.path / "samples", target_is_directory=True)
+    run.check_links()
+
+
 METRICS = {
+    "a step of 4,000 digits in words": json.dumps({"number": "9" * 4000, "loss": 1}),
+    "a huge loss": '{"number": 3, "loss": 1e308}',
     "nested": "[" * 100_000,
     "a number with 5,000 digits": '{"number": ' + "9" * 5000 + ', "loss": 1}',
     "a step in words": '{"number": "three", "loss": 1}',
@@ -309,3 +331,18 @@ def test_every_file_of_a_run_has_the_mode_that_the_umask_wants(tmp_path, umask, 
         os.umask(old)
     files = [path for path in run.path.rglob("*") if path.is_file()]
     assert len(files) == 7 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {mode}
+
+
+def test_losses_that_can_hardly_be_told_apart_are_drawn(workplace):
+    run = small_run(workplace / "run")
+    (run.path / "metrics.jsonl").write_text('{"number": 1, "loss": 5e-324}\n{"number": 2, "loss": 5e-324}\n')
+    assert "0.0000" in report(run).read_text()
+
+
+def test_names_and_labels_that_are_no_text(workplace, capsys):
+    run = small_run(workplace / "run")
+    line = json.dumps({"path": "images/\udcff.png", "sha256": "ab" * 32, "width": 4, "height": 4})
+    (run.path / "images.jsonl").write_text(f"{line}\n" * 3)
+    assert "\\udcff.png" in report(Run(run.path)).read_text()
+    Output().table("", ["class"], [["gey\x1b[31mser \ud800"]])
+    assert "\x1b" not in capsys.readouterr().out

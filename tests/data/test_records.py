@@ -185,7 +185,7 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path, monke
     paths = [picture(tmp_path / f"{n}.png") for n in range(3)]
     before = read_images(paths)
     real, read = records._read, []
-    monkeypatch.setattr(records, "_read", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(records, "_read", lambda path, whole: read.append(path) or real(path, whole))
     assert read_images(paths) == before and read == []
     os.utime(paths[0], ns=(0, 0))
     picture(paths[1], (5, 5))
@@ -227,3 +227,35 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     monkeypatch.delenv("UCD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "ucd"
+
+
+def test_a_photograph_damaged_in_the_middle_is_skipped(workplace):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    for name in ("whole.jpg", "middle.jpg"):
+        Image.fromarray(noise).save(workplace / name, quality=95)
+    data = bytearray((workplace / "middle.jpg").read_bytes())
+    assert len(data) > 64 * 1024
+    data[600:60_000] = b"\xff" * 59_400
+    (workplace / "middle.jpg").write_bytes(data)
+    paths = [workplace / "middle.jpg", workplace / "whole.jpg"]
+    assert [record.path for record in read_images(paths, skip_broken=True)] == [str(paths[1])]
+
+
+def test_a_file_that_was_copied_over_with_its_old_time_is_read_again(workplace):
+    path = workplace / "a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    before, (first,) = path.stat(), read_images([path])
+    data = bytearray(path.read_bytes())
+    Image.new("RGB", (8, 8), "blue").save(path)
+    path.write_bytes(path.read_bytes().ljust(len(data), b"\0")[: max(len(data), path.stat().st_size)])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert read_images([path])[0].sha256 != first.sha256
+
+
+def test_what_is_remembered_is_checked(workplace):
+    path = workplace / "a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    (first,) = read_images([path])
+    with sqlite3.connect(cache_folder() / "images.sqlite") as table:
+        table.execute("UPDATE images SET sha256 = '../../x', width = 'a'")
+    assert read_images([path]) == [first]

@@ -18,6 +18,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.runs.run import Run
 from tests.runs.folder import (
     IMAGE,
+    TOKENS,
     read_everything,
     small_run,
     write_checkpoint,
@@ -189,3 +190,42 @@ def test_a_run_with_any_byte_changed_is_read_or_refused(whole, name, place, valu
             return
         assert weights.shape == (len(images), len(tokens)) and len(embeddings["text_encoder"]) == len(tokens)
         assert weights.isfinite().all() and embeddings["text_encoder"].isfinite().all()
+
+
+@pytest.mark.skipif(not hasattr(torch, "float4_e2m1fn_x2"), reason="needs a torch with 4-bit floats")
+def test_numbers_of_less_than_a_byte_are_refused(tmp_path):
+    run = small_run(tmp_path / "run")
+    header = {
+        "embeddings": {"dtype": "F4", "shape": [2, 4], "data_offsets": [0, 4]},
+        "__metadata__": {"tokens": json.dumps(TOKENS)},
+    }
+    text = json.dumps(header).encode()
+    (run.path / "concepts.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(UcdError, match="is damaged"):
+        _ = run.tokens
+
+
+def test_absurd_embeddings_are_refused(tmp_path):
+    run = small_run(tmp_path / "run")
+    write_concepts(run.path, torch.full((2, 4), 3e38))
+    with pytest.raises(UcdError, match="its embeddings reach 3e[+]38"):
+        _ = run.tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("optimizer.0.step", torch.tensor(-1.0)), ("optimizer.0.exp_avg", torch.zeros(2, 4, dtype=torch.int32))],
+)
+def test_an_odd_state_of_the_optimizer_is_refused(tmp_path, name, value):
+    run = small_run(tmp_path / "run")
+    write_checkpoint(run.path, **{name: value})
+    with pytest.raises(UcdError, match=f"is damaged: {name}"):
+        run.load_checkpoint()
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "com1"])
+def test_devices_of_windows_are_no_names(tmp_path, name):
+    run = small_run(tmp_path / "run")
+    write_concepts(run.path, tokens=["<t1>", f"<{name}>"])
+    with pytest.raises(UcdError, match="is not the name of a concept"):
+        _ = run.tokens
