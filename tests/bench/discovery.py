@@ -99,7 +99,7 @@ def run_draw(
     pairs: bool = False,
     samples: int = 0,
 ) -> Draw:
-    out = Output(quiet=True)
+    out = Output(mute=True)
     with tempfile.TemporaryDirectory() as place:
         images = Path(place) / "images"
         images.mkdir()

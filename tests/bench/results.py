@@ -63,7 +63,7 @@ def result(
     device: str | None = None,
 ) -> Result:
     """The figures of the run in `folder`, which is trained, sampled and evaluated as far as that was not done yet."""
-    out = Output(quiet=True, json=True)
+    out = Output(mute=True)
     run = Run(folder)
     if not run.is_finished():
         with looking(method):
