@@ -23,21 +23,18 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 
-CANDIDATE_STEPS, CANDIDATE_RATE = 30, 0.47  # of AdamW; rates are shares of the token table's deviation, and fall to 0
-WORD_STEPS, WORD_RATE = 24, 0.28  # for the chosen words
+CANDIDATE_STEPS, CANDIDATE_RATE = 30, 1e-2  # of AdamW, for each candidate; rates fall to 0
+WORD_STEPS, WORD_RATE = 24, 6e-3  # of AdamW, for the chosen words
 NOISIER = (0.5, 1.0)  # the part of the process in which words decide what a picture shows
 LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
-COARSE = (1, 4)  # of these, where every word is measured
-LISTED = 12  # words that are measured for an image at all levels: those that are best at the coarse ones
-ROUNDS = 3  # of choosing words, and training them
-BETTER = 1.01  # how much better another choice must be
+MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, an image has LISTED measured at more than two levels
+BETTER = 1.01  # how much better another choice of words must be
 RIVALS, MORE = 3, 5  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
 SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
 
 Words = dict[str, Tensor]  # by text encoder, (W, D) each
-Gains = tuple[Tensor, Tensor, Tensor]  # what `_likely_gains` returns
 
 
 @dataclass(frozen=True)
@@ -69,22 +66,25 @@ class ImageStart:
         sentences: Sequence[str],
         sentences_of: Sequence[range] = (),
         restarts: int = 3,
+        rounds: int = 1,
         seed: int = 0,
     ):
         """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
-        words are learned from each landmark. Raises UcdError for fewer images than concepts.
+        words are learned from each landmark, and words are chosen and trained up to `rounds` times. Raises UcdError
+        for fewer images than concepts.
         """
         if len(latents) < count:
             raise UcdError(
                 f"{len(latents)} images can't start {count} concepts", "add images, or set concepts.start: table"
             )
-        self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
+        self.model, self.latents, self.count = model, latents, count
+        self.restarts, self.rounds = restarts, rounds
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
         self.generator = seeded(seed, "start")
         self.landmarks = self._landmarks()
         self.chunks = torch.arange(len(self.landmarks) * restarts).split(ROWS)
-        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + ROUNDS * WORD_STEPS
+        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + rounds * WORD_STEPS
         self.result: Start | None = None
 
     def _landmarks(self) -> Tensor:
@@ -111,44 +111,39 @@ class ImageStart:
         for image in landmarks:
             gains.append(self._likely_gains(words, image[None], seed=1)[0])
             yield
-        words, measured = yield from self._chosen(words, torch.cat(gains))
-        every = torch.arange(len(self.latents))
-        if measured is None or len(landmarks) < len(every):
-            measured = self._likely_gains(words, every, seed=1)
-        found = self._sure_gains(words, every, *measured)
+        words = yield from self._chosen(words, torch.cat(gains))
+        found = self._sure_gains(words, torch.arange(len(self.latents)))
         self.result = Start({name: table.detach() for name, table in words.items()}, found)
 
-    def _chosen(self, candidates: Words, gains: Tensor) -> Generator[None, None, tuple[Words, Gains | None]]:
-        """The best K of the candidates by their gains (L, W), trained on the landmarks that each explains best; and, if
-        they were measured since, what they gain there.
+    def _chosen(self, candidates: Words, gains: Tensor) -> Generator[None, None, Words]:
+        """The best K of the candidates by their gains (L, W), trained on the landmarks that each explains best.
 
-        Trained words compete with the candidates again: one that was trained on two kinds of image stands for neither,
-        and two that were trained on the same kind are one too many.
+        In further rounds trained words compete with the candidates again: one that was trained on two kinds of image
+        stands for neither, and two that were trained on the same kind are one too many.
         """
         table, columns, kept = candidates, gains, facilities(gains, self.count)
-        for again in range(ROUNDS):
+        for rounds_left in reversed(range(self.rounds)):
             words = {name: each[kept].detach().clone().requires_grad_() for name, each in table.items()}
             owners = columns[:, kept].argmax(dim=1)
             yield from self._train(words, self.landmarks, owners, WORD_STEPS, WORD_RATE)
-            if again == ROUNDS - 1:
+            if not rounds_left:
                 break
-            measured = self._likely_gains(words, self.landmarks, seed=1)
-            columns = torch.cat([measured[0], gains], dim=1)
+            columns = torch.cat([self._likely_gains(words, self.landmarks, seed=1)[0], gains], dim=1)
             before, kept = list(range(self.count)), facilities(columns, self.count)
             if _worth(columns, kept) < BETTER * _worth(columns, before):
-                yield from [None] * (ROUNDS - 1 - again) * WORD_STEPS  # not needed
-                return words, measured
+                yield from [None] * rounds_left * WORD_STEPS  # not needed
+                break
             table = {name: torch.cat([words[name].detach(), candidates[name]]) for name in words}
-        return words, None
+        return words
 
-    def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> Gains:
+    def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """The mean gains of all words (M, W), those of the likeliest by level (T, M, V), and which these are (M, V).
 
         Of many words, all but the likeliest are measured at the coarse levels alone, and never rank above those.
         """
         count = len(next(iter(words.values())))
         every = torch.arange(count).expand(len(images), -1)
-        if count <= LISTED:
+        if count <= MANY:
             gains = self._gains(words, images, every, seed=seed)
             return gains.mean(dim=0), gains, every
         coarse = self._gains(words, images, every, seed=seed, levels=COARSE)
@@ -159,8 +154,9 @@ class ImageStart:
         others = coarse.mean(dim=0).minimum(mean.amin(dim=1, keepdim=True))
         return others.scatter(1, likely, mean), gains, likely
 
-    def _sure_gains(self, words: Words, images: Tensor, mean: Tensor, gains: Tensor, likely: Tensor) -> Tensor:
-        """The mean gains (M, K), with those measured again of images whose best word is not surely the best."""
+    def _sure_gains(self, words: Words, images: Tensor) -> Tensor:
+        """The gains of all words, (M, K), measured again where an image's best word is not surely the best."""
+        mean, gains, likely = self._likely_gains(words, images, seed=2)
         places = mean.gather(1, likely).topk(min(RIVALS, self.count), dim=1).indices
         rivals = likely.gather(1, places)  # (M, R)
         seen = list(gains.gather(2, places.expand(len(gains), -1, -1)).unbind(dim=1))  # M times (T, R)
@@ -193,11 +189,9 @@ class ImageStart:
         A step shows every image once, at times that cover the process evenly, each with one of its templates.
         """
         tokens, count = self._teach(words), len(images)
-        deviations = {name: self.model.tables[name].float().std(dim=0).mean().item() for name in words}
-        groups = [{"params": [table], "lr": rate * deviations[name]} for name, table in words.items()]
-        optimizer = torch.optim.AdamW(groups, weight_decay=0)
-        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-        for _ in range(steps):
+        optimizer = torch.optim.AdamW(words.values(), rate, weight_decay=0)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             strata = torch.randperm(count, generator=self.generator) + torch.rand(count, generator=self.generator)
             times = self._time(strata / count)
             template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
@@ -214,7 +208,6 @@ class ImageStart:
                 (loss * SCALE).backward()
             optimizer.step()
             optimizer.zero_grad()
-            falling.step()
             yield
 
     @torch.no_grad()
@@ -237,9 +230,9 @@ class ImageStart:
         which = torch.arange(len(rows))[:, None].expand_as(rows)
         gains = []
         means = torch.stack([self.latents.moments(image)[0] for image in images.tolist()])
+        noises = torch.randn(LEVELS, *means.shape[1:], generator=seeded(seed, "gains"))
         for level in levels:
-            time = self._time(torch.tensor((level + 0.5) / LEVELS))
-            noise = torch.randn(means.shape[1:], generator=seeded(seed, "gains", level))
+            time, noise = self._time(torch.tensor((level + 0.5) / LEVELS)), noises[level]
             parts = zip(which.flatten().split(ROWS), rows.flatten().split(ROWS), strict=True)
             errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
             errors = torch.cat(errors).unflatten(0, rows.shape)

@@ -128,7 +128,7 @@ def test_an_image_is_measured_again_while_its_best_word_is_in_doubt(start, monke
 
     monkeypatch.setattr(ours, "_gains", gains)
     words = {"text_encoder": torch.zeros(4, 32)}
-    found = ours._sure_gains(words, torch.arange(3), *ours._likely_gains(words, torch.arange(3), seed=1))
+    found = ours._sure_gains(words, torch.arange(3))
     torch.testing.assert_close(found, sure[0])
     (everyone, _, _), *again = asked
     assert everyone == [0, 1, 2] and len(again) == starting.MORE
@@ -137,6 +137,7 @@ def test_an_image_is_measured_again_while_its_best_word_is_in_doubt(start, monke
 
 
 def test_of_many_words_the_likeliest_are_measured_at_all_levels(start, monkeypatch):
+    monkeypatch.setattr(starting, "MANY", 8)
     monkeypatch.setattr(starting, "LISTED", 3)
     ours = start(4)
     truth = torch.randn(starting.LEVELS, 4, 9, generator=seeded(0, "truth"))
@@ -159,7 +160,7 @@ def test_of_many_words_the_likeliest_are_measured_at_all_levels(start, monkeypat
 
 def test_trained_words_compete_with_the_candidates_again(start, monkeypatch):
     """Two kinds of image; the first choice takes two words of the same kind, until these are measured again."""
-    ours = start(6)
+    ours = start(6, rounds=3)
     kinds = torch.tensor([0, 0, 0, 1, 1, 1])
     gains = torch.where(kinds[:, None] == kinds, 0.1, 0.0)
     trained = []
@@ -178,8 +179,7 @@ def test_trained_words_compete_with_the_candidates_again(start, monkeypatch):
         while True:
             next(finding)
     assert trained == [[0, 1], [1, 5]]
-    words, measured = done.value.value
-    assert words["text_encoder"][:, 0].tolist() == [1, 5] and torch.equal(measured[0], gains[:, [1, 5]])
+    assert done.value.value["text_encoder"][:, 0].tolist() == [1, 5]
 
 
 def test_fewer_images_than_concepts(start):
