@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from concepts_cli import output
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UNSAFE, UcdError
 from concepts_cli.output import Output, plain
 
 UNSET = ("NO_COLOR", "FORCE_COLOR", "PYTHONWARNINGS", "UCD_DEBUG", "TQDM_DISABLE")
@@ -167,7 +167,7 @@ def test_a_track_reads_no_further_than_its_reader(capsys):
 
 SCRIPT = """
 import sys
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UNSAFE, UcdError
 from concepts_cli.output import Output
 out = Output()
 for n in out.track(range(3), total=3, label="work", describe=lambda n: {"loss": str(n)}):
@@ -248,7 +248,7 @@ def test_forced_colour_makes_no_terminal_of_a_pipe():
 
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x7f\u202ef\udc9bg"
 HOSTILE_SCRIPT = f"""
-from concepts_cli.errors import UcdError
+from concepts_cli.errors import UNSAFE, UcdError
 from concepts_cli.output import Output
 out, text = Output(), {HOSTILE!a}
 out.note(text)
@@ -264,7 +264,7 @@ for step in out.track([text], total=1, label=text, describe=lambda text: {{"name
 def test_names_of_others_do_nothing_to_a_terminal():
     seen, _ = on_a_terminal(HOSTILE_SCRIPT, stdout_too=True, NO_COLOR="1")
     own = re.sub(r"\x1b\[(\d*[AK]|\?25[lh])|\r", "", seen)  # the bar moves the cursor, too
-    assert not output.UNSAFE.search(own.replace("\n", ""))
+    assert not UNSAFE.search(own.replace("\n", ""))
     assert seen.count(r"a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x7f\u202ef\udc9bg") >= 7
 
 

@@ -159,6 +159,7 @@ OF_ONE = {
 }
 # What the scripts do without a flag.
 WITHOUT_A_FLAG = {
+    "train.concepts_per_image": None,
     "model_revision": None,
     "data.resize": "squash",
     "data.skip_images": 0,
@@ -224,7 +225,13 @@ NAMES = {  # of the classes, for CLIP and, where they differ, for the ResNet
 # What the scripts have nothing like, or what says nothing about the result.
 ELSEWHERE = {
     *("name", "model", "preset", "data.images", "data.images_per_folder", "evaluate.class_names"),
-    *("evaluate.resnet_class_names", "evaluate.metrics", "sample.batch_size", "concepts.start_restarts"),
+    *(
+        "evaluate.resnet_class_names",
+        "evaluate.metrics",
+        "sample.batch_size",
+        "concepts.start_restarts",
+        "concepts.start_rounds",
+    ),
     *("train.concept_checkpointing", "train.gradient_checkpointing", "train.compile", "train.log_every"),
     *("train.keep_checkpoints", "train.trackers", "train.push_to_hub"),
     *(key for key in leaves(Recipe) if key.startswith("regularizers.")),
