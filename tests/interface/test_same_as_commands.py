@@ -21,7 +21,7 @@ from concepts_cli.cli import visualize as cli_visualize
 from concepts_cli.commands import train as train_command
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
-from concepts_cli.commands.evaluate import evaluate
+from concepts_cli.commands.evaluate import measure
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
@@ -34,7 +34,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
     "sample": (cli_sample.sample, sample, ucd.Run.sample),
     "compose": (cli_compose.compose, compose, ucd.Run.compose),
     "visualize": (cli_visualize.visualize, visualize, ucd.Run.heat_maps),
-    "evaluate": (cli_evaluate.evaluate, evaluate, ucd.Run.evaluate),
+    "evaluate": (cli_evaluate.evaluate, measure, ucd.Run.evaluate),
     "encode": (cli_encode.encode, encode, ucd.Run.encode),
     "report": (cli_report.report, report, ucd.Run.report),
 }
