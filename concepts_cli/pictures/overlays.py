@@ -140,7 +140,7 @@ def read_figures(path: Path) -> dict[str, Any] | None:
     try:
         figures, (shown, hot) = parse_json(text["numbers"]), parse_json(text["panels"])
         across, down = map(float, figures["center"])
-        with Image.open(path) as page:
+        with Image.open(path, formats=["PNG"]) as page:
             for left, top, right, bottom in (shown, hot):
                 if not (0 <= left < right <= page.width and 0 <= top < bottom <= page.height):
                     return None

@@ -64,7 +64,7 @@ def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[
         )
     concept = re.fullmatch(CONCEPT, name) or _concept_of_a_run(name)
     if concept and concept["run"]:
-        other = _other_run(concept["run"])
+        other = find_run(concept["run"])
         if other.path.resolve() != run.path.resolve():
             sentence = other.recipe.concepts.prompt_of(other.token(concept["name"]))
             if others is not None:
@@ -80,18 +80,10 @@ def _concept_of_a_run(name: str) -> re.Match[str] | None:
     """`other:koala`, if there is such a run and it has such a concept; otherwise it is text with a colon."""
     concept = re.fullmatch(r"(?P<run>[^:]+):(?P<name>[\w-]+)", name)
     try:
-        known = concept and f"<{concept['name']}>" in _other_run(concept["run"]).tokens
+        known = concept and f"<{concept['name']}>" in find_run(concept["run"]).tokens
     except UcdError:
         return None
     return concept if known else None
-
-
-def _other_run(name: str) -> Run:
-    """The run of this name. Raises UcdError if there is none, or the name can't be that of a folder."""
-    try:
-        return find_run(name)
-    except OSError as error:
-        raise UcdError(f"no run at {shown(name)}: {error.strerror}") from error
 
 
 def written(term: WrittenTerm) -> str:

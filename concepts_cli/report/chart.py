@@ -40,7 +40,7 @@ def read_losses(path: Path) -> list[tuple[int, float]]:
     losses = []
     with suppress(FileNotFoundError):
         for _, line in read_lines(path):
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError):
                 match parse_json(line):
                     case {"number": int(step), "loss": int() | float() as loss} if step >= 0 and abs(loss) < MOST:
                         losses.append((step, float(loss)))
@@ -53,7 +53,7 @@ def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:
         return None
     steps, values = [step for step, _ in losses], [loss for _, loss in losses]
     low, high = min(values), max(values)
-    room = max((high - low or abs(high)) * 0.08, LEAST)
+    room = max((high - low or abs(high) or 1.0) * 0.08, LEAST)
     low, high = low - room, high + room
     first, last = min(steps), max(steps)
 

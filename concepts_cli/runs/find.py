@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from concepts_cli.errors import UcdError, did_you_mean
+from concepts_cli.errors import UcdError, did_you_mean, shown
 from concepts_cli.runs.run import CONCEPTS, Run
 
 RUNS = Path("runs")
@@ -23,7 +23,7 @@ def find_run(given: str | Path | None = None) -> Run:
         known = [run.path.name for run in all_runs()]
         otherwise = "a run folder contains a recipe.yaml"
         hint = did_you_mean(Path(given).name, known, prefix=f"{RUNS}{os.sep}", otherwise=otherwise)
-        raise UcdError(f"no run at {given}", hint)
+        raise UcdError(f"no run at {shown(given, 300)}", hint)
     runs = all_runs()
     if not runs:
         raise UcdError("there is no run here yet", "train one with `ucd train quickstart`, or name one with --run")
