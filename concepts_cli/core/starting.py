@@ -23,13 +23,13 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 
-CANDIDATE_STEPS, CANDIDATE_RATE = 30, 1e-2  # of AdamW, for each candidate; rates fall to 0
-WORD_STEPS, WORD_RATE = 24, 6e-3  # of AdamW, for the chosen words
-NOISIER = (0.5, 1.0)  # the part of the process in which words decide what a picture shows
+CANDIDATE_STEPS, CANDIDATE_RATE = 22, 0.5  # of AdamW, for each candidate; in deviations of the table; rates fall to 0
+WORD_STEPS, WORD_RATE = 12, 0.4  # of AdamW, for the chosen words
+NOISIEST = (0.75, 1.0)  # the part of the process in which a word decides what a picture shows: words are learned there
+NOISIER = (0.6, 1.0)  # and where it still matters: what words explain is measured there
 LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
 MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, an image has LISTED measured at more than two levels
-BETTER = 1.01  # how much better another choice of words must be
-RIVALS, MORE = 3, 5  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
+RIVALS, MORE = 3, 4  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
 SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
@@ -111,7 +111,7 @@ class ImageStart:
         for image in landmarks:
             gains.append(self._likely_gains(words, image[None], seed=1)[0])
             yield
-        words = yield from self._chosen(words, torch.cat(gains))
+        words = yield from self._chosen(words, of_others(torch.cat(gains)))
         found = self._sure_gains(words, torch.arange(len(self.latents)))
         self.result = Start({name: table.detach() for name, table in words.items()}, found)
 
@@ -121,7 +121,7 @@ class ImageStart:
         In further rounds trained words compete with the candidates again: one that was trained on two kinds of image
         stands for neither, and two that were trained on the same kind are one too many.
         """
-        table, columns, kept = candidates, gains, facilities(gains, self.count)
+        table, columns, kept = candidates, gains, representatives(gains, self.count)
         for rounds_left in reversed(range(self.rounds)):
             words = {name: each[kept].detach().clone().requires_grad_() for name, each in table.items()}
             owners = columns[:, kept].argmax(dim=1)
@@ -129,8 +129,8 @@ class ImageStart:
             if not rounds_left:
                 break
             columns = torch.cat([self._likely_gains(words, self.landmarks, seed=1)[0], gains], dim=1)
-            before, kept = list(range(self.count)), facilities(columns, self.count)
-            if _worth(columns, kept) < BETTER * _worth(columns, before):
+            before, kept = list(range(self.count)), representatives(columns, self.count)
+            if sorted(kept) == before:
                 yield from [None] * rounds_left * WORD_STEPS  # not needed
                 break
             table = {name: torch.cat([words[name].detach(), candidates[name]]) for name in words}
@@ -189,11 +189,12 @@ class ImageStart:
         A step shows every image once, at times that cover the process evenly, each with one of its templates.
         """
         tokens, count = self._teach(words), len(images)
-        optimizer = torch.optim.AdamW(words.values(), rate, weight_decay=0)
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        rates = {name: rate * float(table.float().std(dim=0).mean()) for name, table in self.model.tables.items()}
+        optimizer = torch.optim.AdamW([{"params": [words[name]], "lr": rates[name]} for name in words], weight_decay=0)
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        for _ in range(steps):
             strata = torch.randperm(count, generator=self.generator) + torch.rand(count, generator=self.generator)
-            times = self._time(strata / count)
+            times = self._time(strata / count, NOISIEST)
             template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
             clean, noise = self._noised(images)
             for part in torch.arange(count).split(ROWS):
@@ -207,6 +208,7 @@ class ImageStart:
                 loss = (predicted - target).square().mean(dim=(1, 2, 3)).sum() / count
                 (loss * SCALE).backward()
             optimizer.step()
+            falling.step()
             optimizer.zero_grad()
             yield
 
@@ -232,7 +234,7 @@ class ImageStart:
         means = torch.stack([self.latents.moments(image)[0] for image in images.tolist()])
         noises = torch.randn(LEVELS, *means.shape[1:], generator=seeded(seed, "gains"))
         for level in levels:
-            time, noise = self._time(torch.tensor((level + 0.5) / LEVELS)), noises[level]
+            time, noise = self._time(torch.tensor((level + 0.5) / LEVELS), NOISIER), noises[level]
             parts = zip(which.flatten().split(ROWS), rows.flatten().split(ROWS), strict=True)
             errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
             errors = torch.cat(errors).unflatten(0, rows.shape)
@@ -246,9 +248,9 @@ class ImageStart:
         predicted = self.model.predict(noisy, times.to(self.model.device), conditioning)
         return (predicted - target).square().mean(dim=(1, 2, 3)).cpu()
 
-    def _time(self, shares: Tensor) -> Tensor:
-        """Times of the process at these shares of its noisier part."""
-        low, high = NOISIER
+    def _time(self, shares: Tensor, part: tuple[float, float]) -> Tensor:
+        """Times of the process at these shares of a part of it."""
+        low, high = part
         return self.model.noise.time(low + (high - low) * shares.double())
 
     def _noised(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,9 +273,26 @@ def _in_doubt(gains: Tensor) -> bool:
     return bool(doubt[torch.arange(gains.shape[1]) != best].any())
 
 
-def _worth(gains: Tensor, kept: list[int]) -> float:
-    """The sum over rows of the best of the kept columns."""
-    return gains[:, kept].clamp(min=0).amax(dim=1).sum().item()
+def of_others(gains: Tensor) -> Tensor:
+    """Gains (L, L) in which a word, learned from one image, counts there like the best that was learned from another:
+    it knows all of that image, not only what others share with it.
+    """
+    others = gains.masked_fill(torch.eye(len(gains), dtype=torch.bool), -torch.inf).amax(dim=1, keepdim=True)
+    return gains.diagonal_scatter(others[:, 0]) if len(gains) > 1 else gains
+
+
+def representatives(gains: Tensor, count: int) -> list[int]:
+    """`count` of the words, by gains (L, W), that stand for as many kinds of image.
+
+    What counts is how much more a word explains an image than it explains others, and than others explain it: a word
+    that explains a bit of everything stands for nothing. Up to the amount at which a word of one in `count` images
+    would have all of those: a single image that it knows by heart is no kind.
+    """
+    relative = gains.double()
+    for dim in (0, 1):
+        deviation = relative.std(dim=dim, keepdim=True, correction=0).clamp(min=1e-12)
+        relative = (relative - relative.mean(dim=dim, keepdim=True)) / deviation
+    return facilities(relative.clamp(max=max(count - 1, 1) ** 0.5), count)
 
 
 def facilities(gains: Tensor, count: int) -> list[int]:
