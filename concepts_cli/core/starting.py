@@ -23,13 +23,15 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 
-CANDIDATE_STEPS, CANDIDATE_RATE = 22, 0.5  # of AdamW, for each candidate; in deviations of the table; rates fall to 0
-WORD_STEPS, WORD_RATE = 12, 0.4  # of AdamW, for the chosen words
-NOISIEST = (0.75, 1.0)  # the part of the process in which a word decides what a picture shows: words are learned there
-NOISIER = (0.6, 1.0)  # and where it still matters: what words explain is measured there
+CANDIDATE_STEPS, CANDIDATE_RATE = 32, 0.2  # of AdamW, for each candidate; in deviations of the table; rates fall to 0
+WORD_STEPS, WORD_RATE = 18, 0.2  # of AdamW, for the chosen words
+NOISIEST = (0.8, 0.97)  # the part of the process in which a word decides what a picture shows: words are learned there
+NOISIER = (0.65, 1.0)  # and where it still matters: what words explain is measured there
 LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
 MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, an image has LISTED measured at more than two levels
 RIVALS, MORE = 3, 4  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
+SURE = 3.0  # by so many standard errors
+TINY = 1e-12  # the least deviation, so that words which explain all images alike divide by no zero
 FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
 SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
@@ -39,7 +41,7 @@ Words = dict[str, Tensor]  # by text encoder, (W, D) each
 
 @dataclass(frozen=True)
 class Start:
-    """Where training begins: K words, and how much each lowers the error of each image, (N, K)."""
+    """Where training begins: K words, and how much better than on other images each explains an image, (N, K)."""
 
     words: Words
     gains: Tensor
@@ -98,7 +100,7 @@ class ImageStart:
         images = landmarks.repeat(self.restarts)  # of the candidates, (W,)
         own = []
         for chunk in self.chunks:
-            words, everyone = self._random_words(len(chunk)), torch.arange(len(chunk))
+            words, everyone = self._mean_words(len(chunk)), torch.arange(len(chunk))
             yield from self._train(words, images[chunk], everyone, CANDIDATE_STEPS, CANDIDATE_RATE)
             candidates.append({name: table.detach() for name, table in words.items()})
             if self.restarts > 1:
@@ -155,28 +157,31 @@ class ImageStart:
         return others.scatter(1, likely, mean), gains, likely
 
     def _sure_gains(self, words: Words, images: Tensor) -> Tensor:
-        """The gains of all words, (M, K), measured again where an image's best word is not surely the best."""
+        """The gains of all words, (M, K), each in deviations from its mean over the images; measured again where an
+        image's best word is not surely the best.
+        """
         mean, gains, likely = self._likely_gains(words, images, seed=2)
+        centre, deviation = mean.mean(dim=0), mean.std(dim=0, correction=0).clamp(min=TINY)
+        mean = (mean - centre) / deviation
         places = mean.gather(1, likely).topk(min(RIVALS, self.count), dim=1).indices
         rivals = likely.gather(1, places)  # (M, R)
-        seen = list(gains.gather(2, places.expand(len(gains), -1, -1)).unbind(dim=1))  # M times (T, R)
+        centre, deviation = centre[rivals], deviation[rivals]
+        gains = (gains.gather(2, places.expand(len(gains), -1, -1)) - centre) / deviation
+        seen = list(gains.unbind(dim=1))  # M times (T, R)
         for again in range(MORE):
             unsure = torch.tensor([n for n, each in enumerate(seen) if _in_doubt(each)], dtype=torch.long)
             if len(unsure) == 0:
                 break
             more = self._gains(words, images[unsure], rivals[unsure], seed=3 + again)
+            more = (more - centre[unsure]) / deviation[unsure]
             for n, each in zip(unsure.tolist(), more.unbind(dim=1), strict=True):
                 seen[n] = torch.cat([seen[n], each])
         return mean.scatter(1, rivals, torch.stack([each.mean(dim=0) for each in seen]))
 
-    def _random_words(self, count: int) -> Words:
-        """(W, D) by text encoder: around the mean of its token table, with its deviation in each dimension."""
-        words = {}
-        for encoder, weights in self.model.tables.items():
-            table = weights.float().cpu()
-            start = table.mean(dim=0) + table.std(dim=0) * torch.randn(count, table.shape[1], generator=self.generator)
-            words[encoder] = start.to(self.model.device).requires_grad_()
-        return words
+    def _mean_words(self, count: int) -> Words:
+        """(W, D) by text encoder: all at the mean of its token table, so that they differ only by what images teach."""
+        means = {encoder: table.float().mean(dim=0) for encoder, table in self.model.tables.items()}
+        return {encoder: mean.repeat(count, 1).requires_grad_() for encoder, mean in means.items()}
 
     def _teach(self, words: Words) -> list[str]:
         tokens = [f"<candidate{n}>" for n in range(len(next(iter(words.values()))))]
@@ -266,10 +271,10 @@ class ImageStart:
 
 
 def _in_doubt(gains: Tensor) -> bool:
-    """Whether the best of R words, by gains (T, R) at T levels, is not two standard errors ahead of each other one."""
+    """Whether the best of R words, by gains (T, R) at T levels, is not SURE standard errors ahead of each other one."""
     best = gains.mean(dim=0).argmax()
     ahead = gains[:, best, None] - gains
-    doubt = ahead.mean(dim=0) <= 2 * ahead.std(dim=0) / len(ahead) ** 0.5
+    doubt = ahead.mean(dim=0) <= SURE * ahead.std(dim=0) / len(ahead) ** 0.5
     return bool(doubt[torch.arange(gains.shape[1]) != best].any())
 
 
@@ -290,7 +295,7 @@ def representatives(gains: Tensor, count: int) -> list[int]:
     """
     relative = gains.double()
     for dim in (0, 1):
-        deviation = relative.std(dim=dim, keepdim=True, correction=0).clamp(min=1e-12)
+        deviation = relative.std(dim=dim, keepdim=True, correction=0).clamp(min=TINY)
         relative = (relative - relative.mean(dim=dim, keepdim=True)) / deviation
     return facilities(relative.clamp(max=max(count - 1, 1) ** 0.5), count)
 

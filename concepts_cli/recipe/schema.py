@@ -76,7 +76,7 @@ class ConceptSettings:
         "learned from single images",
     )
     start_rounds: int = setting(
-        2,
+        1,
         "with start: images, how often words are chosen and trained at most; from the second time on, trained words "
         "compete with the others",
         at_least=1,

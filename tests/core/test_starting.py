@@ -131,7 +131,7 @@ def test_each_image_has_its_own_sentences(start, monkeypatch):
     tokenize, asked = ours.model.tokenize, []
     monkeypatch.setattr(ours.model, "tokenize", lambda prompts: asked.extend(prompts) or tokenize(prompts))
     images, owners = torch.tensor([0, 3]), torch.tensor([0, 1])
-    words = ours._random_words(2)
+    words = ours._mean_words(2)
     list(ours._train(words, images, owners, 1, 0.01))
     assert asked == ["an object <candidate0>", "a style <candidate1>"]
     gains = ours._gains(words, torch.arange(4), torch.tensor([[0, 1]] * 4), seed=0)
