@@ -142,8 +142,9 @@ def test_each_image_has_its_own_sentences(start, monkeypatch):
 
 def test_an_image_is_measured_again_while_its_best_word_is_in_doubt(start, monkeypatch):
     ours = start(4, concepts=4)
-    sure = torch.tensor([0.1, 0.3, 0.0, 0.2]).expand(starting.LEVELS, 3, -1).clone()
-    sure[:, 1] = torch.tensor([0.3, 0.3, 0.0, 0.1])  # the second image's two best words are alike
+    # The second image's two best words are alike.
+    sure = torch.tensor([[0.0, 0.1, 0.3, 0.0], [0.3, 0.3, 0.0, 0.1], [0.1, 0.0, 0.0, 0.3]])
+    sure = sure.expand(starting.LEVELS, -1, -1)
     asked = []
 
     def gains(words, images, of, *, seed, levels=range(starting.LEVELS)):
@@ -153,7 +154,7 @@ def test_an_image_is_measured_again_while_its_best_word_is_in_doubt(start, monke
     monkeypatch.setattr(ours, "_gains", gains)
     words = {"text_encoder": torch.zeros(4, 32)}
     found = ours._sure_gains(words, torch.arange(3))
-    torch.testing.assert_close(found, sure[0])
+    torch.testing.assert_close(found, (sure[0] - sure[0].mean(dim=0)) / sure[0].std(dim=0, correction=0))
     (everyone, _, _), *again = asked
     assert everyone == [0, 1, 2] and len(again) == starting.MORE
     assert all(images == [1] and sorted(*of) == [0, 1, 3] for images, of, _ in again)
