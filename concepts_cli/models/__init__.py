@@ -24,6 +24,7 @@ SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
 # The `_class_name` in a pipeline's model_index.json -> the family, or `module:Class` to import it from.
 FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
+    "StableDiffusionXLPipeline": "concepts_cli.models.stable_diffusion_xl:StableDiffusionXL",
 }
 
 

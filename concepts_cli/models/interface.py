@@ -118,7 +118,11 @@ class DiffusionModel(ABC):
     @property
     @abstractmethod
     def tables(self) -> Mapping[str, Tensor]:
-        """The frozen word embeddings (V, D) by text encoder. An only one is called `SOLE_ENCODER`."""
+        """The frozen word embeddings (V, D) by text encoder.
+
+        The names are those in a run's files and, if there are several, in other tools' files, such as `clip_l`. An only
+        one is called `SOLE_ENCODER`.
+        """
 
     @abstractmethod
     def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:

@@ -143,7 +143,7 @@ class Run:
             {encoder: table.shape[1] for encoder, table in tables.items()} for tables in (self.embeddings, model.tables)
         ]
         if widths[0] != widths[1]:
-            have, need = (" and ".join(map(str, each.values())) for each in widths)
+            have, need = (" and ".join(str(each[encoder]) for encoder in sorted(each)) for each in widths)
             raise UcdError(
                 f"the concepts of {self.path} have {have} dimensions, {model.name} has {need}",
                 "they were trained on another model, or it has changed since",
