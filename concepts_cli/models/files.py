@@ -55,7 +55,7 @@ def _files(name: str, revision: str | None) -> list[str] | None:
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().list_repo_files(name, revision=revision)
+        return HfApi().list_repo_files(source_of(name), revision=revision)
     except (OSError, ValueError, RuntimeError):  # it may be in the cache all the same
         return None
 
