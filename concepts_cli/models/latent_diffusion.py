@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from concepts_cli.errors import UcdError
+from concepts_cli.models import configuration_of, is_single_file
 from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.models.samplers import SCHEDULERS, DiffusersSampler, diffusers_scheduler, scheduled_noise
@@ -53,14 +54,20 @@ class LatentDiffusion(DiffusionModel):
 
     @classmethod
     def load(cls, source: str, *, name: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> Self:
-        """Load a folder or hub id. Raises what diffusers raises if it is incomplete."""
+        """Load a folder, hub id or single file. Raises what diffusers raises if it is incomplete."""
         import diffusers
         import transformers
 
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
+        diffusers_class = getattr(diffusers, cls.pipeline_class)
+        if is_single_file(source):
+            pipeline = diffusers_class.from_single_file(
+                source, config=configuration_of(source), local_files_only=True, torch_dtype=dtype, **cls.left_out
+            )
+            return cls(pipeline, name, device=device, dtype=dtype)
         release = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
-        pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
+        pipeline = diffusers_class.from_pretrained(
             source,
             revision=revision,
             **{"dtype" if release >= (0, 40) else "torch_dtype": dtype},

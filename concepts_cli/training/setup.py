@@ -93,7 +93,7 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
     settings = recipe.train
     if settings.tf32:
         torch.set_float32_matmul_precision("high")
-    if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
+    if recipe.model != BUILT_IN and not Path(recipe.model).exists():
         out.note(f"loading {recipe.model}, which is downloaded on first use")
     model = load_model(
         recipe.model,
