@@ -25,6 +25,7 @@ SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
 FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
     "StableDiffusionXLPipeline": "concepts_cli.models.stable_diffusion_xl:StableDiffusionXL",
+    "ZImagePipeline": "concepts_cli.models.z_image:ZImage",
 }
 
 

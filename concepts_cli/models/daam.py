@@ -16,8 +16,8 @@ from torch import Tensor
 from concepts_cli.data.images import to_image
 from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import DiffusionModel
-from concepts_cli.models.latent_diffusion import LatentDiffusion
 from concepts_cli.models.stable_diffusion_xl import StableDiffusionXL
+from concepts_cli.models.unet_diffusion import UNetDiffusion
 from concepts_cli.recipe import SampleSettings
 
 TOKENS = 77
@@ -36,7 +36,7 @@ def trace(pipeline: Any) -> Any:
     return daam_trace(pipeline)
 
 
-def check(model: LatentDiffusion, prompt: str, guidance_scale: float, settings: SampleSettings) -> None:
+def check(model: UNetDiffusion, prompt: str, guidance_scale: float, settings: SampleSettings) -> None:
     """Raise UcdError for what daam doesn't support."""
     native = "use --engine native"
     sides = {settings.height or model.resolution, settings.width or model.resolution}
@@ -61,7 +61,7 @@ def daam_map(
 
     Raises UcdError for what daam doesn't support, and if daam doesn't find the word.
     """
-    if not isinstance(model, LatentDiffusion):
+    if not isinstance(model, UNetDiffusion):
         raise UcdError(f"daam doesn't support models like {model.name}", "use --engine native")
     check(model, prompt, guidance_scale, settings)
     pipeline = model.diffusers_pipeline(settings.scheduler)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from concepts_cli.models import SOLE_ENCODER
 from concepts_cli.models.conditioning import Conditioning, Tokens
-from concepts_cli.models.latent_diffusion import LatentDiffusion
+from concepts_cli.models.unet_diffusion import UNetDiffusion
 
 
-class StableDiffusion(LatentDiffusion):
+class StableDiffusion(UNetDiffusion):
     """One text encoder, whose last layer the network reads."""
 
     pipeline_class = "StableDiffusionPipeline"

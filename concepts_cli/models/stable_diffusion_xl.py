@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from concepts_cli.models.conditioning import Conditioning, Tokens
-from concepts_cli.models.latent_diffusion import LatentDiffusion
+from concepts_cli.models.unet_diffusion import UNetDiffusion
 
 
-class StableDiffusionXL(LatentDiffusion):
+class StableDiffusionXL(UNetDiffusion):
     """Two text encoders, of which the network reads the last layer but one, and the second's pooled text.
 
     The unconditional score follows the pipeline's own flag `force_zeros_for_empty_prompt`: where it is set, as in the
@@ -55,7 +55,7 @@ class StableDiffusionXL(LatentDiffusion):
         Images are resized whole, so both sizes are the picture's own and nothing is cropped, which is also the
         pipeline's default.
         """
-        height, width = (side * self.size_multiple for side in latents.shape[-2:])
+        height, width = (side * self.image_scale for side in latents.shape[-2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=latents.device)
         pooled = conditioning.tensors["pooled"].to(self.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
