@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
 
 SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
+TOOLS = ("diffusers", "a1111", "comfyui", "kohya")  # that embeddings are written for
+TOKEN = "{token}"  # stands for a concept's word in a key of their files
 
 # The `_class_name` in a pipeline's model_index.json -> the family, or `module:Class` to import it from.
 FAMILIES: dict[str, str | type[DiffusionModel]] = {

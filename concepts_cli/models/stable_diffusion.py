@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from concepts_cli.models import SOLE_ENCODER
+from concepts_cli.models import SOLE_ENCODER, TOKEN, TOOLS
 from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.unet_diffusion import UNetDiffusion
 
@@ -14,6 +14,8 @@ class StableDiffusion(UNetDiffusion):
 
     pipeline_class = "StableDiffusionPipeline"
     encoders: ClassVar = {SOLE_ENCODER: ""}
+    # In one tensor, whose key only diffusers reads: it is the word; the others take the file's name.
+    tools: ClassVar = {tool: {SOLE_ENCODER: TOKEN if tool == "diffusers" else "emb_params"} for tool in TOOLS}
     left_out: ClassVar = {
         "safety_checker": None,
         "feature_extractor": None,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from concepts_cli.models import TOOLS
 from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.unet_diffusion import UNetDiffusion
 
@@ -23,6 +24,7 @@ class StableDiffusionXL(UNetDiffusion):
 
     pipeline_class = "StableDiffusionXLPipeline"
     encoders: ClassVar = {"clip_l": "", "clip_g": "_2"}
+    tools: ClassVar = {tool: {"clip_l": "clip_l", "clip_g": "clip_g"} for tool in TOOLS}
     left_out: ClassVar = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
     tokenizers = ("tokenizer", "tokenizer_2")
 

@@ -70,6 +70,7 @@ class ZImage(LatentDiffusion):
     network_name = "transformer"
     encoders: ClassVar = {SOLE_ENCODER: ""}
     text_class = ChatEncoder
+    tools: ClassVar = {"comfyui": {SOLE_ENCODER: "qwen3_4b"}}
     left_out: ClassVar = {}
     samplers = ("flow-euler",)
     noise: FlowNoise

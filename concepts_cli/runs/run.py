@@ -38,7 +38,7 @@ STATE = "state.safetensors"  # of a checkpoint
 MAX_RECIPE_BYTES = 2**24  # it may list thousands of images
 RUN_FILES = (
     *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", EVALUATION, "report.html"),
-    *("embeddings", "checkpoints", "previews", "samples", "compositions", "metrics", "heatmaps"),
+    *("embeddings", "checkpoints", "previews", "samples", "compositions", "metrics", "heatmaps", "exports"),
 )
 
 
