@@ -332,7 +332,8 @@ class Run:
     def __repr__(self) -> str:
         if not self._folder.is_finished():
             return f"<Run {self.path}, not finished>"
-        return f"<Run {self.path}: {len(self.concepts)} concepts in {len(self.images)} images, {self.recipe.model}>"
+        images = f" in {len(self.images)} images" if self._folder.has_images() else ""
+        return f"<Run {self.path}: {len(self.concepts)} concepts{images}, {self.recipe.model}>"
 
     def _repr_png_(self) -> bytes | None:
         """The training images with most of each concept, strongest first; None if one is missing."""

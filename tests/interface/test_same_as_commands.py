@@ -15,6 +15,7 @@ from concepts_cli.cli import compose as cli_compose
 from concepts_cli.cli import encode as cli_encode
 from concepts_cli.cli import evaluate as cli_evaluate
 from concepts_cli.cli import export as cli_export
+from concepts_cli.cli import import_concepts as cli_import
 from concepts_cli.cli import report as cli_report
 from concepts_cli.cli import sample as cli_sample
 from concepts_cli.cli import train as cli_train
@@ -24,6 +25,7 @@ from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
 from concepts_cli.commands.export import export
+from concepts_cli.commands.import_concepts import import_concepts
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
@@ -39,6 +41,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
     "evaluate": (cli_evaluate.evaluate, measure, ucd.Run.evaluate),
     "encode": (cli_encode.encode, encode, ucd.Run.encode),
     "export": (cli_export.export, export, ucd.Run.export),
+    "import": (cli_import.import_, import_concepts, ucd.import_concepts),
     "report": (cli_report.report, report, ucd.Run.report),
 }
 
