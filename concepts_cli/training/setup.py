@@ -101,6 +101,10 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
         device=accelerator.device,
         dtype=dtype_of(settings.mixed_precision),
     )
+    if dtype_of(settings.mixed_precision) != model.dtype:
+        has = str(model.dtype).removeprefix("torch.")
+        problem = f"train.mixed_precision: {model.name} runs in {has} instead of {settings.mixed_precision}"
+        raise UcdError(problem, "--set train.mixed_precision=bf16")
     # Refuse what the model can't do before the images are encoded, not at the first preview or after the training.
     model.check_size(recipe.data.resolution, recipe.data.resolution)
     check_settings(model, recipe.sample)

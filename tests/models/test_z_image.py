@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +22,9 @@ from concepts_cli.models import load_model
 from concepts_cli.models.z_image import ZImage
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
+from concepts_cli.recipe.schema import TrainSettings
 from concepts_cli.runs.run import Run
+from concepts_cli.training.setup import load_training_model
 from tests.colours import ColourScorer
 from tests.models.tiny_z_image import WIDTH, build_z_image
 
@@ -123,6 +127,13 @@ def test_what_it_can_not_do_is_refused_in_a_line(folder, tmp_path):
     with pytest.raises(UcdError, match="no scheduler 'ddim'"):
         load_model(str(folder), device="cpu").sampler("ddim")
     assert load_model(str(folder), device="cpu", dtype=torch.float16).dtype == torch.bfloat16
+
+
+def test_training_in_float16_is_refused(folder):
+    recipe = replace(load_recipe("zimage-imagenet", [f"model={folder}"]), train=TrainSettings(mixed_precision="fp16"))
+    with pytest.raises(UcdError, match="runs in bfloat16 instead of fp16") as caught:
+        load_training_model(recipe, SimpleNamespace(device=CPU), OUT)
+    assert caught.value.hint == "--set train.mixed_precision=bf16"
 
 
 # ---- the loss
