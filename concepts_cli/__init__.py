@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from concepts_cli.interface import Pictures as Pictures
     from concepts_cli.interface import Run as Run
     from concepts_cli.interface import discover as discover
+    from concepts_cli.interface import import_concepts as import_concepts
     from concepts_cli.interface import load_model as load_model
     from concepts_cli.interface import open_run as open_run
     from concepts_cli.models.interface import Selection as Selection
@@ -40,6 +41,7 @@ _HOMES = {
         "Pictures",
         "Run",
         "discover",
+        "import_concepts",
         "load_model",
         "open_run",
     ),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli.cli import compose, encode, evaluate, report, sample, train, visualize
+from concepts_cli.cli import compose, encode, evaluate, export, import_concepts, report, sample, train, visualize
 from concepts_cli.cli.help import Command, Group
 from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError, shown
@@ -59,6 +59,8 @@ _register("compose", compose.compose, compose.EXAMPLES)
 _register("visualize", visualize.visualize, visualize.EXAMPLES)
 _register("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _register("encode", encode.encode, encode.EXAMPLES)
+_register("export", export.export, export.EXAMPLES)
+_register("import", import_concepts.import_, import_concepts.EXAMPLES)
 _register("report", report.report, report.EXAMPLES)
 
 

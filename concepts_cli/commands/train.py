@@ -30,6 +30,7 @@ from concepts_cli.runs.trackers import check_trackers, start_trackers, track_pic
 from concepts_cli.runs.training_folder import lock_training_folder, make_training_folder, remove_empty, training_folder
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
 from concepts_cli.training.setup import (
+    at_mirror,
     check_precision,
     choose_accelerator,
     earlier_run,
@@ -87,6 +88,7 @@ class Trainer:
         device: str | None = None,
         out: Output,
     ):
+        recipe = at_mirror(recipe, out)
         check_before(recipe, device)
         self.out = out
         self._lock: RunLock | None = None  # the main process's
@@ -244,6 +246,7 @@ def plan(
 ) -> Plan:
     """What `train` would do with this recipe. Raises what `train` would raise before it loads the model."""
     settings, out = recipe.train, out or Output(quiet=True)
+    recipe = at_mirror(recipe, out)
     is_checked = check_before(recipe, device)
     folder = training_folder(recipe, output, resume=resume, force=force).path
     if not (resume and Run(folder).checkpoints()):

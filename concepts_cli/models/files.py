@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from concepts_cli.errors import UcdError
-from concepts_cli.models import family_of, read_index, source_of
+from concepts_cli.models import family_of, is_single_file, read_index, source_of
+from concepts_cli.models.single_file import read_header
 
 if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
@@ -30,6 +30,9 @@ def check_model(name: str, *, revision: str | None = None) -> type[DiffusionMode
         if isinstance(error.__cause__, LocalEntryNotFoundError):
             return None
         raise
+    if is_single_file(source_of(name)):
+        _check_whole(Path(source_of(name)))
+        return family
     files = _files(name, revision)
     for part, kind in read_index(name, revision=revision).items():
         if files is None or part in UNUSED or not isinstance(kind, list) or None in kind:
@@ -42,8 +45,8 @@ def check_model(name: str, *, revision: str | None = None) -> type[DiffusionMode
             raise UcdError(f"model {name!r} has no weights in {part}", f"{HINT}: it needs a .safetensors file")
         for file in weights:
             path = Path(source_of(name), file)
-            if path.is_file() and not _is_whole(path):
-                raise UcdError(f"{path} is damaged or incomplete", HINT)
+            if path.is_file():
+                _check_whole(path)
     return family
 
 
@@ -55,19 +58,19 @@ def _files(name: str, revision: str | None) -> list[str] | None:
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().list_repo_files(name, revision=revision)
+        return HfApi().list_repo_files(source_of(name), revision=revision)
     except (OSError, ValueError, RuntimeError):  # it may be in the cache all the same
         return None
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
-    size = path.stat().st_size
+def _check_whole(path: Path) -> None:
+    """Raise UcdError for a safetensors file that is not as long as its header says."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length) if length < size else b"")
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-        return bool(8 + length + max(ends, default=0) == size)
+        ends = [entry["data_offsets"][1] for key, entry in read_header(path).items() if key != "__metadata__"]
+        is_whole = 8 + length + max(ends, default=0) == path.stat().st_size
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        return False
+        is_whole = False
+    if not is_whole:
+        raise UcdError(f"{path} is damaged or incomplete", HINT)

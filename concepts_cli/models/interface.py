@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from types import MappingProxyType
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -112,13 +113,19 @@ class DiffusionModel(ABC):
     # ---- text
 
     tokenizers: tuple[str, ...] = ("tokenizer",)  # their folders in the model's own
+    # Tools that load this family's embeddings -> the key of each text encoder in their files; TOKEN is the word.
+    tools: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
     is_causal: bool  # whether a token reads only those before it
     max_tokens: int  # T
 
     @property
     @abstractmethod
     def tables(self) -> Mapping[str, Tensor]:
-        """The frozen word embeddings (V, D) by text encoder. An only one is called `SOLE_ENCODER`."""
+        """The frozen word embeddings (V, D) by text encoder.
+
+        The names are those in a run's files and, if there are several, in other tools' files, such as `clip_l`. An only
+        one is called `SOLE_ENCODER`.
+        """
 
     @abstractmethod
     def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:

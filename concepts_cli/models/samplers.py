@@ -33,11 +33,14 @@ HELP = f"Sampler. Stable Diffusion has {', '.join(SCHEDULERS)}; dpm++ needs abou
 
 
 def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """A new scheduler by its short name, with a model's own noise schedule."""
+    """A new scheduler by its short name, with a model's own noise schedule.
+
+    Latents have no limits to be clipped to, so nothing is clipped unless the model's own scheduler says so.
+    """
     import diffusers
 
     class_name, options = SCHEDULERS[name]
-    return getattr(diffusers, class_name).from_config(dict(config), **options)
+    return getattr(diffusers, class_name).from_config({"clip_sample": False, **config}, **options)
 
 
 def scheduled_noise(config: Mapping[str, Any], device: torch.device) -> DiscreteNoise:

@@ -15,6 +15,8 @@ from concepts_cli.models.learned_tokens import LearnedTokens
 class TextEncoder:
     """A frozen text encoder; a family may hold several. Shapes: P prompts, T tokens, V words, D width."""
 
+    most_tokens: int | None = None  # that the network reads; None: as many as the encoder does
+
     def __init__(self, tokenizer: Any, encoder: Any, model_name: str):
         """Raises UcdError for a tokenizer whose files are missing."""
         self.tokenizer, self.encoder = tokenizer, encoder
@@ -25,7 +27,8 @@ class TextEncoder:
                 f"the tokenizer of {model_name} knows {len(tokenizer)} tokens, its text encoder {table.num_embeddings}",
                 "its tokenizer/ lacks tokenizer.json, or vocab.json and merges.txt: restore or download them again",
             )
-        tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        most = self.most_tokens or encoder.config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, most)
         self._tokens = LearnedTokens(table)
         encoder.set_input_embeddings(self._tokens)
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from concepts_cli.core.sampling import Request, TaughtModel, generate, guided
 from concepts_cli.errors import UcdError
-from concepts_cli.models import family_of
+from concepts_cli.models import family_of, source_of
 from concepts_cli.models.device import chosen_device, default_precision, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.paths import public_path
@@ -102,7 +102,7 @@ class PicturePlan:
         models: dict[tuple[str, str | None], DiffusionModel] = {}
         taught: dict[str, TaughtModel] = {}
         for name, run in self.runs.items():
-            model = (run.recipe.model, run.recipe.model_revision)
+            model = (source_of(run.recipe.model), run.recipe.model_revision)
             if model not in models:
                 models[model] = run.load_model(self.device, dtype_of(self.settings.precision))
             run.teach(models[model])

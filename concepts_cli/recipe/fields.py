@@ -125,9 +125,14 @@ def _value(kind: Any, node: Node, rules: Any) -> Any:
     converted = _scalar(kind, node.value, rules)
     if converted is None:
         raise _Wrong(node, f"got {node.describe()}, expected {expected}" + _meant(kind, node.value))
-    if rules.get("path") or (rules.get("model") and converted.startswith((".", "/", "~"))):
+    if rules.get("path") or (rules.get("model") and _is_model_path(converted)):
         return _path(converted, node)
     return converted
+
+
+def _is_model_path(model: str) -> bool:
+    """Whether a model is named by its place on this machine."""
+    return model.startswith((".", "/", "~")) or model.endswith(".safetensors")
 
 
 def _scalar(kind: Any, text: str, rules: Any) -> Any:

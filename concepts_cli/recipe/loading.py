@@ -79,7 +79,7 @@ def _folder_recipe(folder: Path, overrides: Overrides) -> Recipe:
     base = FOR_BUILT_IN if model and model.value == BUILT_IN else FOR_OTHERS
     tree = _read_named(shipped_recipes()[base], mistakes)
     own = {
-        "name": _plain_name(folder.resolve().name),
+        "name": plain_name(folder.resolve().name),
         "data.images": str(folder.absolute()).replace("$", "$$"),
         **ABOUT_THE_IMAGES,
     }
@@ -89,7 +89,7 @@ def _folder_recipe(folder: Path, overrides: Overrides) -> Recipe:
 def _read_named(path: Path, mistakes: Mistakes) -> Node:
     """The file's tree, named after the file unless it says otherwise."""
     tree = read_file(path, mistakes)
-    name = Node(_plain_name(path.stem), tree.where, tree.folder)
+    name = Node(plain_name(path.stem), tree.where, tree.folder)
     return merge(Node({"name": name}, tree.where, tree.folder), tree)
 
 
@@ -235,6 +235,6 @@ def _line(mistake: str) -> tuple[int, int]:
     return (1, 0) if mistake.startswith("--set ") else (0, int(line[1]) if line else 0)
 
 
-def _plain_name(stem: str) -> str:
+def plain_name(stem: str) -> str:
     plain = re.sub(r"[^\w.+-]+", "-", stem).encode()[:LONGEST_NAME].decode(errors="ignore")
     return plain.strip("-.+") or "run"

@@ -273,7 +273,10 @@ class Recipe:
     name: str = setting(
         doc="name of the run's folder", pattern=(r"\w[\w.+ -]*", "a plain name (letters, digits, . _ + -)")
     )
-    model: str = setting(doc="mini, a Hugging Face Hub id, or a folder such as ./my-model", model=True)
+    model: str = setting(
+        doc="mini, a Hugging Face Hub id, or a folder or .safetensors file such as ./my-model",
+        model=True,
+    )
     model_revision: str | None = setting(None, "branch, tag or commit of the model on the hub; null: its main branch")
     preset: Literal["paper"] | None = setting(
         None, "values for what the recipe doesn't set: paper, as published; null: the defaults"

@@ -38,7 +38,7 @@ STATE = "state.safetensors"  # of a checkpoint
 MAX_RECIPE_BYTES = 2**24  # it may list thousands of images
 RUN_FILES = (
     *(RECIPE, CONCEPTS, WEIGHTS, IMAGES, "metrics.jsonl", EVALUATION, "report.html"),
-    *("embeddings", "checkpoints", "previews", "samples", "compositions", "metrics", "heatmaps"),
+    *("embeddings", "checkpoints", "previews", "samples", "compositions", "metrics", "heatmaps", "exports"),
 )
 
 
@@ -95,6 +95,10 @@ class Run:
         with self._required(IMAGES) as path:
             return read_images(path)
 
+    def has_images(self) -> bool:
+        """Whether it knows its training images; one of imported words may not."""
+        return os.path.isfile(self.path / IMAGES)
+
     @contextmanager
     def _required(self, name: str) -> Iterator[Path]:
         """The path of a file of the run. Raises UcdError if it turns out to be missing."""
@@ -143,7 +147,7 @@ class Run:
             {encoder: table.shape[1] for encoder, table in tables.items()} for tables in (self.embeddings, model.tables)
         ]
         if widths[0] != widths[1]:
-            have, need = (" and ".join(map(str, each.values())) for each in widths)
+            have, need = (" and ".join(str(each[encoder]) for encoder in sorted(each)) for each in widths)
             raise UcdError(
                 f"the concepts of {self.path} have {have} dimensions, {model.name} has {need}",
                 "they were trained on another model, or it has changed since",
@@ -162,16 +166,20 @@ class Run:
             raise UcdError(f"{self.path} is gone", "it was deleted or moved while it was written", exit_code=1)
 
     def begin(self, recipe: Recipe, images: Sequence[ImageRecord]) -> None:
-        """Write the recipe and the list of images, before the first step."""
+        """Write the recipe and the list of images, if there are any, before the first step."""
         write_text(self.path / RECIPE, dump_recipe(recipe))
-        write_text(self.path / IMAGES, "".join(map(image_line, images)))
+        if images:
+            write_text(self.path / IMAGES, "".join(map(image_line, images)))
 
-    def save_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], weights: Tensor) -> None:
-        """Write the concepts, (K, D) by text encoder, one file per concept for other tools, and the weights (N, K)."""
+    def save_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], weights: Tensor | None) -> None:
+        """Write the concepts, (K, D) by text encoder, one file per concept for other tools, and the weights (N, K), if
+        there are any.
+        """
         self.check_there()
         model = public_path(self.recipe.model)
         metadata = {"tokens": json.dumps(list(tokens)), "model": model, "ucd": __version__} | _versions()
-        write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
+        if weights is not None:
+            write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
         for k, token in enumerate(tokens):
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
             rows = {encoder: table[k : k + 1] for encoder, table in embeddings.items()}

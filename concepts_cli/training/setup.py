@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from concepts_cli.data.finding import find_images, place_of
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
-from concepts_cli.models import load_model
+from concepts_cli.models import load_model, mirror_of, source_of
 from concepts_cli.models.device import chosen_device, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
@@ -79,11 +80,20 @@ def earlier_run(recipe: Recipe) -> Run | None:
     return run
 
 
+def at_mirror(recipe: Recipe, out: Output) -> Recipe:
+    """The recipe, with its model's mirror if the model was withdrawn from the hub, which is then said."""
+    source = source_of(recipe.model)
+    if source != mirror_of(recipe.model):
+        return recipe
+    out.note(f"{recipe.model} was withdrawn from the hub; using its mirror {source}")
+    return replace(recipe, model=source)
+
+
 def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -> DiffusionModel:
     settings = recipe.train
     if settings.tf32:
         torch.set_float32_matmul_precision("high")
-    if recipe.model != BUILT_IN and not Path(recipe.model).is_dir():
+    if recipe.model != BUILT_IN and not Path(recipe.model).exists():
         out.note(f"loading {recipe.model}, which is downloaded on first use")
     model = load_model(
         recipe.model,
@@ -91,6 +101,10 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
         device=accelerator.device,
         dtype=dtype_of(settings.mixed_precision),
     )
+    if dtype_of(settings.mixed_precision) != model.dtype:
+        has = str(model.dtype).removeprefix("torch.")
+        problem = f"train.mixed_precision: {model.name} runs in {has} instead of {settings.mixed_precision}"
+        raise UcdError(problem, "--set train.mixed_precision=bf16")
     # Refuse what the model can't do before the images are encoded, not at the first preview or after the training.
     model.check_size(recipe.data.resolution, recipe.data.resolution)
     check_settings(model, recipe.sample)
@@ -116,7 +130,7 @@ def prepare_training(
     """
     if earlier:
         earlier.check_fits(model)
-        if earlier.recipe.model != recipe.model:
+        if source_of(earlier.recipe.model) != source_of(recipe.model):
             out.note(f"starting from concepts of another model, {earlier.recipe.model}")
     latents = _latents(recipe, records, model, accelerator, out)
     concepts, places = recipe.concepts, recipe.data.images

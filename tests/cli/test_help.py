@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from concepts_cli.cli import app
 
-COMMANDS = ("train", "sample", "compose", "visualize", "evaluate", "encode", "report")
+COMMANDS = ("train", "sample", "compose", "visualize", "evaluate", "encode", "export", "import", "report")
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
 
 

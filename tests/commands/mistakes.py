@@ -12,6 +12,7 @@ VERBS = {
     "visualize": ["-n", "1"],
     "evaluate": ["--metric", "naming"],
     "encode": ["images"],
+    "export": ["--for", "comfyui"],
     "report": [],
 }
 

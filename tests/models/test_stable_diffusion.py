@@ -79,8 +79,8 @@ def test_models_that_are_not_there_or_not_of_the_family_are_refused(tmp_path):
     for name in ("./nowhere", str(tmp_path)):
         with pytest.raises(UcdError):
             load_model(name, device="cpu")
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
-    with pytest.raises(UcdError, match="StableDiffusionXLPipeline"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(UcdError, match="FluxPipeline"):
         load_model(str(tmp_path), device="cpu")
     (tmp_path / "model_index.json").write_text('{"_class')
     with pytest.raises(UcdError, match="damaged"):

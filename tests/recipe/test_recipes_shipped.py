@@ -20,7 +20,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 ALL = sorted(RECIPES.glob("*.yaml"))
 BUILT_IN = [path for path in ALL if "\nmodel: mini\n" in path.read_text()]
 TUNED = [path for path in ALL if path.stem.endswith("-tuned")]
-PUBLISHED = [path for path in ALL if path not in BUILT_IN + TUNED]
+FAMILIES = [path for path in ALL if path.stem.startswith(("sdxl-", "zimage-"))]
+PUBLISHED = [path for path in ALL if path not in BUILT_IN + TUNED + FAMILIES]
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,15 @@ def test_tuned_settings_train_on_the_same_data_in_half_of_the_steps(path):
         assert getattr(tuned.train, name) == getattr(built_in.train, name)
     concepts = replace(built_in.concepts, count=5, property="object")
     assert (tuned.weights, tuned.concepts) == (built_in.weights, concepts)
+
+
+@pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
+def test_other_families_train_on_the_same_data_with_the_tuned_settings(path):
+    recipe, tuned = load_recipe(path), load_recipe(RECIPES / "imagenet-tuned.yaml")
+    assert recipe.data.images == tuned.data.images and recipe.evaluate.class_names == tuned.evaluate.class_names
+    assert (recipe.weights, recipe.concepts) == (tuned.weights, tuned.concepts)
+    images = [each.train.batch_size * each.train.gradient_accumulation for each in (recipe, tuned)]
+    assert images[0] == images[1] and recipe.train.iterations_per_image == tuned.train.iterations_per_image
 
 
 # The flags of the authors' scripts (scripts/train_*.sh, inference.py, eval.py), and where they are here.
@@ -289,4 +299,4 @@ def test_class_names_are_those_of_the_folders():
 
 def test_all_are_shipped():
     assert set(shipped_recipes()) == {path.stem for path in ALL}
-    assert len(ALL) == 15
+    assert len(ALL) == 17

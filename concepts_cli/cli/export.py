@@ -1,0 +1,46 @@
+"""`ucd export`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from concepts_cli.cli.options import (
+    WHAT,
+    Concept,
+    Force,
+    Help,
+    Json,
+    OutputFolder,
+    Quiet,
+    RunFolder,
+    examples,
+    one_of,
+)
+from concepts_cli.cli.session import command_output
+from concepts_cli.models import TOOLS
+
+EXAMPLES = examples("ucd export --for comfyui", "ucd export --for a1111 --concept t1 --output embeddings/")
+
+
+def export(
+    for_: Annotated[str, one_of("--for", *TOOLS, help=f"Tool: {', '.join(TOOLS)}.", panel=WHAT)],
+    concept: Concept = None,
+    output: OutputFolder = None,
+    force: Force = False,
+    run: RunFolder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    help_: Help = False,
+) -> None:
+    """Write concepts as files that other tools load.
+
+    Prints one path per concept.
+    """
+    with command_output(quiet, json, lower="close other programs") as out:
+        from concepts_cli.commands.export import export as write
+        from concepts_cli.runs.find import find_run
+
+        paths = write(find_run(run), tool=for_, concepts=concept or (), output=output, force=force, out=out)
+        for path in paths:
+            out.result(path)
+        out.document([{"path": path} for path in paths])
