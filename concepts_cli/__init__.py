@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
+    from concepts_cli.commands.recipes import recipes as recipes
     from concepts_cli.core.discovery import Step as Step
     from concepts_cli.errors import UcdError as UcdError
     from concepts_cli.interface import Discovery as Discovery
@@ -43,6 +44,7 @@ _HOMES = {
         "load_model",
         "open_run",
     ),
+    "commands.recipes": ("recipes",),
     "core.discovery": ("Step",),
     "errors": ("UcdError",),
     "models.interface": ("Selection",),

@@ -104,6 +104,7 @@ Help = Annotated[
     bool,
     flag(
         "--help",
+        "-h",
         help="Show this message and exit.",
         panel=OUTPUT,
         is_eager=True,

@@ -108,10 +108,10 @@ class MetricInputs:
         """The words that concepts may be named with."""
         if self.settings.words:
             return read_words(self.settings.words)
-        return known_words(built_in=self._is_built_in)
+        return known_words(built_in=self.is_built_in)
 
     @property
-    def _is_built_in(self) -> bool:
+    def is_built_in(self) -> bool:
         return self.run.recipe.model == BUILT_IN
 
     def scorer(self, metric: str) -> Scorer:
@@ -124,7 +124,7 @@ class MetricInputs:
     @cached_property
     def resnet(self) -> ResNetScorer:
         device = chosen_device(self.device)
-        return load_built_in_resnet(device) if self._is_built_in else load_resnet(self.settings.resnet_model, device)
+        return load_built_in_resnet(device) if self.is_built_in else load_resnet(self.settings.resnet_model, device)
 
     @cached_property
     def samples(self) -> Samples:
