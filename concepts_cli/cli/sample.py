@@ -24,14 +24,15 @@ from concepts_cli.cli.session import command_output, print_paths
 EXAMPLES = examples(
     "ucd sample --concept t3 --num-images 16",
     "ucd sample --concept all --steps 20 --grid",
-    "ucd sample '<t1> in the snow' --seed 7",
+    "ucd sample 't1 at night' --seed 7",
 )
 
 
 @takes_sampling({"num_images": "Number of images per concept or prompt."})
 def sample(
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="Text, such as '<t1> in the snow'.")
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="A concept, or text that may mention some: 't1 at night'."),
     ] = None,
     concept: Concept = None,
     sampling: dict[str, Any] | None = None,

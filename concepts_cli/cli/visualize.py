@@ -36,7 +36,7 @@ from concepts_cli.commands import INVERSION_STEPS, PICTURES
 EXAMPLES = examples(
     "ucd visualize photo.jpg --concept t1 --concept t3",
     "ucd visualize --training-images --grid",
-    "ucd visualize --prompt 'a <t1> in the snow' --word snow --num-images 2",
+    "ucd visualize --prompt 't1 at night' --word night --num-images 2",
 )
 
 

@@ -64,7 +64,10 @@ def compose(
         for n in range(settings.num_images)
     )
     plan = PicturePlan(run, settings, planned(pictures), others, device)
-    if concept_words(settings.negative_prompt or "") and len({used.recipe.model for used in plan.runs.values()}) > 1:
+    if (
+        concept_words(plan.settings.negative_prompt or "")
+        and len({used.recipe.model for used in plan.runs.values()}) > 1
+    ):
         raise UcdError("runs of different models can't share a negative prompt with concepts in it", "use plain words")
     make_missing(plan, force=force, out=out)
     made = plan.pictures

@@ -15,6 +15,7 @@ from concepts_cli.pictures.overlays import HeatMap, MapSettings, described, draw
 from concepts_cli.pictures.plan import PicturePlan, planned
 from concepts_cli.pictures.targets import find_subjects, find_terms, generated_targets, image_targets
 from concepts_cli.pictures.terms import WrittenTerm
+from concepts_cli.pictures.words import sentence
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
 from concepts_cli.runs.files import check_place, write_png
@@ -81,6 +82,7 @@ def visualize(
     maps, folder, failed = maps or MapSettings(), output or run.path / "heatmaps", 0
     real = bool(images) or training_images
     _refuse_contradictions(real, concepts, prompt, words, terms, maps)
+    prompt = sentence(run, prompt) if prompt else prompt
     subjects = find_subjects(run, concepts, prompt, words)
     if real:
         places = [*images, *(Path(record.path) for record in (run.images if training_images else ()))]
@@ -118,7 +120,7 @@ def _refuse_contradictions(
     if sum(map(bool, (concepts, prompt, terms))) > 1:
         raise UcdError("concepts, a prompt and terms exclude each other", "give one of them")
     if words and not prompt:
-        raise UcdError("words need a prompt", "give one: --prompt 'a <t1> in the snow' --word snow")
+        raise UcdError("words need a prompt", "give one: --prompt 't1 at night' --word night")
     if real and terms:
         raise UcdError("a composition is generated, not found in images", "drop the images, or the terms")
     if real and maps.engine == "daam":

@@ -27,7 +27,6 @@ from concepts_cli.interface.options import (
     AnyPath,
     SampleOptions,
     Terms,
-    is_concept,
     output_folder,
     sample_settings,
     several,
@@ -121,21 +120,20 @@ class Run:
     ) -> Pictures:
         """`n` pictures each of concepts (`t3`, or `all`) and of prompts that mention them: `ucd sample`.
 
-        Concepts come first, then prompts. Picture i of a seed is always the same picture. Raises UcdError for a concept
-        the run doesn't have, an option that is wrong, and files in `output` that show something else.
+        Concepts come first, then prompts, in which `t1` is the concept, too. Picture i of a seed is always the same
+        picture. Raises UcdError for a concept the run doesn't have, an option that is wrong, and files in `output` that
+        show something else.
 
             run.sample("t1")
-            run.sample("<t1> in the snow", n=8, seed=7, steps=20)
+            run.sample("t1 at night", n=8, seed=7, steps=20)
         """
         asked = several(what)
         if not asked:
             return Pictures()
-        concepts = [text for text in asked if is_concept(self._folder, text)]
         with output_folder(output) as folder:
             made = sample(
                 self._folder,
-                concepts=concepts,
-                prompts=[text for text in asked if text not in concepts],
+                prompts=asked,
                 settings=sample_settings(self._folder, n, options),
                 output=folder,
                 force=force,

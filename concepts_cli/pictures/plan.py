@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from concepts_cli.models.device import chosen_device, default_precision, dtype_o
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.paths import public_path
 from concepts_cli.pictures.names import caption, file_name, typed_term
-from concepts_cli.pictures.words import check_words
+from concepts_cli.pictures.words import bracketed, is_concept, named_tokens, sentence
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
 from concepts_cli.runs.run import Run, bare_name
@@ -60,7 +60,9 @@ class PicturePlan:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        check_words(self.run, self.settings.negative_prompt or "")
+        if self.settings.negative_prompt:
+            read = bracketed(self.run, self.settings.negative_prompt)
+            object.__setattr__(self, "settings", replace(self.settings, negative_prompt=read))
         if self.settings.scheduler not in (None, self.run.recipe.sample.scheduler):  # its training has checked that one
             _ = self.sampler
 
@@ -187,16 +189,14 @@ def concept_plan(
     """
     if not prompts and not concepts:
         concepts = ["all"]
-    sentences = {bare_name(token): run.recipe.concepts.prompt_of(token) for token in run.tokens}
-    by_folder: dict[str, str] = {}  # name of a folder -> prompt
-    for concept in concepts:
-        for token in run.tokens if concept == "all" else (run.token(concept),):
-            by_folder[bare_name(token)] = sentences[bare_name(token)]
-    for prompt in prompts:
+    texts = [prompt for prompt in prompts if prompt != "all" and not is_concept(run, prompt)]
+    tokens = named_tokens(run, [*concepts, *(prompt for prompt in prompts if prompt not in texts)])
+    by_folder = {bare_name(token): sentence(run, token) for token in tokens}  # name of a folder -> prompt
+    for prompt in texts:
         if not prompt.strip():
-            raise UcdError("an empty prompt", "say what to make, such as '<t1> in the snow'")
-        check_words(run, prompt)
-        by_folder[_free_name(prompt, sentences | by_folder)] = prompt
+            raise UcdError("an empty prompt", "say what to make, such as '<t1> at night'")
+        text = bracketed(run, prompt)
+        by_folder[_free_name(text, {bare_name(token): "" for token in run.tokens} | by_folder)] = text
     folder = output or run.path / "samples"
     pictures = (
         (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed))

@@ -79,9 +79,28 @@ def test_any_text_makes_a_folder_of_its_own_inside_the_output(tiny_run, tmp_path
 
 
 def test_a_prompt_never_lands_among_a_concepts_own_samples(tiny_run):
-    one = make(tiny_run, prompts=["<t1>"])[0]
-    assert Path(one.path).parent.name != "t1"
+    one = make(tiny_run, prompts=["t1!"])[0]
+    assert one.prompt == "<t1>!" and Path(one.path).parent.name == "t1-2"
     make(tiny_run, concepts=["t1"])
+
+
+def test_a_concept_is_the_same_by_any_of_its_names(tiny_run):
+    """`t1` is the concept as an option, alone and in a text; several may be given at once."""
+    both = make(tiny_run, concepts=["all"])
+    for ways in (
+        {"concepts": ["t1,t2"]},
+        {"concepts": ["t1"], "prompts": ["t2"]},
+        {"prompts": ["<t1>", "t2"]},
+        {"prompts": ["all"]},
+        {"concepts": ["<t1>, t2", "t1"]},
+    ):
+        assert make(tiny_run, **ways) == both
+    assert make(tiny_run, prompts=["t1 on a t2"]) == make(tiny_run, prompts=["<t1> on a <t2>"])
+    (plain, _) = make(tiny_run, prompts=["at1 or t1st or t-1"])
+    assert plain.prompt == "at1 or t1st or t-1"
+    with pytest.raises(UcdError, match="another run") as caught:
+        make(tiny_run, prompts=["other:t1"])
+    assert caught.value.hint == "use that run: --run other --concept t1"
 
 
 def test_a_long_prompt_is_said_to_be_cut(tiny_run, capsys):
@@ -91,7 +110,7 @@ def test_a_long_prompt_is_said_to_be_cut(tiny_run, capsys):
     assert "longer than the model's 16 tokens" in said.err and said.out == ""
 
 
-@pytest.mark.parametrize("prompt", ["a <t7> in snow", "a <other:t1> in snow", "", "  ", "\udcff"])
+@pytest.mark.parametrize("prompt", ["a <t7> in snow", "a t7 in snow", "a <other:t1> in snow", "", "  ", "\udcff"])
 def test_prompts_that_cannot_be_are_refused_and_nothing_is_written(tiny_run, prompt):
     with pytest.raises(UcdError):
         make(tiny_run, prompts=["a cat", prompt], concepts=["t1"])
@@ -99,14 +118,14 @@ def test_prompts_that_cannot_be_are_refused_and_nothing_is_written(tiny_run, pro
 
 
 def test_settings_that_cannot_be_are_refused_and_nothing_is_written(tiny_run):
-    for settings in ({"negative_prompt": "no <t9>"}, {"eta": 0.5, "scheduler": "euler"}, {"height": 33}):
+    for settings in ({"negative_prompt": "no t9"}, {"eta": 0.5, "scheduler": "euler"}, {"height": 33}):
         with pytest.raises(UcdError):
             make(tiny_run, concepts=["t1"], settings=settings)
     assert not (tiny_run.path / "samples").exists()
 
 
 def test_settings_reach_the_pictures_and_their_metadata(tiny_run):
-    options = {"negative_prompt": "a <t2>", "eta": 0.5, "height": 48, "width": 24, "precision": "bf16"}
+    options = {"negative_prompt": "a t2", "eta": 0.5, "height": 48, "width": 24, "precision": "bf16"}
     (one, _) = make(tiny_run, concepts=["t1"], settings=options)
     with Image.open(one.path) as picture:
         assert picture.size == (24, 48)
