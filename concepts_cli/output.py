@@ -22,6 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -35,9 +36,9 @@ LOUD_LIBRARIES = ("accelerate", "diffusers", "huggingface_hub", "open_clip", "ti
 class Output:
     """Everything that a command prints.
 
-    `result`, `table` and `document` print results to stdout; `note`, `warn`, `error` and `track` report to stderr. With
-    `json`, only `document` prints to stdout, so that it is one document; with `quiet`, only `error` prints to stderr;
-    `mute`, for all processes but the main one, prints only errors. Call `close` at the end of a command,
+    `result`, `table` and `document` print results to stdout; `loading`, `note`, `warn`, `error` and `track` report to
+    stderr. With `json`, only `document` prints to stdout, so that it is one document; with `quiet`, only `error` prints
+    to stderr; `mute`, for all processes but the main one, prints only errors. Call `close` at the end of a command,
     whatever happened.
     """
 
@@ -47,6 +48,7 @@ class Output:
         self._stdout = Console(highlight=False, color_system=colours)
         self._stderr = Console(highlight=False, color_system=colours, file=_Unfailing())  # type: ignore[arg-type]
         self._bar: Progress | None = None
+        self._status: Status | None = None  # what is being loaded, until something else is said
         self._held: list[str] = []  # result lines to print once the bar is gone
 
     # -- results
@@ -55,6 +57,7 @@ class Output:
         """Print one line to stdout, such as the path of an image."""
         if self.json or self.mute:
             return
+        self._loaded()
         on_terminal = _is_terminal(sys.stdout)
         text = printable(line) if on_terminal else str(line)  # a name could steer a terminal
         if self._bar and on_terminal:
@@ -64,6 +67,7 @@ class Output:
 
     def document(self, value: Any) -> None:
         """Print the JSON document of a `--json` run. Takes dataclasses, paths, and numpy's numbers and arrays."""
+        self._loaded()
         if self.json and not self.mute:
             _write(sys.stdout, jsonlib.dumps(plain(value), indent=2, allow_nan=False))
 
@@ -95,6 +99,13 @@ class Output:
         if not self.quiet:
             self._say(text)
 
+    def loading(self, text: str) -> None:
+        """Say on a terminal what takes its time before anything else can be said; it vanishes then."""
+        self._loaded()
+        if not self.quiet and _is_terminal(sys.stderr) and not self._stderr.is_dumb_terminal:
+            self._status = self._stderr.status(escape(printable(text)))
+            self._status.start()
+
     def warn(self, text: str) -> None:
         """Warn on stderr."""
         if not self.quiet:
@@ -116,6 +127,7 @@ class Output:
         In a resumed run, `start` of the `total` steps are already done. `describe` returns what to show beside the
         count, such as {"loss": "0.123"}. A nested track adds a line to the same bar.
         """
+        self._loaded()
         if self.quiet:
             return iter(steps)
         if _is_terminal(sys.stderr) and not self._stderr.is_dumb_terminal:
@@ -124,6 +136,7 @@ class Output:
 
     def close(self) -> None:
         """Remove the bar, if there still is one, and print the results that waited for it."""
+        self._loaded()
         bar, self._bar = self._bar, None
         if bar:
             bar.stop()
@@ -133,8 +146,14 @@ class Output:
 
     # -- internals
 
+    def _loaded(self) -> None:
+        status, self._status = self._status, None
+        if status:
+            status.stop()
+
     def _say(self, text: str, mark: tuple[str, str] = ("", "")) -> None:
         """Print a line to stderr after a styled mark; the terminal wraps it, so that it is copied as one line."""
+        self._loaded()
         self._stderr.print(Text.assemble(mark, printable(text)), soft_wrap=True)
 
     def _track_bar(

@@ -37,6 +37,7 @@ class Kind(Enum):
 
 
 def every_word(out: Output) -> None:
+    out.loading("a model [not markup]")
     out.note("a note [not markup]")
     out.warn("a warning")
     out.result("a/path.png")
@@ -222,6 +223,24 @@ def test_on_a_terminal_a_bar_and_results_after_it():
     assert re.search(r"<t1> +0.5", table)
     assert "[b]" in table
     assert "\t" not in table
+
+
+def test_what_is_loading_is_said_at_once_and_goes_when_something_else_is_said():
+    script = """
+from concepts_cli.output import Output
+out = Output()
+out.loading("a [model]")
+for n in out.track(range(2), total=2, label="work"):
+    pass
+out.loading("another")
+out.result("path")
+out.close()
+"""
+    seen, _ = on_a_terminal(script, stdout_too=True)
+    assert seen.index("a [model]") < seen.index("work") < seen.index("another") < seen.index("path\n")
+    assert seen.count("\x1b[?25h") >= 3, "the cursor is shown again"
+    dumb, _ = on_a_terminal(script, stdout_too=True, TERM="dumb")
+    assert "model" not in dumb and "2/2" in dumb
 
 
 def test_with_stdout_in_a_pipe_results_do_not_wait_and_have_no_codes():

@@ -19,13 +19,15 @@ from concepts_cli.cli.options import (
     examples,
 )
 from concepts_cli.cli.sampling import takes_sampling
-from concepts_cli.cli.session import command_output, print_paths
+from concepts_cli.cli.session import chosen_run, command_output, print_paths
 
 EXAMPLES = examples(
     "ucd sample --concept t3 --num-images 16",
     "ucd sample --concept all --steps 20 --grid",
     "ucd sample 't1 at night' --seed 7",
 )
+
+NEXT = "`ucd compose t1 t2` combines concepts, `ucd report` shows all on a page"
 
 
 @takes_sampling({"num_images": "Number of images per concept or prompt."})
@@ -50,11 +52,10 @@ def sample(
     Prints one path per image. Options default to the recipe's values.
     """
     with command_output(quiet, json) as out:
+        source = chosen_run(run, out)
         from concepts_cli.commands.sample import sample as make
         from concepts_cli.recipe.fields import override
-        from concepts_cli.runs.find import find_run
 
-        source = find_run(run)
         pictures = make(
             source,
             prompts=prompts or [],
@@ -66,4 +67,4 @@ def sample(
             device=device,
             out=out,
         )
-        print_paths(pictures, out)
+        print_paths(source, "pictures", pictures, out, NEXT)

@@ -35,7 +35,9 @@ from concepts_cli.interface.options import (
 from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, png, read_picture
 from concepts_cli.interface.silence import CallerOutput, silenced
 from concepts_cli.metrics.evaluation import add_metrics
+from concepts_cli.pictures.overlays import HeatMap as DrawnMap
 from concepts_cli.pictures.overlays import MapSettings
+from concepts_cli.pictures.plan import Picture
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import bare_name
@@ -179,8 +181,7 @@ class Run:
                 device=self._device,
                 out=CallerOutput(progress),
             )
-            numbered = [path for path in (Path(picture.path) for picture in made) if path.stem.isdecimal()]  # no sheets
-            return Pictures(map(read_picture, numbered))
+            return Pictures(read_picture(Path(picture.path)) for picture in made if isinstance(picture, Picture))
 
     @silenced()
     def encode(
@@ -268,9 +269,11 @@ class Run:
                 device=self._device,
                 out=CallerOutput(progress),
             )
-            files = [Path(overlay.image or memory / "none") for overlay in drawn]
-            results = HeatMaps(map(HeatMap.read, drawn, [None if memory in file.parents else file for file in files]))
-            results.sheet = read_picture(folder / "sheet.png")
+            overlays = [overlay for overlay in drawn if isinstance(overlay, DrawnMap)]
+            files = [Path(overlay.image or memory / "none") for overlay in overlays]
+            shown = [None if memory in file.parents else file for file in files]
+            results = HeatMaps(map(HeatMap.read, overlays, shown))
+            results.sheet = read_picture(Path(drawn[-1].path))
             return results
 
     @silenced()

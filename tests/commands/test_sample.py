@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from concepts_cli.cli import app
 from concepts_cli.commands.sample import sample
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
@@ -46,14 +50,45 @@ def test_pictures_that_are_there_are_kept_and_missing_ones_made(tiny_run):
     assert Path(made[1].path).stat().st_mtime_ns == before[1]
 
 
-def test_pictures_of_another_setting_are_not_overwritten_without_force(tiny_run):
-    (one, _) = make(tiny_run, concepts=["t1"])
-    with pytest.raises(UcdError, match="guidance_scale") as caught:
-        make(tiny_run, concepts=["t1"], settings={"guidance_scale": 2.0})
-    assert "--force" in caught.value.hint
-    make(tiny_run, concepts=["t1"], settings={"guidance_scale": 2.0}, force=True)
-    with Image.open(one.path) as picture:
-        assert picture.text["guidance_scale"] == "2"
+def test_pictures_of_another_setting_get_a_folder_of_their_own(tiny_run):
+    def folders(**settings):
+        made = make(tiny_run, concepts=["all"], grid=True, settings=settings)
+        assert len({Path(picture.path).parents[1] for picture in made[:-1]} | {Path(made[-1].path).parent}) == 1
+        return str(Path(made[-1].path).parent.relative_to(tiny_run.path / "samples"))
+
+    ways = {".": {}, "guidance_scale=2": {"guidance_scale": 2.0}, "seed=5": {"seed": 5}}
+    ways["steps=3-seed=5"] = {"seed": 5, "steps": 3}
+    assert [folders(**settings) for settings in ways.values()] == [*ways]
+    before = {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")}
+    assert [folders(**settings) for settings in ways.values()] == [*ways]  # found again, and kept
+    assert {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")} == before
+    (forced, _) = make(tiny_run, concepts=["t1"], settings={"guidance_scale": 2.0}, force=True)
+    with Image.open(tiny_run.path / "samples" / "t1" / "00000.png") as picture:
+        assert picture.text["guidance_scale"] == "2" and forced.path == picture.filename
+
+
+def test_a_picture_that_ucd_did_not_make_is_kept(tiny_run):
+    own = tiny_run.path / "samples" / "t1" / "00000.png"
+    own.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(own)
+    before = own.read_bytes()
+    (made, _) = make(tiny_run, concepts=["t1"])
+    assert Path(made.path).is_file() and made.path != str(own) and own.read_bytes() == before
+
+
+def test_a_picture_carries_the_command_that_makes_it(tiny_run, workplace, monkeypatch):
+    """The same bytes, typed again."""
+    options = {"settings": {"num_images": 1, "steps": 3, "scheduler": "dpm++", "negative_prompt": "a t2"}}
+    made = make(tiny_run, concepts=["t1"], prompts=["-- it's t2"], grid=True, **options)
+    commands = {Image.open(one.path).text["command"] for one in made}
+    (command,) = commands
+    words = shlex.split(command)
+    assert words[:2] == ["ucd", "sample"] and words[-2:] == ["--", "-- it's t2"] and "--grid" in words
+    before = {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")}
+    shutil.rmtree(tiny_run.path / "samples")
+    result = CliRunner().invoke(app, [*words[1:2], "--device", "cpu", *words[2:]])
+    assert result.exit_code == 0, result.output
+    assert {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")} == before
 
 
 def test_prompts_get_plain_folder_names_and_unknown_words_are_refused(tiny_run, tmp_path):
@@ -130,8 +165,8 @@ def test_settings_reach_the_pictures_and_their_metadata(tiny_run):
     with Image.open(one.path) as picture:
         assert picture.size == (24, 48)
         assert picture.text["negative_prompt"] == "a <t2>" and picture.text["eta"] == "0.5"
-    with pytest.raises(UcdError, match="eta"):
-        make(tiny_run, concepts=["t1"], settings=options | {"eta": 0.0})
+    (other, _) = make(tiny_run, concepts=["t1"], settings=options | {"eta": 0.0})
+    assert Path(other.path).parents[1].name == "eta=none"
 
 
 def test_several_processes_share_the_pictures(tiny_run):
@@ -167,3 +202,12 @@ def test_the_grid_has_a_row_a_concept(tiny_run):
     assert made[-1].path.endswith("grid.png")
     with Image.open(made[-1].path) as picture:
         assert picture.width > 2 * 112 and picture.height > 2 * 112
+
+
+def test_a_sheet_of_other_pictures_is_another_file(tiny_run):
+    def sheet(**how):
+        return Path(make(tiny_run, grid=True, **how)[-1].path).name
+
+    asked = [{"concepts": ["all"]}, {"concepts": ["t1"]}, {"concepts": ["t2"]}, {"concepts": ["t1"]}, {}]
+    assert [sheet(**how) for how in asked] == ["grid.png", "grid-2.png", "grid-3.png", "grid-2.png", "grid.png"]
+    assert sheet(concepts=["t2"], force=True) == "grid.png"
