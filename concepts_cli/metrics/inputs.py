@@ -54,8 +54,14 @@ class MetricInputs:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The hidden classes: those given, else the recipe's, else all that the labels name."""
-        names: Sequence[str] | None = tuple(name.strip() for name in self._class_names) or self.settings.class_names
+        """The hidden classes: those given, else the recipe's, else all that the labels name.
+
+        The recipe's must be of these images: its labels have to name them all.
+        """
+        names: Sequence[str] | None = tuple(name.strip() for name in self._class_names)
+        if not names and self.settings.labels and Path(self.settings.labels).is_file():  # not of a run from elsewhere
+            _ = self.labels
+        names = names or self.settings.class_names
         if not names and (self.settings.labels or folder_labels(self._paths)):
             names = sorted(set(chain(*self.labels)))
         if not names or not all(names):

