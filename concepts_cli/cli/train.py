@@ -25,12 +25,12 @@ from concepts_cli.cli.options import (
     option,
     output_option,
 )
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import command_output, say_next
 
 EXAMPLES = examples(
     "ucd train quickstart",
     "ucd train photos/ --set concepts.count=8 --dry-run",
-    "ucd train mine.yaml --resume",
+    "ucd train runs/mine --resume",
 )
 LOWER_MEMORY = (
     "--set train.batch_size=1, train.concept_checkpointing=true, train.gradient_checkpointing=true, or a lower "
@@ -44,7 +44,7 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             show_default=False,
-            help="Recipe file, the name of a shipped recipe, or a folder of images.",
+            help="Recipe file, the name of a shipped recipe, a folder of images, or a run to resume.",
             autocompletion=complete_recipes,
         ),
     ],
@@ -58,7 +58,9 @@ def train(
             autocompletion=complete_settings,
         ),
     ] = None,
-    resume: Annotated[bool, flag("--resume", help="Continue from the last checkpoint.", panel=HOW)] = False,
+    resume: Annotated[
+        bool, flag("--resume", help="Continue a run, by its own recipe, from its last checkpoint.", panel=HOW)
+    ] = False,
     dry_run: Annotated[
         bool, flag("--dry-run", help="Check recipe, images, model and device; train nothing.", panel=HOW)
     ] = False,
@@ -82,9 +84,10 @@ def train(
     """
     with command_output(quiet, json, lower=LOWER_MEMORY) as out:
         from concepts_cli.processes.environment import is_launched
-        from concepts_cli.recipe import choose_recipe
+        from concepts_cli.runs.training_folder import recipe_and_folder
 
-        settings = choose_recipe(recipe, set_ or [])
+        settings, output = recipe_and_folder(recipe, set_ or [], output, resume=resume)
+        out.loading(f"{settings.name}: loading {settings.model}")
         from concepts_cli.commands import train as command  # imports torch; a recipe's mistakes need not wait for it
 
         options: dict[str, Any] = {"output": output, "resume": resume, "force": force, "device": device}
@@ -101,3 +104,4 @@ def train(
             run = command.train(settings, **options, out=out)
             out.result(run.path)
             out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})
+            say_next(out, command.found(run), f"ucd sample --concept all --grid --run {run.path}")

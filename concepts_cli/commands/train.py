@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,10 @@ from concepts_cli.training.setup import (
     load_training_model,
     prepare_training,
     read_training_images,
+    warn_of_photographs,
 )
+
+SAVE_SECONDS = 120  # that a kill can cost at most
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ class Trainer:
             records = in_checkpoint_order(state, records, Run(chosen))
             _check_names(recipe, Run(chosen))
         earlier = None if state else earlier_run(recipe)
+        if main and not state:
+            warn_of_photographs(recipe, records, out)
         self._records, model = records, load_training_model(recipe, accelerator, out)
         # Only now, since the model may be wrong; and already, so that no other process works for the same folder.
         if main and not self._lock:
@@ -164,16 +170,18 @@ class Trainer:
             label="discovering",
             describe=_describe,
         )
+        saved = time.monotonic()
         for step in steps:
             last = step.stopped or step.number == training.total_steps
             if self._is_main and (step.number % settings.log_every == 0 or step.number == 1):
                 _log(run, self._accelerator, step)
             if settings.preview_every and step.number % settings.preview_every == 0 and self._is_main:
                 _preview(run, self.recipe, training, self._accelerator, step.number)
-            if last or step.number % settings.checkpoint_every == 0:
+            if last or step.number % settings.checkpoint_every == 0 or time.monotonic() - saved >= SAVE_SECONDS:
                 self._save_checkpoint()
+                saved = time.monotonic()
             if last and step.number < training.total_steps and not training.has_settled:
-                self.out.note(f"stopped at step {step.number}; continue with --output {run.path} --resume")
+                self.out.note(f"stopped at step {step.number}; to continue: {run.resume_command}")
                 raise KeyboardInterrupt
             yield step
         self._finish()
@@ -197,6 +205,16 @@ class Trainer:
                 out.note(f"published: {push_to_hub(self.run)}")
         self._accelerator.wait_for_everyone()
         self._accelerator.end_training()
+
+
+def found(run: Run, most: int = 8) -> str:
+    """What a training found, in a line: in how many images each concept is the strongest."""
+    names, owners = [bare_name(token) for token in run.tokens], run.weights.argmax(dim=1).tolist()
+    shares = [f"{name} is strongest in {owners.count(k)}" for k, name in enumerate(names)]
+    shares[1:] = [share.replace(" is strongest", "") for share in shares[1:]]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    concepts, images = f"{len(names)} concept{'s' * (len(names) > 1)}", f"{len(owners)} image{'s' * (len(owners) > 1)}"
+    return f"{concepts} in {images}: {', '.join(shares[:most])}{more}"
 
 
 def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Recipe:
@@ -252,7 +270,9 @@ def plan(
         out.warn(f"the hub can't be reached: {recipe.model} is not checked")
     elif recipe.concepts.initial:
         check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
-    count = len(read_training_images(recipe, out))
+    records = read_training_images(recipe, out)
+    warn_of_photographs(recipe, records, out)
+    count = len(records)
     step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
         run=str(folder),

@@ -16,6 +16,7 @@ from concepts_cli.commands.train import plan, train
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
+from concepts_cli.runs.run import Run
 
 QUIET = Output(quiet=True)
 
@@ -101,6 +102,14 @@ def test_an_interrupt_finishes_the_step_writes_a_checkpoint_and_can_be_resumed(w
     resumed = train(recipe, output=workplace / "cut", resume=True, device="cpu", out=QUIET)
     whole = train(recipe, device="cpu", out=QUIET)
     assert torch.equal(whole.embeddings["text_encoder"], resumed.embeddings["text_encoder"])
+
+
+def test_a_checkpoint_is_due_after_a_while_whatever_the_steps(workplace, recipe_file, monkeypatch):
+    saved = []
+    monkeypatch.setattr("concepts_cli.commands.train.SAVE_SECONDS", 0)
+    monkeypatch.setattr(Run, "save_checkpoint", lambda self, step, state, keep: saved.append(step))
+    run_recipe(recipe_file)
+    assert saved == [1, 2, 3]
 
 
 def test_a_resume_with_other_images_is_refused_by_name(workplace, recipe_file, image_folder):
