@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
+    from concepts_cli.commands.doctor import doctor as doctor
     from concepts_cli.commands.recipes import recipes as recipes
+    from concepts_cli.commands.runs import list_runs as list_runs
     from concepts_cli.core.discovery import Step as Step
     from concepts_cli.errors import UcdError as UcdError
     from concepts_cli.interface import Discovery as Discovery
@@ -44,7 +46,9 @@ _HOMES = {
         "load_model",
         "open_run",
     ),
+    "commands.doctor": ("doctor",),
     "commands.recipes": ("recipes",),
+    "commands.runs": ("list_runs",),
     "core.discovery": ("Step",),
     "errors": ("UcdError",),
     "models.interface": ("Selection",),

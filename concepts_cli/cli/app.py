@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli.cli import compose, encode, evaluate, recipes, report, sample, train, visualize
+from concepts_cli.cli import compose, doctor, encode, evaluate, recipes, report, runs, sample, train, visualize
 from concepts_cli.cli.help import Command, Group
 from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError, shown
@@ -60,7 +60,9 @@ _register("visualize", visualize.visualize, visualize.EXAMPLES)
 _register("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _register("encode", encode.encode, encode.EXAMPLES)
 _register("report", report.report, report.EXAMPLES)
+_register("runs", runs.runs, runs.EXAMPLES)
 _register("recipes", recipes.recipes, recipes.EXAMPLES)
+_register("doctor", doctor.doctor, doctor.EXAMPLES)
 
 
 def main() -> None:

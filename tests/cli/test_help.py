@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from concepts_cli.cli import app
 
-COMMANDS = ("train", "sample", "compose", "visualize", "evaluate", "encode", "report", "recipes")
+COMMANDS = ("train", "sample", "compose", "visualize", "evaluate", "encode", "report", "runs", "recipes", "doctor")
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
 
 

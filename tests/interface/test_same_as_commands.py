@@ -12,19 +12,23 @@ import pytest
 import concepts_cli as ucd
 from concepts_cli.cli import app
 from concepts_cli.cli import compose as cli_compose
+from concepts_cli.cli import doctor as cli_doctor
 from concepts_cli.cli import encode as cli_encode
 from concepts_cli.cli import evaluate as cli_evaluate
 from concepts_cli.cli import recipes as cli_recipes
 from concepts_cli.cli import report as cli_report
+from concepts_cli.cli import runs as cli_runs
 from concepts_cli.cli import sample as cli_sample
 from concepts_cli.cli import train as cli_train
 from concepts_cli.cli import visualize as cli_visualize
 from concepts_cli.commands import train as train_command
 from concepts_cli.commands.compose import compose
+from concepts_cli.commands.doctor import doctor
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
 from concepts_cli.commands.recipes import recipes
 from concepts_cli.commands.report import report
+from concepts_cli.commands.runs import list_runs
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
 from concepts_cli.pictures.overlays import MapSettings
@@ -39,7 +43,9 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
     "evaluate": (cli_evaluate.evaluate, measure, ucd.Run.evaluate),
     "encode": (cli_encode.encode, encode, ucd.Run.encode),
     "report": (cli_report.report, report, ucd.Run.report),
+    "runs": (cli_runs.runs, list_runs, ucd.list_runs),
     "recipes": (cli_recipes.recipes, recipes, ucd.recipes),
+    "doctor": (cli_doctor.doctor, doctor, ucd.doctor),
 }
 
 # One thing by several names: plural or singular, or where a shorter word reads better in a call.
