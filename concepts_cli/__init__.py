@@ -16,6 +16,7 @@ from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
     from concepts_cli.commands.doctor import doctor as doctor
+    from concepts_cli.commands.init import init as init
     from concepts_cli.commands.recipes import recipes as recipes
     from concepts_cli.commands.runs import list_runs as list_runs
     from concepts_cli.core.discovery import Step as Step
@@ -47,6 +48,7 @@ _HOMES = {
         "open_run",
     ),
     "commands.doctor": ("doctor",),
+    "commands.init": ("init",),
     "commands.recipes": ("recipes",),
     "commands.runs": ("list_runs",),
     "core.discovery": ("Step",),

@@ -197,7 +197,7 @@ class Output:
             tenth = done * 10 // max(total, 1) > printed * 10 // max(total, 1)
             if done == total or now - last >= 10 or (tenth and now - last >= 1):
                 speed = (done - start) / (now - began) if now > began else None
-                left = f"{_duration((total - done) / speed)} left" if speed and done < total else ""
+                left = f"{duration((total - done) / speed)} left" if speed and done < total else ""
                 words = [label, f"{done}/{total}", _shown(describe, item), _rate(speed), left]
                 self._say("  ".join(filter(None, words)))
                 last, printed = now, done
@@ -306,7 +306,13 @@ def _rate(per_second: float | None) -> str:
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """'45 s', '3 min 20 s', '2 h 5 min'; '3 min' rather than '3 min 0 s'."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    parts = [
+        f"{hours} h" * bool(hours),
+        f"{minutes} min" * bool(minutes),
+        f"{seconds} s" * (bool(seconds) and not hours),
+    ]
+    return " ".join(filter(None, parts)) or "0 s"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli.cli import compose, doctor, encode, evaluate, recipes, report, runs, sample, train, visualize
+from concepts_cli.cli import compose, doctor, encode, evaluate, init, recipes, report, runs, sample, train, visualize
 from concepts_cli.cli.help import Command, Group
 from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError, shown
@@ -54,6 +54,7 @@ def _register(name: str, command: Callable[..., None], epilog: str) -> None:
 
 
 _register("train", train.train, train.EXAMPLES)
+_register("init", init.init, init.EXAMPLES)
 _register("sample", sample.sample, sample.EXAMPLES)
 _register("compose", compose.compose, compose.EXAMPLES)
 _register("visualize", visualize.visualize, visualize.EXAMPLES)

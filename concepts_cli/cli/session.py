@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -16,6 +16,7 @@ from concepts_cli.processes.signals import termination_interrupts
 from concepts_cli.processes.streams import stream_error
 
 if TYPE_CHECKING:
+    from concepts_cli.recipe.loading import AtHand
     from concepts_cli.runs.run import Run
 
 LOWER = "lower --batch-size, or --height and --width; or use --device cpu"
@@ -77,6 +78,17 @@ def chosen_run(given: str | None, out: Output) -> Run:
     run = find_run(given)
     out.loading(f"{run.path}: loading {run.recipe.model}")
     return run
+
+
+def model_at_hand(device: str | None) -> AtHand:
+    """What a folder of images is trained with here. Imports torch only if it is asked."""
+
+    def settings(model: str | None) -> Mapping[str, Any]:
+        from concepts_cli.training.choosing import at_hand
+
+        return at_hand(device)(model)
+
+    return settings
 
 
 def say_next(out: Output, done: str, suggestion: str) -> None:

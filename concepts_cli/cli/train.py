@@ -25,7 +25,7 @@ from concepts_cli.cli.options import (
     option,
     output_option,
 )
-from concepts_cli.cli.session import command_output, say_next
+from concepts_cli.cli.session import command_output, model_at_hand, say_next
 
 EXAMPLES = examples(
     "ucd train quickstart",
@@ -79,14 +79,14 @@ def train(
 ) -> None:
     """Discover the concepts in a recipe's images, or in a folder of images.
 
-    A folder gets the published settings and model, or with `--set model=mini` those of the quickstart.
+    A folder gets the model that is at hand and fits the device; `ucd init FOLDER` shows what with, and why.
     Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
     """
     with command_output(quiet, json, lower=LOWER_MEMORY) as out:
         from concepts_cli.processes.environment import is_launched
         from concepts_cli.runs.training_folder import recipe_and_folder
 
-        settings, output = recipe_and_folder(recipe, set_ or [], output, resume=resume)
+        settings, output = recipe_and_folder(recipe, set_ or [], output, resume=resume, at_hand=model_at_hand(device))
         out.loading(f"{settings.name}: loading {settings.model}")
         from concepts_cli.commands import train as command  # imports torch; a recipe's mistakes need not wait for it
 

@@ -15,6 +15,7 @@ from concepts_cli.interface.silence import CallerOutput, silenced
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.training_folder import recipe_and_folder
+from concepts_cli.training.choosing import at_hand
 
 
 class Discovery(Iterator[Step]):
@@ -87,7 +88,8 @@ def discover(
     """Set up a discovery of concepts: `ucd train`, one step at a time.
 
     `source` is a folder of images, a recipe file, the name of a shipped recipe, or a Recipe. A folder gets the
-    published settings and model, or with `model="mini"` those of the quickstart. `count` is the number of concepts;
+    published settings and the model that is at hand; without a GPU that is `mini`, with the settings of the quickstart:
+    `ucd init` writes them down. `count` is the number of concepts;
     `overrides` are other settings by their dotted names. `output`, `resume`, `force` and `device` are those of the
     command: the run folder is `runs/NAME` unless `output` says otherwise, and a run is resumed by its own recipe, which
     only `count`, `model` and `overrides` change. With `progress` a bar is drawn on stderr.
@@ -102,7 +104,8 @@ def discover(
     named = {"concepts.count": count, "model": model}
     given = {key: value for key, value in named.items() if value is not None}
     folder = Path(output) if output is not None else None
-    recipe, folder = recipe_and_folder(source, given | dict(overrides or {}), folder, resume=resume)
+    changes = given | dict(overrides or {})
+    recipe, folder = recipe_and_folder(source, changes, folder, resume=resume, at_hand=at_hand(device))
     trainer = Trainer(
         recipe,
         output=folder,

@@ -6,6 +6,7 @@ from concepts_cli.recipe.loading import (
     choose_recipe,
     find_recipe,
     load_recipe,
+    recipe_of,
     shipped_recipes,
 )
 from concepts_cli.recipe.schema import (
@@ -47,5 +48,6 @@ __all__ = [
     "dump_recipe",
     "find_recipe",
     "load_recipe",
+    "recipe_of",
     "shipped_recipes",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from concepts_cli.errors import UcdError
 from concepts_cli.recipe import Recipe, choose_recipe, load_recipe
-from concepts_cli.recipe.loading import Overrides
+from concepts_cli.recipe.loading import AtHand, Overrides
 from concepts_cli.runs.files import check_place, unwritable
 from concepts_cli.runs.find import RUNS
 from concepts_cli.runs.lock import RunLock
@@ -32,23 +32,28 @@ def training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force:
 
 
 def recipe_and_folder(
-    source: Recipe | str | os.PathLike[str], overrides: Overrides, output: Path | None, *, resume: bool
+    source: Recipe | str | os.PathLike[str],
+    overrides: Overrides,
+    output: Path | None,
+    *,
+    resume: bool,
+    at_hand: AtHand | None = None,
 ) -> tuple[Recipe, Path | None]:
     """The recipe to train with, and its folder if that is known: a run is resumed by its own recipe.
 
-    `source` is what `choose_recipe` takes, or to resume a run's folder or its recipe.yaml. What `overrides` don't
-    change stays as the run began. Raises what `choose_recipe` raises.
+    `source` and `at_hand` are what `choose_recipe` takes, or to resume a run's folder or its recipe.yaml. What
+    `overrides` don't change stays as the run began. Raises what `choose_recipe` raises.
     """
     if not resume:
-        return choose_recipe(source, overrides), output
+        return choose_recipe(source, overrides, at_hand), output
     if output is None and not isinstance(source, Recipe):
         place = Path(source)
         inside = place.parent if place.name == RECIPE else place
         output = inside if (inside / RECIPE).is_file() and (inside / IMAGES).is_file() else None
     if output is None:
-        output = _choose(choose_recipe(source, overrides), None, resume=True, force=False).path
+        output = _choose(choose_recipe(source, overrides, at_hand), None, resume=True, force=False).path
     if not (output / RECIPE).is_file():
-        return choose_recipe(source, overrides), output
+        return choose_recipe(source, overrides, at_hand), output
     return load_recipe(output / RECIPE, overrides), output
 
 

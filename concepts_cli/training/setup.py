@@ -65,9 +65,9 @@ def read_training_images(recipe: Recipe, out: Output | None = None) -> list[Imag
         raise UcdError(error.message, hint) from error
 
 
-def warn_of_photographs(recipe: Recipe, records: Sequence[ImageRecord], out: Output) -> None:
+def warn_of_photographs(recipe: Recipe, images: Sequence[Path], out: Output) -> None:
     """Warn if the built-in model is to find concepts in photographs, of which it knows nothing."""
-    if recipe.model != BUILT_IN or not are_photographs([Path(record.path) for record in records]):
+    if recipe.model != BUILT_IN or not are_photographs(images):
         return
     from concepts_cli.mini.captions import CLASSES
 

@@ -39,6 +39,9 @@ def test_a_whole_session_in_a_pipe(workplace, recipe_file):
     sampled = piped("sample", "--concept", "all", "-q")
     assert len(sampled.stdout.splitlines()) == 4 and sampled.stderr == ""
     assert all(os.path.isfile(workplace / line) for line in sampled.stdout.splitlines())
+    assert re.search(
+        r"^2 concepts in 6 images, with .+ on \d+ CPU cores?.*: 3 steps, about \d+ s$", trained.stderr, re.M
+    )
     assert re.search(r"2 concepts in 6 images: t1 is strongest in \d, t2 in \d; next: ucd sample", trained.stderr)
     sampled = piped("sample", "--concept", "t1")
     assert sampled.stderr.startswith(f"2 pictures of {TINY}; next: `ucd compose")

@@ -14,7 +14,19 @@ from typer.testing import CliRunner
 
 from concepts_cli.cli import app
 
-COMMANDS = ("train", "sample", "compose", "visualize", "evaluate", "encode", "report", "runs", "recipes", "doctor")
+COMMANDS = (
+    "train",
+    "init",
+    "sample",
+    "compose",
+    "visualize",
+    "evaluate",
+    "encode",
+    "report",
+    "runs",
+    "recipes",
+    "doctor",
+)
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
 
 

@@ -15,6 +15,7 @@ from concepts_cli.cli import compose as cli_compose
 from concepts_cli.cli import doctor as cli_doctor
 from concepts_cli.cli import encode as cli_encode
 from concepts_cli.cli import evaluate as cli_evaluate
+from concepts_cli.cli import init as cli_init
 from concepts_cli.cli import recipes as cli_recipes
 from concepts_cli.cli import report as cli_report
 from concepts_cli.cli import runs as cli_runs
@@ -26,6 +27,7 @@ from concepts_cli.commands.compose import compose
 from concepts_cli.commands.doctor import doctor
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
+from concepts_cli.commands.init import init
 from concepts_cli.commands.recipes import recipes
 from concepts_cli.commands.report import report
 from concepts_cli.commands.runs import list_runs
@@ -37,6 +39,7 @@ from concepts_cli.recipe import SampleSettings
 SETTINGS = {field.name for field in dataclasses.fields(SampleSettings)}
 CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
     "train": (cli_train.train, train_command.train, ucd.discover),
+    "init": (cli_init.init, init, ucd.init),
     "sample": (cli_sample.sample, sample, ucd.Run.sample),
     "compose": (cli_compose.compose, compose, ucd.Run.compose),
     "visualize": (cli_visualize.visualize, visualize, ucd.Run.heat_maps),
