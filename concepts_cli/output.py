@@ -19,7 +19,7 @@ from pathlib import PurePath
 from typing import Any, Literal, TextIO, TypeVar
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.status import Status
@@ -30,6 +30,8 @@ from concepts_cli.errors import UcdError, printable
 
 T = TypeVar("T")
 Describe = Callable[[T], Mapping[str, str]]
+REFRESHES = 4  # of a bar, per second
+BLOCKS = "▁▂▃▄▅▆▇█"
 LOUD_LIBRARIES = ("accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers")
 
 
@@ -120,18 +122,26 @@ class Output:
             self._say(f"  {line}")
 
     def track(
-        self, steps: Iterable[T], *, total: int, label: str, describe: Describe[T] | None = None, start: int = 0
+        self,
+        steps: Iterable[T],
+        *,
+        total: int,
+        label: str,
+        describe: Describe[T] | None = None,
+        below: Callable[[], Sequence[str]] = tuple,
+        start: int = 0,
     ) -> Iterator[T]:
         """Pass `steps` through and show progress: a bar on a terminal, an occasional line in a pipe.
 
         In a resumed run, `start` of the `total` steps are already done. `describe` returns what to show beside the
-        count, such as {"loss": "0.123"}. A nested track adds a line to the same bar.
+        count, such as {"loss": "0.123"}; `below` lines to show under a bar, a few times a second. A nested track adds a
+        line to the same bar.
         """
         self._loaded()
         if self.quiet:
             return iter(steps)
         if _is_terminal(sys.stderr) and not self._stderr.is_dumb_terminal:
-            return self._track_bar(steps, total, label, describe, start)
+            return self._track_bar(steps, total, label, describe, below, start)
         return self._track_lines(steps, total, label, describe, start)
 
     def close(self) -> None:
@@ -157,12 +167,18 @@ class Output:
         self._stderr.print(Text.assemble(mark, printable(text)), soft_wrap=True)
 
     def _track_bar(
-        self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
+        self,
+        steps: Iterable[T],
+        total: int,
+        label: str,
+        describe: Describe[T] | None,
+        below: Callable[[], Sequence[str]],
+        start: int,
     ) -> Iterator[T]:
         bar = self._bar
         outermost = bar is None
         if bar is None:
-            bar = self._bar = Progress(
+            bar = self._bar = _Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=32),
                 MofNCompleteColumn(),
@@ -171,14 +187,18 @@ class Output:
                 TextColumn("{task.fields[shown]}"),
                 console=self._stderr,
                 speed_estimate_period=120,  # a step of a large model takes many seconds
-                refresh_per_second=4,
+                refresh_per_second=REFRESHES,
                 redirect_stdout=False,  # stdout may be a pipe whose reader waits for each line
             )
             bar.start()
-        task = bar.add_task(printable(label), total=total, completed=start, shown="")
+        task = bar.add_task(printable(label), total=total, completed=start, shown="", below=())
+        drawn = float("-inf")
         try:
             for item in steps:
                 bar.update(task, advance=1, shown=_shown(describe, item))
+                if time.monotonic() - drawn >= 1 / REFRESHES:
+                    bar.update(task, below=below())
+                    drawn = time.monotonic()
                 yield item
         finally:
             if outermost:
@@ -202,6 +222,16 @@ class Output:
                 self._say("  ".join(filter(None, words)))
                 last, printed = now, done
             yield item
+
+
+class _Bar(Progress):
+    """A bar with lines under it."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            for line in task.fields["below"]:
+                yield Text(f"  {printable(line)}", no_wrap=True, overflow="ellipsis")
 
 
 class _RateColumn(ProgressColumn):
@@ -304,6 +334,14 @@ def _rate(per_second: float | None) -> str:
     if not per_second:
         return ""
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
+
+
+def sparkline(values: Sequence[float], width: int = 32) -> str:
+    """Numbers as a line of blocks of at most `width` characters, each the mean of as many numbers."""
+    size = -(-len(values) // width) or 1
+    means = [sum(values[n : n + size]) / len(values[n : n + size]) for n in range(0, len(values), size)]
+    low, high = min(means, default=0), max(means, default=0)
+    return "".join(BLOCKS[int((mean - low) / (high - low or 1) * (len(BLOCKS) - 1))] for mean in means)
 
 
 def duration(seconds: float) -> str:

@@ -243,6 +243,34 @@ out.close()
     assert "model" not in dumb and "2/2" in dumb
 
 
+def test_lines_under_a_bar_are_drawn_there_and_nowhere_else():
+    script = """
+from concepts_cli.output import Output
+out = Output()
+for n in out.track(range(2), total=2, label="work", below=lambda: ["first [line]", "x" * 300]):
+    pass
+"""
+    seen, _ = on_a_terminal(script, stdout_too=True)
+    plain_text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen)
+    lines = [line.split("\r")[-1] for line in plain_text.splitlines()]
+    assert "  first [line]" in lines and max(map(len, lines)) <= 100, "as wide as the terminal"
+    dumb, _ = on_a_terminal(script, stdout_too=True, TERM="dumb")
+    assert "first" not in dumb
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [([], ""), ([1.0], "▁"), ([2.0, 2.0], "▁▁"), ([0, 1, 2, 3, 4, 5, 6, 7], "▁▂▃▄▅▆▇█"), ([3, 1, 0], "█▃▁")],
+)
+def test_a_small_line(values, drawn):
+    assert output.sparkline(values) == drawn
+
+
+def test_a_small_line_stays_small_and_means_what_it_leaves_out():
+    assert len(output.sparkline(list(range(1000)), width=32)) <= 32
+    assert output.sparkline([0, 2, 10, 12], width=2) == "▁█"
+
+
 def test_with_stdout_in_a_pipe_results_do_not_wait_and_have_no_codes():
     seen, piped = on_a_terminal(stdout_too=False)
     assert "━" in seen

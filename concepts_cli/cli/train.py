@@ -14,6 +14,7 @@ from concepts_cli.cli.options import (
     HOW,
     RUN,
     WHAT,
+    WHERE,
     Device,
     Force,
     Help,
@@ -64,6 +65,16 @@ def train(
     dry_run: Annotated[
         bool, flag("--dry-run", help="Check recipe, images, model and device; train nothing.", panel=HOW)
     ] = False,
+    preview_every: Annotated[
+        int | None,
+        number(
+            "--preview-every",
+            help="Draw samples of all concepts every N steps, and say where: train.preview_every.",
+            panel=WHERE,
+            at_least=1,
+            at_most=1_000_000,
+        ),
+    ] = None,
     output: Annotated[Path | None, output_option("Run folder to create. Default: runs/NAME.")] = None,
     force: Force = False,
     num_processes: Annotated[
@@ -86,7 +97,8 @@ def train(
         from concepts_cli.processes.environment import is_launched
         from concepts_cli.runs.training_folder import recipe_and_folder
 
-        settings, output = recipe_and_folder(recipe, set_ or [], output, resume=resume, at_hand=model_at_hand(device))
+        changes = [*(set_ or []), *([f"train.preview_every={preview_every}"] if preview_every else [])]
+        settings, output = recipe_and_folder(recipe, changes, output, resume=resume, at_hand=model_at_hand(device))
         out.loading(f"{settings.name}: loading {settings.model}")
         from concepts_cli.commands import train as command  # imports torch; a recipe's mistakes need not wait for it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from concepts_cli.models import check_words, load_model
 from concepts_cli.models.device import dtype_of
 from concepts_cli.models.files import check_model
 from concepts_cli.models.interface import DiffusionModel
-from concepts_cli.output import Output, duration
+from concepts_cli.output import Output, duration, sparkline
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.contents import is_token
@@ -169,20 +169,24 @@ class Trainer:
 
     def _steps(self, stop: Callable[[], bool]) -> Iterator[Step]:
         training, settings, run = self.training, self.recipe.train, self.run
+        losses: list[float] = []
         steps = self.out.track(
             training.steps(stop),
             total=training.total_steps,
             start=training.step,
             label="discovering",
             describe=_describe,
+            below=lambda: _state(losses, training),
         )
         saved = time.monotonic()
         for step in steps:
+            losses.append(step.loss)
             last = step.stopped or step.number == training.total_steps
             if self._is_main and (step.number % settings.log_every == 0 or step.number == 1):
                 _log(run, self._accelerator, step)
             if settings.preview_every and step.number % settings.preview_every == 0 and self._is_main:
-                _preview(run, self.recipe, training, self._accelerator, step.number)
+                sheet = _preview(run, self.recipe, training, self._accelerator, step.number)
+                self.out.note(f"preview: {sheet}")
             if last or step.number % settings.checkpoint_every == 0 or time.monotonic() - saved >= SAVE_SECONDS:
                 self._save_checkpoint()
                 saved = time.monotonic()
@@ -320,8 +324,9 @@ def _log(run: Run, accelerator: Accelerator, step: Step) -> None:
     accelerator.log(values, step=step.number)
 
 
-def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelerator, step: int) -> None:
-    """Write previews/step-000100.png: one row of samples per concept, as `ucd sample` would make them at this step.
+def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelerator, step: int) -> Path:
+    """Write previews/step-000100.png and return its path: one row of samples per concept, as `ucd sample` would make
+    them at this step.
 
     They use the training's precision unless the recipe sets another.
     """
@@ -334,8 +339,10 @@ def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelera
     pictures = list(generate(_preview_model(recipe, training), requests, settings))
     sheet = contact_sheet({bare_name(token): pictures[k * each : (k + 1) * each] for k, token in enumerate(tokens)})
     run.check_there()
-    write_png(run.path / "previews" / f"step-{step:06d}.png", sheet, {"run": run.name, "step": step})
+    path = run.path / "previews" / f"step-{step:06d}.png"
+    write_png(path, sheet, {"run": run.name, "step": step})
     track_picture(accelerator, "preview", sheet, step)
+    return path
 
 
 def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
@@ -346,6 +353,15 @@ def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
     copy = load_model(recipe.model, revision=recipe.model_revision, device=model.device, dtype=dtype)
     copy.set_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()))
     return copy
+
+
+def _state(losses: Sequence[float], training: Training) -> list[str]:
+    """A training in progress: its loss as a small line, and in how many images each concept is the strongest."""
+    concepts = training.concepts
+    owners = concepts.weights().argmax(dim=1).bincount(minlength=concepts.count).tolist()
+    names = map(bare_name, training.objective.tokens)
+    images = "  ".join(f"{name} {count}" for name, count in zip(names, owners, strict=True))
+    return [f"loss    {sparkline(losses)}", f"images  {images}"]
 
 
 def _describe(step: Step) -> dict[str, str]:

@@ -26,6 +26,12 @@ def test_train_prints_exactly_the_run_folder(workplace, recipe_file):
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{TINY}\n", "")
 
 
+def test_previews_say_where_they_are(workplace, recipe_file):
+    result = ucd("train", str(recipe_file), "--preview-every", "2", "--device", "cpu")
+    (said,) = re.findall("^preview: (.*)$", result.stderr, re.M)
+    assert Path(said) == TINY / "previews" / "step-000002.png" and os.path.isfile(said)
+
+
 def test_a_whole_session_in_a_pipe(workplace, recipe_file):
     """As a newcomer would, in a process of its own: results on stdout, progress on stderr."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
