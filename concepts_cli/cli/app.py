@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli.cli import compose, doctor, encode, evaluate, init, recipes, report, runs, sample, train, visualize
+from concepts_cli.cli import (
+    compose,
+    doctor,
+    encode,
+    evaluate,
+    init,
+    recipes,
+    rename,
+    report,
+    runs,
+    sample,
+    train,
+    visualize,
+)
 from concepts_cli.cli.help import Command, Group
 from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError, shown
@@ -62,6 +75,7 @@ _register("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _register("encode", encode.encode, encode.EXAMPLES)
 _register("report", report.report, report.EXAMPLES)
 _register("runs", runs.runs, runs.EXAMPLES)
+_register("rename", rename.rename, rename.EXAMPLES)
 _register("recipes", recipes.recipes, recipes.EXAMPLES)
 _register("doctor", doctor.doctor, doctor.EXAMPLES)
 

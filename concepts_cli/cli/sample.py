@@ -27,8 +27,6 @@ EXAMPLES = examples(
     "ucd sample 't1 at night' --seed 7",
 )
 
-NEXT = "`ucd compose t1 t2` combines concepts, `ucd report` shows all on a page"
-
 
 @takes_sampling({"num_images": "Number of images per concept or prompt."})
 def sample(
@@ -55,6 +53,7 @@ def sample(
         source = chosen_run(run, out)
         from concepts_cli.commands.sample import sample as make
         from concepts_cli.recipe.fields import override
+        from concepts_cli.runs.run import bare_name
 
         pictures = make(
             source,
@@ -67,4 +66,6 @@ def sample(
             device=device,
             out=out,
         )
-        print_paths(source, "pictures", pictures, out, NEXT)
+        names = " ".join(map(bare_name, source.tokens[:2]))
+        suggestion = f"`ucd compose {names}` combines concepts, `ucd report` shows all on a page"
+        print_paths(source, "pictures", pictures, out, suggestion)

@@ -14,6 +14,7 @@ from concepts_cli.commands import PICTURES
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
+from concepts_cli.commands.rename import rename
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import heat_map_settings, visualize
@@ -311,6 +312,15 @@ class Run:
     def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
         """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`."""
         return report(self._folder, output=None if output is None else Path(output), force=force)
+
+    def rename(self, concept: str, name: str) -> None:
+        """Give a concept a name of your own, everywhere in the run folder: `ucd rename`.
+
+        Raises UcdError for a concept the run doesn't have, and for a name that is taken or can't be one.
+
+            run.rename("t3", "dog")
+        """
+        self._folder = LoadedRun(rename(self._folder, concept, name, out=CallerOutput()).path)
 
     def __repr__(self) -> str:
         if not self._folder.is_finished():

@@ -15,17 +15,8 @@ from typer.testing import CliRunner
 from concepts_cli.cli import app
 
 COMMANDS = (
-    "train",
-    "init",
-    "sample",
-    "compose",
-    "visualize",
-    "evaluate",
-    "encode",
-    "report",
-    "runs",
-    "recipes",
-    "doctor",
+    *("train", "init", "sample", "compose", "visualize", "evaluate", "encode"),
+    *("report", "runs", "rename", "recipes", "doctor"),
 )
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
 

@@ -17,6 +17,7 @@ from concepts_cli.cli import encode as cli_encode
 from concepts_cli.cli import evaluate as cli_evaluate
 from concepts_cli.cli import init as cli_init
 from concepts_cli.cli import recipes as cli_recipes
+from concepts_cli.cli import rename as cli_rename
 from concepts_cli.cli import report as cli_report
 from concepts_cli.cli import runs as cli_runs
 from concepts_cli.cli import sample as cli_sample
@@ -29,6 +30,7 @@ from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
 from concepts_cli.commands.init import init
 from concepts_cli.commands.recipes import recipes
+from concepts_cli.commands.rename import rename
 from concepts_cli.commands.report import report
 from concepts_cli.commands.runs import list_runs
 from concepts_cli.commands.sample import sample
@@ -47,6 +49,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
     "encode": (cli_encode.encode, encode, ucd.Run.encode),
     "report": (cli_report.report, report, ucd.Run.report),
     "runs": (cli_runs.runs, list_runs, ucd.list_runs),
+    "rename": (cli_rename.rename, rename, ucd.Run.rename),
     "recipes": (cli_recipes.recipes, recipes, ucd.recipes),
     "doctor": (cli_doctor.doctor, doctor, ucd.doctor),
 }
