@@ -146,7 +146,7 @@ class Renaming:
         return re.sub(bare, f"<{self.new}>", word) if self._anywhere else word
 
     def part(self, name: str) -> str:
-        """The name of a file or folder: `t3`, `00000-t3.png`, `t3-mask.png`; for `t3` also `t1+t3=4` of a composition."""
+        """The name of a file or folder: `t3`, `00000-t3.png`, `t3-mask.png`; for `t3` also a composition, `t1+t3=4`."""
         if self._anywhere:
             return re.sub(rf"(?<![^\W_]){re.escape(self.old)}(?![^\W_])", self.new, name)
         return re.sub(rf"^(\d+-)?{re.escape(self.old)}(-mask)?(\.\w+)?$", rf"\g<1>{self.new}\g<2>\g<3>", name)

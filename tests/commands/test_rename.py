@@ -78,8 +78,8 @@ def test_a_name_of_ones_own_can_be_exchanged_and_taken_back(tiny_run):
     first = make_everything(tiny_run)
     again = rename(rename(rename(tiny_run, "t2", "dog"), "<dog>", "poodle"), "poodle", "t2")
     assert again.tokens == ("<t1>", "<t2>")
-    gone = {path.relative_to(tiny_run.path).parts[0] for path in first if not path.is_file()}
-    assert gone == {"compositions"}, "their folders are called after their terms, in which a dog may be text"
+    own = [path for path in first if "compositions" not in path.parts and "photo" not in path.parent.name]
+    assert len(own) > 5 and all(map(Path.is_file, own))  # others are called after texts, in which a dog may be a dog
 
 
 def test_scores_go_along(tiny_run):
