@@ -111,6 +111,7 @@ def train(
             from concepts_cli.processes.launch import launch
 
             command.plan(settings, **options, processes=num_processes, out=out)  # so that mistakes are reported once
+            out.close()  # the processes have the terminal
             raise typer.Exit(launch(sys.argv[1:], num_processes))
         else:
             run = command.train(settings, **options, out=out)

@@ -228,6 +228,8 @@ def _intention(
     what = f"{_counted(recipe.concepts.count, 'concept')} in {_counted(images, 'image')}, with {recipe.model} on "
     what += device_words(model.device) + (": a start from the images, then " if starts else ": ")
     what += f"{_counted(max(steps, 0), 'step')}"
+    if recipe.train.compile:  # a call of another size would be compiled, too
+        return what
     seconds = expected_seconds(recipe, images, max(steps, 0), model, starts=starts)
     if not seconds:
         return what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -56,13 +57,14 @@ def _seconds_per_row(model: DiffusionModel, rows: int) -> tuple[float, float]:
 
 
 def _timed(call: Callable[[], None], device: torch.device) -> float:
-    """Seconds of the second call; the first one warms up."""
-    call()
-    _wait(device)
-    began = time.perf_counter()
-    call()
-    _wait(device)
-    return time.perf_counter() - began
+    """Seconds of a call, the median of three; one before them warms up."""
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        call()
+        _wait(device)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
 
 
 def _wait(device: torch.device) -> None:
