@@ -114,7 +114,9 @@ def train(
             out.close()  # the processes have the terminal
             raise typer.Exit(launch(sys.argv[1:], num_processes))
         else:
+            from concepts_cli.training.telling import found
+
             run = command.train(settings, **options, out=out)
             out.result(run.path)
             out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})
-            say_next(out, command.found(run), f"ucd sample --concept all --grid --run {run.path}")
+            say_next(out, found(run), f"ucd sample --concept all --grid --run {run.path}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
 
 from concepts_cli.core.concepts import concept_tokens
 from concepts_cli.core.discovery import Step, Training
@@ -21,7 +19,7 @@ from concepts_cli.models import check_words, load_model
 from concepts_cli.models.device import dtype_of
 from concepts_cli.models.files import check_model
 from concepts_cli.models.interface import DiffusionModel
-from concepts_cli.output import Output, duration, sparkline
+from concepts_cli.output import Output
 from concepts_cli.processes.signals import signals_noted
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.contents import is_token
@@ -31,8 +29,6 @@ from concepts_cli.runs.lock import RunLock
 from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.runs.trackers import check_trackers, start_trackers, track_picture
 from concepts_cli.runs.training_folder import lock_training_folder, make_training_folder, remove_empty, training_folder
-from concepts_cli.training.at_hand import device_words
-from concepts_cli.training.estimate import expected_seconds
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
 from concepts_cli.training.setup import (
     check_precision,
@@ -43,6 +39,7 @@ from concepts_cli.training.setup import (
     read_training_images,
     warn_of_photographs,
 )
+from concepts_cli.training.telling import described, intention, state_lines
 
 SAVE_SECONDS = 120  # that a kill can cost at most
 
@@ -129,7 +126,8 @@ class Trainer:
             self._lock, self._created = make_training_folder(recipe, output, **how)
         self.recipe = recipe = _resolved(recipe, model, Run(chosen) if state else earlier)
         if main and not out.quiet:
-            out.note(_intention(recipe, len(records), model, state, starts=not (state or earlier)))
+            done = int(state["step"]) if state else 0
+            out.note(intention(recipe, len(records), model, done=done, starts=not (state or earlier)))
         self.training = prepare_training(
             recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None
         )
@@ -175,8 +173,8 @@ class Trainer:
             total=training.total_steps,
             start=training.step,
             label="discovering",
-            describe=_describe,
-            below=lambda: _state(losses, training),
+            describe=described,
+            below=lambda: state_lines(losses, training),
         )
         saved = time.monotonic()
         for step in steps:
@@ -215,41 +213,6 @@ class Trainer:
                 out.note(f"published: {push_to_hub(self.run)}")
         self._accelerator.wait_for_everyone()
         self._accelerator.end_training()
-
-
-def _intention(
-    recipe: Recipe, images: int, model: DiffusionModel, state: Mapping[str, Tensor] | None, *, starts: bool
-) -> str:
-    """What a training will do and how long it will take, in a line."""
-    steps = (recipe.train.max_steps or images * recipe.train.iterations_per_image) - (
-        int(state["step"]) if state else 0
-    )
-    starts = starts and recipe.concepts.start == "images"
-    what = f"{_counted(recipe.concepts.count, 'concept')} in {_counted(images, 'image')}, with {recipe.model} on "
-    what += device_words(model.device) + (": a start from the images, then " if starts else ": ")
-    what += f"{_counted(max(steps, 0), 'step')}"
-    if recipe.train.compile:  # a call of another size would be compiled, too
-        return what
-    seconds = expected_seconds(recipe, images, max(steps, 0), model, starts=starts)
-    if not seconds:
-        return what
-    unit = 10 if seconds < 60 else 60 if seconds < 3600 else 600
-    return f"{what}, about {duration(unit * math.ceil(seconds / unit))}"
-
-
-def _counted(count: int, name: str) -> str:
-    """'1 image', '2 images'."""
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
-
-
-def found(run: Run, most: int = 8) -> str:
-    """What a training found, in a line: in how many images each concept is the strongest."""
-    names, owners = [bare_name(token) for token in run.tokens], run.weights.argmax(dim=1).tolist()
-    shares = [f"{name} is strongest in {owners.count(k)}" for k, name in enumerate(names)]
-    shares[1:] = [share.replace(" is strongest", "") for share in shares[1:]]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    what = f"{_counted(len(names), 'concept')} in {_counted(len(owners), 'image')}"
-    return f"{what}: {', '.join(shares[:most])}{more}"
 
 
 def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Recipe:
@@ -355,16 +318,3 @@ def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
     copy = load_model(recipe.model, revision=recipe.model_revision, device=model.device, dtype=dtype)
     copy.set_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()))
     return copy
-
-
-def _state(losses: Sequence[float], training: Training) -> list[str]:
-    """A training in progress: its loss as a small line, and in how many images each concept is the strongest."""
-    concepts = training.concepts
-    owners = concepts.weights().argmax(dim=1).bincount(minlength=concepts.count).tolist()
-    names = map(bare_name, training.objective.tokens)
-    images = "  ".join(f"{name} {count}" for name, count in zip(names, owners, strict=True))
-    return [f"loss    {sparkline(losses)}", f"images  {images}"]
-
-
-def _describe(step: Step) -> dict[str, str]:
-    return {"loss": f"{step.loss:.4f}"}
