@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from accelerate.utils import broadcast_object_list
 from concepts_cli.core.concepts import concept_tokens
 from concepts_cli.core.discovery import Step, Training
 from concepts_cli.core.sampling import generate, guided
+from concepts_cli.data.images import ImageRecord
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.errors import UcdError
+from concepts_cli.metrics.labels import read_labels
 from concepts_cli.models import check_words, load_model
 from concepts_cli.models.device import dtype_of
 from concepts_cli.models.files import check_model
@@ -119,7 +121,7 @@ class Trainer:
             _check_names(recipe, Run(chosen))
         earlier = None if state else earlier_run(recipe)
         if main and not state:
-            warn_of_photographs(recipe, [Path(record.path) for record in records], out)
+            _warn_of_images(recipe, records, out)
         self._records, model = records, load_training_model(recipe, accelerator, out)
         # Only now, since the model may be wrong; and already, so that no other process works for the same folder.
         if main and not self._lock:
@@ -222,6 +224,17 @@ def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Reci
     return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens))
 
 
+def _warn_of_images(recipe: Recipe, records: Sequence[ImageRecord], out: Output) -> None:
+    """Warn of images that the model doesn't know, and of labels that are not theirs, as of a recipe's own images."""
+    paths = [record.path for record in records]
+    warn_of_photographs(recipe, list(map(Path, paths)), out)
+    if recipe.evaluate.labels:
+        try:
+            read_labels(recipe.evaluate.labels, paths)
+        except UcdError as error:
+            out.warn(f"{error.message}: `ucd evaluate` can't use these labels")
+
+
 def _check_names(recipe: Recipe, run: Run) -> None:
     """Raise UcdError for names that are not those which a resumed run began with."""
     names, before = recipe.concepts.tokens, run.recipe.concepts.tokens
@@ -269,7 +282,7 @@ def plan(
     elif recipe.concepts.initial:
         check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
     records = read_training_images(recipe, out)
-    warn_of_photographs(recipe, [Path(record.path) for record in records], out)
+    _warn_of_images(recipe, records, out)
     count = len(records)
     step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
