@@ -26,7 +26,7 @@ from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.version import __version__
 
 TRAINING_IMAGES = 300  # at most, in the run's order
-STRONGEST, HEAT_MAPS = 6, 3
+HEAT_MAPS = 3
 THUMBNAIL = 128
 
 
@@ -187,7 +187,6 @@ class Page:
         owners = self.weights.argmax(axis=1)
         cards = []
         for k, (token, name) in enumerate(zip(self.run.tokens, self.names, strict=True)):
-            strongest = (-self.weights[:, k]).argsort(kind="stable")[:STRONGEST]
             naming = self.measures.metrics.get("naming", {}).get("concepts", {}).get(name)
             prompt = self.recipe.concepts.prompt_of(token)
             cards.append(
@@ -198,7 +197,7 @@ class Page:
                     "owned": int((owners == k).sum()),
                     "named": describe_name(naming) if naming else None,
                     "samples": [self.pictures.shown(path) for path in samples[name][:SAMPLES]],
-                    "strongest": [self._strong(int(i), k) for i in strongest],
+                    "strongest": [self._strong(image, k) for image in self.pictures.strongest[name]],
                     "heat_maps": [
                         self.pictures.shown(path, 2 * SIDE)
                         for path in self.pictures.heat_maps.get(name, [])[:HEAT_MAPS]

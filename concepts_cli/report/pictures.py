@@ -13,7 +13,7 @@ from concepts_cli.report.inline import Gallery
 from concepts_cli.runs.files import png_text
 from concepts_cli.runs.run import Run, bare_name
 
-SAMPLES, OTHERS = 8, 24
+SAMPLES, OTHERS, STRONGEST = 8, 24, 6
 SIDE, SHEET = 256, 1200  # of pictures and of sheets on the page, px
 MAKING = ("sample", "compose", "visualize")
 ELSEWHERE = ("--force", "--output", "-o")  # a run from elsewhere must not suggest to overwrite something
@@ -66,17 +66,27 @@ class Pictures:
         return self._sheets(sorted(sheets, key=lambda path: (len(path.name), path.name)))  # grid.png before grid-2.png
 
     @cached_property
+    def strongest(self) -> dict[str, list[int]]:
+        """The training images with most of each concept, by their rows."""
+        order = self.run.weights.argsort(dim=0, descending=True, stable=True)[:STRONGEST]
+        return dict(zip(self.names, order.T.tolist(), strict=True))
+
+    @cached_property
     def heat_maps(self) -> dict[str, list[Path]]:
-        """The heat maps of each concept: those of its strongest training images first, then others, by name."""
-        maps: dict[str, list[tuple[float, Path]]] = defaultdict(list)
-        rows = {image.sha256: row for image, row in zip(self.run.images, self.run.weights.tolist(), strict=True)}
+        """The heat maps of each concept: those of its strongest training images, then those of other pictures, by name.
+
+        Where a concept is in training images with little of it says nothing about it.
+        """
+        maps: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+        hashes = [image.sha256 for image in self.run.images]
         for path in _below(self.run.path / "heatmaps"):
             metadata = png_text(path)
             name = bare_name(metadata.get("word", path.stem if path.stem in self.names else path.parent.name))
             if "word" in metadata or not (path.stem.endswith("-mask") or path.stem.startswith("sheet")):
-                row = rows.get(metadata.get("image", ""))
-                weight = row[self.names.index(name)] if row and name in self.names else float("-inf")
-                maps[name].append((-weight, path))
+                shown = [hashes[row] for row in self.strongest.get(name, ())]
+                image = metadata.get("image", "")
+                if image in shown or image not in hashes:
+                    maps[name].append((shown.index(image) if image in shown else STRONGEST, path))
         return {name: [path for _, path in sorted(found)] for name, found in maps.items()}
 
     @cached_property

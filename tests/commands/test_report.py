@@ -122,7 +122,7 @@ def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
     assert "ucd sample --concept t1 --num-images 3" in text
 
 
-def test_a_card_shows_where_its_concept_is_in_its_strongest_images(tiny_run):
+def test_a_card_shows_where_its_concept_is_in_its_strongest_images(tiny_run, monkeypatch):
     tiny_run.weights = torch.tensor([[0.1 * n, 1 - 0.1 * n] for n in range(6)])
     options = {"settings": heat_map_settings(tiny_run, {"steps": 2}, real=True), "device": "cpu"}
     visualize(tiny_run, training_images=True, grid=True, out=Output(quiet=True), **options)
@@ -132,6 +132,11 @@ def test_a_card_shows_where_its_concept_is_in_its_strongest_images(tiny_run):
         assert mapped == [tiny_run.images[i].sha256 for i in strongest]
     said = f"ucd visualize --training-images --grid --steps 2 --run {tiny_run.path}"
     assert Elements(page.render()).text.count(said) == 3  # on both cards, and in the list
+    monkeypatch.setattr("concepts_cli.report.pictures.STRONGEST", 2)
+    maps = Page(tiny_run).pictures.heat_maps
+    assert [[png_text(path)["image"] for path in maps[name]] for name in ("t1", "t2")] == [
+        [tiny_run.images[i].sha256 for i in rows] for rows in ([5, 4], [0, 1])
+    ]
 
 
 def test_sheets_are_shown_as_sheets_and_not_as_samples(tiny_run):
