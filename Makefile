@@ -31,7 +31,7 @@ demo: $(PACKAGE)
 	$(BIN)/ucd train quickstart --output $(UCD_RUN) --force
 	$(BIN)/ucd sample --concept all --num-images 16 --grid > /dev/null
 	$(BIN)/ucd compose t1@left t3@right --num-images 4 --grid
-	$(BIN)/ucd visualize --concept t1 --num-images 4
+	$(BIN)/ucd visualize --num-images 4 --grid > /dev/null
 	$(BIN)/ucd evaluate --metric all
 	$(BIN)/ucd report
 	@echo "what was discovered, one concept per row: $(UCD_RUN)/samples/grid.png"

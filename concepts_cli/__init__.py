@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 from concepts_cli.version import __version__
 
 if TYPE_CHECKING:
+    from concepts_cli.commands.doctor import doctor as doctor
+    from concepts_cli.commands.init import init as init
+    from concepts_cli.commands.recipes import recipes as recipes
+    from concepts_cli.commands.runs import list_runs as list_runs
     from concepts_cli.core.discovery import Step as Step
     from concepts_cli.errors import UcdError as UcdError
     from concepts_cli.interface import Discovery as Discovery
@@ -45,6 +49,10 @@ _HOMES = {
         "load_model",
         "open_run",
     ),
+    "commands.doctor": ("doctor",),
+    "commands.init": ("init",),
+    "commands.recipes": ("recipes",),
+    "commands.runs": ("list_runs",),
     "core.discovery": ("Step",),
     "errors": ("UcdError",),
     "models.interface": ("Selection",),

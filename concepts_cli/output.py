@@ -19,9 +19,10 @@ from pathlib import PurePath
 from typing import Any, Literal, TextIO, TypeVar
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -29,15 +30,17 @@ from concepts_cli.errors import UcdError, printable
 
 T = TypeVar("T")
 Describe = Callable[[T], Mapping[str, str]]
+REFRESHES = 4  # of a bar, per second
+BLOCKS = "▁▂▃▄▅▆▇█"
 LOUD_LIBRARIES = ("accelerate", "diffusers", "huggingface_hub", "open_clip", "timm", "torch", "transformers")
 
 
 class Output:
     """Everything that a command prints.
 
-    `result`, `table` and `document` print results to stdout; `note`, `warn`, `error` and `track` report to stderr. With
-    `json`, only `document` prints to stdout, so that it is one document; with `quiet`, only `error` prints to stderr;
-    `mute`, for all processes but the main one, prints only errors. Call `close` at the end of a command,
+    `result`, `table` and `document` print results to stdout; `loading`, `note`, `warn`, `error` and `track` report to
+    stderr. With `json`, only `document` prints to stdout, so that it is one document; with `quiet`, only `error` prints
+    to stderr; `mute`, for all processes but the main one, prints only errors. Call `close` at the end of a command,
     whatever happened.
     """
 
@@ -47,6 +50,7 @@ class Output:
         self._stdout = Console(highlight=False, color_system=colours)
         self._stderr = Console(highlight=False, color_system=colours, file=_Unfailing())  # type: ignore[arg-type]
         self._bar: Progress | None = None
+        self._status: Status | None = None  # what is being loaded, until something else is said
         self._held: list[str] = []  # result lines to print once the bar is gone
 
     # -- results
@@ -55,6 +59,7 @@ class Output:
         """Print one line to stdout, such as the path of an image."""
         if self.json or self.mute:
             return
+        self._loaded()
         on_terminal = _is_terminal(sys.stdout)
         text = printable(line) if on_terminal else str(line)  # a name could steer a terminal
         if self._bar and on_terminal:
@@ -64,6 +69,7 @@ class Output:
 
     def document(self, value: Any) -> None:
         """Print the JSON document of a `--json` run. Takes dataclasses, paths, and numpy's numbers and arrays."""
+        self._loaded()
         if self.json and not self.mute:
             _write(sys.stdout, jsonlib.dumps(plain(value), indent=2, allow_nan=False))
 
@@ -95,6 +101,13 @@ class Output:
         if not self.quiet:
             self._say(text)
 
+    def loading(self, text: str) -> None:
+        """Say on a terminal what takes its time before anything else can be said; it vanishes then."""
+        self._loaded()
+        if not self.quiet and _is_terminal(sys.stderr) and not self._stderr.is_dumb_terminal:
+            self._status = self._stderr.status(escape(printable(text)))
+            self._status.start()
+
     def warn(self, text: str) -> None:
         """Warn on stderr."""
         if not self.quiet:
@@ -109,21 +122,31 @@ class Output:
             self._say(f"  {line}")
 
     def track(
-        self, steps: Iterable[T], *, total: int, label: str, describe: Describe[T] | None = None, start: int = 0
+        self,
+        steps: Iterable[T],
+        *,
+        total: int,
+        label: str,
+        describe: Describe[T] | None = None,
+        below: Callable[[], Sequence[str]] = tuple,
+        start: int = 0,
     ) -> Iterator[T]:
         """Pass `steps` through and show progress: a bar on a terminal, an occasional line in a pipe.
 
         In a resumed run, `start` of the `total` steps are already done. `describe` returns what to show beside the
-        count, such as {"loss": "0.123"}. A nested track adds a line to the same bar.
+        count, such as {"loss": "0.123"}; `below` lines to show under a bar, a few times a second. A nested track adds a
+        line to the same bar.
         """
+        self._loaded()
         if self.quiet:
             return iter(steps)
         if _is_terminal(sys.stderr) and not self._stderr.is_dumb_terminal:
-            return self._track_bar(steps, total, label, describe, start)
+            return self._track_bar(steps, total, label, describe, below, start)
         return self._track_lines(steps, total, label, describe, start)
 
     def close(self) -> None:
         """Remove the bar, if there still is one, and print the results that waited for it."""
+        self._loaded()
         bar, self._bar = self._bar, None
         if bar:
             bar.stop()
@@ -133,17 +156,29 @@ class Output:
 
     # -- internals
 
+    def _loaded(self) -> None:
+        status, self._status = self._status, None
+        if status:
+            status.stop()
+
     def _say(self, text: str, mark: tuple[str, str] = ("", "")) -> None:
         """Print a line to stderr after a styled mark; the terminal wraps it, so that it is copied as one line."""
+        self._loaded()
         self._stderr.print(Text.assemble(mark, printable(text)), soft_wrap=True)
 
     def _track_bar(
-        self, steps: Iterable[T], total: int, label: str, describe: Describe[T] | None, start: int
+        self,
+        steps: Iterable[T],
+        total: int,
+        label: str,
+        describe: Describe[T] | None,
+        below: Callable[[], Sequence[str]],
+        start: int,
     ) -> Iterator[T]:
         bar = self._bar
         outermost = bar is None
         if bar is None:
-            bar = self._bar = Progress(
+            bar = self._bar = _Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=32),
                 MofNCompleteColumn(),
@@ -152,14 +187,18 @@ class Output:
                 TextColumn("{task.fields[shown]}"),
                 console=self._stderr,
                 speed_estimate_period=120,  # a step of a large model takes many seconds
-                refresh_per_second=4,
+                refresh_per_second=REFRESHES,
                 redirect_stdout=False,  # stdout may be a pipe whose reader waits for each line
             )
             bar.start()
-        task = bar.add_task(printable(label), total=total, completed=start, shown="")
+        task = bar.add_task(printable(label), total=total, completed=start, shown="", below=())
+        drawn = float("-inf")
         try:
             for item in steps:
                 bar.update(task, advance=1, shown=_shown(describe, item))
+                if time.monotonic() - drawn >= 1 / REFRESHES:
+                    bar.update(task, below=below())
+                    drawn = time.monotonic()
                 yield item
         finally:
             if outermost:
@@ -178,11 +217,21 @@ class Output:
             tenth = done * 10 // max(total, 1) > printed * 10 // max(total, 1)
             if done == total or now - last >= 10 or (tenth and now - last >= 1):
                 speed = (done - start) / (now - began) if now > began else None
-                left = f"{_duration((total - done) / speed)} left" if speed and done < total else ""
+                left = f"{duration((total - done) / speed)} left" if speed and done < total else ""
                 words = [label, f"{done}/{total}", _shown(describe, item), _rate(speed), left]
                 self._say("  ".join(filter(None, words)))
                 last, printed = now, done
             yield item
+
+
+class _Bar(Progress):
+    """A bar with lines under it."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            for line in task.fields["below"]:
+                yield Text(f"  {printable(line)}", no_wrap=True, overflow="ellipsis")
 
 
 class _RateColumn(ProgressColumn):
@@ -287,7 +336,21 @@ def _rate(per_second: float | None) -> str:
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
 
 
-def _duration(seconds: float) -> str:
+def sparkline(values: Sequence[float], width: int = 32) -> str:
+    """Numbers as a line of blocks of at most `width` characters, each the mean of as many numbers."""
+    size = -(-len(values) // width) or 1
+    means = [sum(values[n : n + size]) / len(values[n : n + size]) for n in range(0, len(values), size)]
+    low, high = min(means, default=0), max(means, default=0)
+    return "".join(BLOCKS[int((mean - low) / (high - low or 1) * (len(BLOCKS) - 1))] for mean in means)
+
+
+def duration(seconds: float) -> str:
+    """'45 s', '3 min 20 s', '2 h 5 min'; '3 min' rather than '3 min 0 s'."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    parts = [
+        f"{hours} h" * bool(hours),
+        f"{minutes} min" * bool(minutes),
+        f"{seconds} s" * (bool(seconds) and not hours),
+    ]
+    return " ".join(filter(None, parts)) or "0 s"

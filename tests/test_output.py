@@ -37,6 +37,7 @@ class Kind(Enum):
 
 
 def every_word(out: Output) -> None:
+    out.loading("a model [not markup]")
     out.note("a note [not markup]")
     out.warn("a warning")
     out.result("a/path.png")
@@ -222,6 +223,52 @@ def test_on_a_terminal_a_bar_and_results_after_it():
     assert re.search(r"<t1> +0.5", table)
     assert "[b]" in table
     assert "\t" not in table
+
+
+def test_what_is_loading_is_said_at_once_and_goes_when_something_else_is_said():
+    script = """
+from concepts_cli.output import Output
+out = Output()
+out.loading("a [model]")
+for n in out.track(range(2), total=2, label="work"):
+    pass
+out.loading("another")
+out.result("path")
+out.close()
+"""
+    seen, _ = on_a_terminal(script, stdout_too=True)
+    assert seen.index("a [model]") < seen.index("work") < seen.index("another") < seen.index("path\n")
+    assert seen.count("\x1b[?25h") >= 3, "the cursor is shown again"
+    dumb, _ = on_a_terminal(script, stdout_too=True, TERM="dumb")
+    assert "model" not in dumb and "2/2" in dumb
+
+
+def test_lines_under_a_bar_are_drawn_there_and_nowhere_else():
+    script = """
+from concepts_cli.output import Output
+out = Output()
+for n in out.track(range(2), total=2, label="work", below=lambda: ["first [line]", "x" * 300]):
+    pass
+"""
+    seen, _ = on_a_terminal(script, stdout_too=True)
+    plain_text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen)
+    lines = [line.split("\r")[-1] for line in plain_text.splitlines()]
+    assert "  first [line]" in lines and max(map(len, lines)) <= 100, "as wide as the terminal"
+    dumb, _ = on_a_terminal(script, stdout_too=True, TERM="dumb")
+    assert "first" not in dumb
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [([], ""), ([1.0], "▁"), ([2.0, 2.0], "▁▁"), ([0, 1, 2, 3, 4, 5, 6, 7], "▁▂▃▄▅▆▇█"), ([3, 1, 0], "█▃▁")],
+)
+def test_a_small_line(values, drawn):
+    assert output.sparkline(values) == drawn
+
+
+def test_a_small_line_stays_small_and_means_what_it_leaves_out():
+    assert len(output.sparkline(list(range(1000)), width=32)) <= 32
+    assert output.sparkline([0, 2, 10, 12], width=2) == "▁█"
 
 
 def test_with_stdout_in_a_pipe_results_do_not_wait_and_have_no_codes():

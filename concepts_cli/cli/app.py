@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from concepts_cli.cli import compose, encode, evaluate, export, import_concepts, report, sample, train, visualize
+from concepts_cli.cli import (
+    compose,
+    doctor,
+    encode,
+    evaluate,
+    export,
+    import_concepts,
+    init,
+    recipes,
+    rename,
+    report,
+    runs,
+    sample,
+    train,
+    visualize,
+)
 from concepts_cli.cli.help import Command, Group
 from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError, shown
@@ -54,6 +69,7 @@ def _register(name: str, command: Callable[..., None], epilog: str) -> None:
 
 
 _register("train", train.train, train.EXAMPLES)
+_register("init", init.init, init.EXAMPLES)
 _register("sample", sample.sample, sample.EXAMPLES)
 _register("compose", compose.compose, compose.EXAMPLES)
 _register("visualize", visualize.visualize, visualize.EXAMPLES)
@@ -62,6 +78,10 @@ _register("encode", encode.encode, encode.EXAMPLES)
 _register("export", export.export, export.EXAMPLES)
 _register("import", import_concepts.import_, import_concepts.EXAMPLES)
 _register("report", report.report, report.EXAMPLES)
+_register("runs", runs.runs, runs.EXAMPLES)
+_register("rename", rename.rename, rename.EXAMPLES)
+_register("recipes", recipes.recipes, recipes.EXAMPLES)
+_register("doctor", doctor.doctor, doctor.EXAMPLES)
 
 
 def main() -> None:

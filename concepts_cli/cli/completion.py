@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import typer
 
@@ -78,11 +78,9 @@ def _concepts(run: str | None) -> list[str]:
 
 def _values(kind: Any) -> list[str]:
     """What a setting of this type may be, if that is one of a few words."""
-    if kind is bool:
-        return ["true", "false"]
-    if get_origin(kind) is Literal:
-        return list(get_args(kind))
-    return [value for part in get_args(kind) for value in _values(part)]  # of `| None`, or of a list
+    from concepts_cli.recipe.fields import choices
+
+    return ["true", "false"] if kind is bool else list(choices(kind))
 
 
 def _paths(incomplete: str, suffixes: tuple[str, ...] | None = ()) -> list[str]:

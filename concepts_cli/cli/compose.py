@@ -23,7 +23,7 @@ from concepts_cli.cli.options import (
     option,
 )
 from concepts_cli.cli.sampling import takes_sampling
-from concepts_cli.cli.session import command_output, print_paths
+from concepts_cli.cli.session import chosen_run, command_output, print_paths
 from concepts_cli.commands import PICTURES
 
 EXAMPLES = examples(
@@ -31,6 +31,8 @@ EXAMPLES = examples(
     "ucd compose t1@left=5 mini-styles:t4=2 --grid",
     "ucd compose t4 --sweep 'at night=0:4:3'",
 )
+
+NEXT = "`ucd report` shows all on a page"
 
 
 @takes_sampling(
@@ -83,11 +85,10 @@ def compose(
     Other options default to the recipe's values.
     """
     with command_output(quiet, json) as out:
+        source = chosen_run(run, out)
         from concepts_cli.commands.compose import compose as make
         from concepts_cli.recipe.fields import override
-        from concepts_cli.runs.find import find_run
 
-        source = find_run(run)
         pictures = make(
             source,
             terms or [],
@@ -100,4 +101,4 @@ def compose(
             device=device,
             out=out,
         )
-        print_paths(pictures, out)
+        print_paths(source, "pictures", pictures, out, NEXT)

@@ -20,7 +20,7 @@ from concepts_cli.cli.options import (
     output_option,
 )
 from concepts_cli.cli.sampling import takes_sampling
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import chosen_run, command_output, say_next
 from concepts_cli.core import ROWS, STEPS
 
 EXAMPLES = examples("ucd encode photo.jpg", "ucd encode holiday/ --output weights.csv", "ucd encode photo.jpg --json")
@@ -59,12 +59,12 @@ def encode(
     Prints one row per image. The concepts stay as they are.
     """
     with command_output(quiet, json, lower="lower --batch-size, or use --device cpu") as out:
+        source = chosen_run(run, out)
         from concepts_cli.commands.encode import encode as find_weights
-        from concepts_cli.runs.find import find_run
 
         given = sampling or {}
         document = find_weights(
-            find_run(run),
+            source,
             images,
             steps=given.get("steps", STEPS),
             seed=given.get("seed", 0),
@@ -75,3 +75,6 @@ def encode(
             out=out,
         )
         out.document(document)
+        count = len(document["images"])
+        done = f"the weights of {count:,} image{'s' * (count > 1)} by {source.path}"
+        say_next(out, done, "`ucd compose --like IMAGE` makes pictures from an image's weights")

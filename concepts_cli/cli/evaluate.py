@@ -19,9 +19,10 @@ from concepts_cli.cli.options import (
     run_option,
     threshold_option,
 )
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import chosen_run, command_output, say_next
 from concepts_cli.recipe import METRICS
 from concepts_cli.recipe.numbers import SCORE
+from concepts_cli.runs.run import EVALUATION
 
 EXAMPLES = examples(
     "ucd evaluate --metric all",
@@ -93,8 +94,8 @@ def evaluate(
     Prints tables, and writes evaluation.json to the run folder.
     """
     with command_output(quiet, json, lower="use --device cpu, or fewer metrics at once") as out:
+        runs = [chosen_run(path, out) for path in run] if run else [chosen_run(None, out)]
         from concepts_cli.commands import evaluate as command
-        from concepts_cli.runs.find import find_run
 
         options: dict[str, Any] = {
             "metrics": metric or [],
@@ -105,8 +106,8 @@ def evaluate(
             "device": device,
             "out": out,
         }
-        runs = [find_run(path) for path in run] if run else [find_run(None)]
         if len(runs) > 1:
             command.evaluate_runs(runs, **options)
         else:
             command.evaluate(runs[0], **options)
+            say_next(out, f"written to {runs[0].path / EVALUATION}", "`ucd report` shows all on a page")

@@ -104,6 +104,7 @@ Help = Annotated[
     bool,
     flag(
         "--help",
+        "-h",
         help="Show this message and exit.",
         panel=OUTPUT,
         is_eager=True,
@@ -132,7 +133,7 @@ Concept = Annotated[
     option(
         "--concept",
         "-c",
-        help="Concept such as t3, or all. Repeatable. Default: all, if nothing else is asked for.",
+        help="Concept such as t3, several as t1,t3, or all. Repeatable. Default: all, if nothing else is asked for.",
         panel=WHAT,
         metavar="NAME",
         autocompletion=complete_concepts,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from concepts_cli.cli.options import Force, Help, Json, Quiet, RunFolder, examples, output_option
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import chosen_run, command_output, say_next
 
 EXAMPLES = examples("ucd report", "ucd report --run quickstart --output quickstart.html")
 
@@ -24,9 +24,10 @@ def report(
     Prints its path. Missing parts show the command that creates them.
     """
     with command_output(quiet, json, lower="close other programs") as out:
+        source = chosen_run(run, out)
         from concepts_cli.commands.report import report as write
-        from concepts_cli.runs.find import find_run
 
-        path = write(find_run(run), output=output, force=force)
+        path = write(source, output=output, force=force)
         out.result(path)
         out.document({"path": path})
+        say_next(out, f"the page of {source.path}", "open it in a browser")

@@ -19,19 +19,20 @@ from concepts_cli.cli.options import (
     examples,
 )
 from concepts_cli.cli.sampling import takes_sampling
-from concepts_cli.cli.session import command_output, print_paths
+from concepts_cli.cli.session import chosen_run, command_output, print_paths
 
 EXAMPLES = examples(
     "ucd sample --concept t3 --num-images 16",
     "ucd sample --concept all --steps 20 --grid",
-    "ucd sample '<t1> in the snow' --seed 7",
+    "ucd sample 't1 at night' --seed 7",
 )
 
 
 @takes_sampling({"num_images": "Number of images per concept or prompt."})
 def sample(
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="Text, such as '<t1> in the snow'.")
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="A concept, or text that may mention some: 't1 at night'."),
     ] = None,
     concept: Concept = None,
     sampling: dict[str, Any] | None = None,
@@ -49,11 +50,11 @@ def sample(
     Prints one path per image. Options default to the recipe's values.
     """
     with command_output(quiet, json) as out:
+        source = chosen_run(run, out)
         from concepts_cli.commands.sample import sample as make
         from concepts_cli.recipe.fields import override
-        from concepts_cli.runs.find import find_run
+        from concepts_cli.runs.run import bare_name
 
-        source = find_run(run)
         pictures = make(
             source,
             prompts=prompts or [],
@@ -65,4 +66,6 @@ def sample(
             device=device,
             out=out,
         )
-        print_paths(pictures, out)
+        names = " ".join(map(bare_name, source.tokens[:2]))
+        suggestion = f"`ucd compose {names}` combines concepts, `ucd report` shows all on a page"
+        print_paths(source, "pictures", pictures, out, suggestion)

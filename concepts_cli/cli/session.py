@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -14,6 +14,10 @@ from concepts_cli.output import Output, is_debugging, silence_libraries
 from concepts_cli.processes.environment import is_main, world_size
 from concepts_cli.processes.signals import termination_interrupts
 from concepts_cli.processes.streams import stream_error
+
+if TYPE_CHECKING:
+    from concepts_cli.recipe.loading import AtHand
+    from concepts_cli.runs.run import Run
 
 LOWER = "lower --batch-size, or --height and --width; or use --device cpu"
 
@@ -67,8 +71,39 @@ def command_output(quiet: bool, json: bool, lower: str = LOWER) -> Iterator[Outp
             out.close()
 
 
-def print_paths(records: Sequence[HasPath], out: Output) -> None:
-    """Print one path per line, or all records as JSON."""
-    for record in records:
+def chosen_run(given: str | None, out: Output) -> Run:
+    """The run that a command works on. Says on a terminal which it is, as the work's modules take seconds to load."""
+    from concepts_cli.runs.find import find_run
+
+    run = find_run(given)
+    out.loading(f"{run.path}: loading {run.recipe.model}")
+    return run
+
+
+def model_at_hand(device: str | None) -> AtHand:
+    """What a folder of images is trained with here. Imports torch only if it is asked."""
+
+    def settings(model: str | None) -> Mapping[str, Any]:
+        from concepts_cli.training.choosing import at_hand
+
+        return at_hand(device)(model)
+
+    return settings
+
+
+def say_next(out: Output, done: str, suggestion: str) -> None:
+    """End a command with what it did and what to do next."""
+    out.note(f"{done}; next: {suggestion}")
+
+
+def print_paths(run: Run, kind: str, made: Sequence[HasPath], out: Output, suggestion: str) -> None:
+    """Print one path per line, or as JSON the run, what was made, and the paths of sheets; then what to do next."""
+    from concepts_cli.pictures.plan import Sheet
+
+    for record in made:
         out.result(record.path)
-    out.document(records)
+    records = [record for record in made if not isinstance(record, Sheet)]
+    sheets = [record.path for record in made if isinstance(record, Sheet)]
+    out.document({"run": run.path, kind: records, "sheets": sheets})
+    if made:
+        say_next(out, f"{len(records):,} {kind if len(records) > 1 else kind[:-1]} of {run.path}", suggestion)

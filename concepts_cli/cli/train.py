@@ -14,6 +14,7 @@ from concepts_cli.cli.options import (
     HOW,
     RUN,
     WHAT,
+    WHERE,
     Device,
     Force,
     Help,
@@ -25,12 +26,12 @@ from concepts_cli.cli.options import (
     option,
     output_option,
 )
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import command_output, model_at_hand, say_next
 
 EXAMPLES = examples(
     "ucd train quickstart",
     "ucd train photos/ --set concepts.count=8 --dry-run",
-    "ucd train mine.yaml --resume",
+    "ucd train runs/mine --resume",
 )
 LOWER_MEMORY = (
     "--set train.batch_size=1, train.concept_checkpointing=true, train.gradient_checkpointing=true, or a lower "
@@ -44,7 +45,7 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             show_default=False,
-            help="Recipe file, the name of a shipped recipe, or a folder of images.",
+            help="Recipe file, the name of a shipped recipe, a folder of images, or a run to resume.",
             autocompletion=complete_recipes,
         ),
     ],
@@ -58,10 +59,22 @@ def train(
             autocompletion=complete_settings,
         ),
     ] = None,
-    resume: Annotated[bool, flag("--resume", help="Continue from the last checkpoint.", panel=HOW)] = False,
+    resume: Annotated[
+        bool, flag("--resume", help="Continue a run, by its own recipe, from its last checkpoint.", panel=HOW)
+    ] = False,
     dry_run: Annotated[
         bool, flag("--dry-run", help="Check recipe, images, model and device; train nothing.", panel=HOW)
     ] = False,
+    preview_every: Annotated[
+        int | None,
+        number(
+            "--preview-every",
+            help="Draw samples of all concepts every N steps, and say where: train.preview_every.",
+            panel=WHERE,
+            at_least=1,
+            at_most=1_000_000,
+        ),
+    ] = None,
     output: Annotated[Path | None, output_option("Run folder to create. Default: runs/NAME.")] = None,
     force: Force = False,
     num_processes: Annotated[
@@ -77,14 +90,16 @@ def train(
 ) -> None:
     """Discover the concepts in a recipe's images, or in a folder of images.
 
-    A folder gets the published settings and model, or with `--set model=mini` those of the quickstart.
+    A folder gets the model that is at hand and fits the device; `ucd init FOLDER` shows what with, and why.
     Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
     """
     with command_output(quiet, json, lower=LOWER_MEMORY) as out:
         from concepts_cli.processes.environment import is_launched
-        from concepts_cli.recipe import choose_recipe
+        from concepts_cli.runs.training_folder import recipe_and_folder
 
-        settings = choose_recipe(recipe, set_ or [])
+        changes = [*(set_ or []), *([f"train.preview_every={preview_every}"] if preview_every else [])]
+        settings, output = recipe_and_folder(recipe, changes, output, resume=resume, at_hand=model_at_hand(device))
+        out.loading(f"{settings.name}: loading {settings.model}")
         from concepts_cli.commands import train as command  # imports torch; a recipe's mistakes need not wait for it
 
         options: dict[str, Any] = {"output": output, "resume": resume, "force": force, "device": device}
@@ -96,8 +111,12 @@ def train(
             from concepts_cli.processes.launch import launch
 
             command.plan(settings, **options, processes=num_processes, out=out)  # so that mistakes are reported once
+            out.close()  # the processes have the terminal
             raise typer.Exit(launch(sys.argv[1:], num_processes))
         else:
+            from concepts_cli.training.telling import found
+
             run = command.train(settings, **options, out=out)
             out.result(run.path)
             out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})
+            say_next(out, found(run), f"ucd sample --concept all --grid --run {run.path}")

@@ -30,13 +30,13 @@ from concepts_cli.cli.options import (
     threshold_option,
 )
 from concepts_cli.cli.sampling import takes_sampling
-from concepts_cli.cli.session import command_output, print_paths
+from concepts_cli.cli.session import chosen_run, command_output, print_paths
 from concepts_cli.commands import INVERSION_STEPS, PICTURES
 
 EXAMPLES = examples(
     "ucd visualize photo.jpg --concept t1 --concept t3",
     "ucd visualize --training-images --grid",
-    "ucd visualize --prompt 'a <t1> in the snow' --word snow --num-images 2",
+    "ucd visualize --prompt 't1 at night' --word night --num-images 2",
 )
 
 
@@ -173,13 +173,12 @@ def visualize(
     Prints one path per overlay. The images are yours, the run's own, or freshly generated ones.
     """
     with command_output(quiet, json) as out:
+        source = chosen_run(run, out)
         from concepts_cli.commands.visualize import heat_map_settings
         from concepts_cli.commands.visualize import visualize as draw
         from concepts_cli.models.interface import Selection
         from concepts_cli.pictures.overlays import MapSettings
-        from concepts_cli.runs.find import find_run
 
-        source = find_run(run)
         kind, real = map_ or ("attention" if engine == "daam" else "contrast"), bool(images) or training_images
         drawn, failed = draw(
             source,
@@ -205,6 +204,6 @@ def visualize(
             device=device,
             out=out,
         )
-        print_paths(drawn, out)
+        print_paths(source, "maps", drawn, out, "`ucd report` shows all on a page")
         if failed:
             raise typer.Exit(1)

@@ -68,6 +68,11 @@ def encode(
     if output:
         _write(output, document, results)
     _print(results, names, out)
+    if strangers := [image for image in results if image.fit < 0]:
+        out.warn(
+            f"{len(strangers)} of {len(results)} images, such as {Path(strangers[0].path).name}, are explained better "
+            "without these concepts than with them: their weights mean little"
+        )
     return document
 
 
@@ -95,6 +100,7 @@ def _entry(image: Encoded, names: Sequence[str]) -> dict[str, Any]:
         "weights": weights,
         "loss": image.loss,
         "loss_without": image.loss_without,
+        "fit": image.fit,
     }
 
 
@@ -106,10 +112,10 @@ def _write(output: Path, document: dict[str, Any], results: Sequence[Encoded]) -
     elif suffix == ".csv":
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without"])
+        table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without", "fit"])
         for image in document["images"]:
             cells = [image["weights"][name] for name in names]
-            ends = image["loss"], image["loss_without"]
+            ends = image["loss"], image["loss_without"], image["fit"]
             table.writerow([printable(image["path"]), image["sha256"], image["strongest"], *cells, *ends])
         write_text(output, text.getvalue())
     else:
@@ -121,12 +127,16 @@ def _write(output: Path, document: dict[str, Any], results: Sequence[Encoded]) -
 def _print(results: Sequence[Encoded], names: Sequence[str], out: Output) -> None:
     """Print one column per concept, or only the three strongest if there are many."""
     if len(names) <= COLUMNS:
-        columns = ["image", *names]
-        rows = [(image.path, *(f"{weight:.3f}" for weight in image.weights)) for image in results]
+        columns = ["image", *names, "fit"]
+        rows = [(image.path, *(f"{weight:.3f}" for weight in image.weights), _fit(image)) for image in results]
     else:
-        columns = ["image", "strongest concepts"]
-        rows = [(image.path, _strongest(image, names)) for image in results]
+        columns = ["image", "strongest concepts", "fit"]
+        rows = [(image.path, _strongest(image, names), _fit(image)) for image in results]
     out.table("Weights", columns, rows)
+
+
+def _fit(image: Encoded) -> str:
+    return f"{100 * image.fit:.1f}%"
 
 
 def _strongest(image: Encoded, names: Sequence[str], count: int = 3) -> str:

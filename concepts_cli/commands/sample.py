@@ -7,7 +7,7 @@ from pathlib import Path
 
 from concepts_cli.output import Output
 from concepts_cli.pictures.making import make_missing
-from concepts_cli.pictures.plan import Picture, concept_plan
+from concepts_cli.pictures.plan import Picture, Sheet, concept_plan
 from concepts_cli.pictures.sheets import write_sheet
 from concepts_cli.processes.environment import is_main
 from concepts_cli.recipe import SampleSettings
@@ -25,15 +25,16 @@ def sample(
     force: bool = False,
     device: str | None = None,
     out: Output,
-) -> list[Picture]:
-    """Generate pictures of the concepts and prompts; existing ones are kept unless `force`.
+) -> list[Picture | Sheet]:
+    """Generate pictures of the concepts and prompts; those that exist are kept, unless `force`.
 
-    With `grid`, a contact sheet with one row per prompt comes last. Raises UcdError for an unknown concept, and for an
-    existing file with another prompt or setting.
+    Where there are pictures of other settings, the new ones go to a folder of their own, such as `steps=20`. With
+    `grid`, a contact sheet with one row per prompt comes last. Raises UcdError for an unknown concept.
     """
-    plan = concept_plan(run, settings, prompts=prompts, concepts=concepts, output=output, device=device)
+    plan = concept_plan(run, settings, prompts=prompts, concepts=concepts, output=output, grid=grid, device=device)
+    plan = plan if force else plan.beside()
     make_missing(plan, force=force, out=out)
-    made = plan.pictures
+    made: list[Picture | Sheet] = [*plan.pictures]
     if grid and is_main():
-        made.append(write_sheet(plan, (output or run.path / "samples") / "grid.png"))
+        made.append(write_sheet(plan, "grid.png", force=force))
     return made

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from accelerate.utils import broadcast_object_list
 from concepts_cli.core.concepts import concept_tokens
 from concepts_cli.core.discovery import Step, Training
 from concepts_cli.core.sampling import generate, guided
+from concepts_cli.data.images import ImageRecord
 from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.errors import UcdError
+from concepts_cli.metrics.labels import read_labels
 from concepts_cli.models import check_words, load_model
 from concepts_cli.models.device import dtype_of
 from concepts_cli.models.files import check_model
@@ -37,7 +40,11 @@ from concepts_cli.training.setup import (
     load_training_model,
     prepare_training,
     read_training_images,
+    warn_of_photographs,
 )
+from concepts_cli.training.telling import described, intention, state_lines
+
+SAVE_SECONDS = 120  # that a kill can cost at most
 
 
 @dataclass(frozen=True)
@@ -115,11 +122,16 @@ class Trainer:
             records = in_checkpoint_order(state, records, Run(chosen))
             _check_names(recipe, Run(chosen))
         earlier = None if state else earlier_run(recipe)
+        if main and not state:
+            _warn_of_images(recipe, records, out)
         self._records, model = records, load_training_model(recipe, accelerator, out)
         # Only now, since the model may be wrong; and already, so that no other process works for the same folder.
         if main and not self._lock:
             self._lock, self._created = make_training_folder(recipe, output, **how)
         self.recipe = recipe = _resolved(recipe, model, Run(chosen) if state else earlier)
+        if main and not out.quiet:
+            done = int(state["step"]) if state else 0
+            out.note(intention(recipe, len(records), model, done=done, starts=not (state or earlier)))
         self.training = prepare_training(
             recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None
         )
@@ -159,23 +171,29 @@ class Trainer:
 
     def _steps(self, stop: Callable[[], bool]) -> Iterator[Step]:
         training, settings, run = self.training, self.recipe.train, self.run
+        losses: list[float] = []
         steps = self.out.track(
             training.steps(stop),
             total=training.total_steps,
             start=training.step,
             label="discovering",
-            describe=_describe,
+            describe=described,
+            below=lambda: state_lines(losses, training),
         )
+        saved = time.monotonic()
         for step in steps:
+            losses.append(step.loss)
             last = step.stopped or step.number == training.total_steps
             if self._is_main and (step.number % settings.log_every == 0 or step.number == 1):
                 _log(run, self._accelerator, step)
             if settings.preview_every and step.number % settings.preview_every == 0 and self._is_main:
-                _preview(run, self.recipe, training, self._accelerator, step.number)
-            if last or step.number % settings.checkpoint_every == 0:
+                sheet = _preview(run, self.recipe, training, self._accelerator, step.number)
+                self.out.note(f"preview: {sheet}")
+            if last or step.number % settings.checkpoint_every == 0 or time.monotonic() - saved >= SAVE_SECONDS:
                 self._save_checkpoint()
+                saved = time.monotonic()
             if last and step.number < training.total_steps and not training.has_settled:
-                self.out.note(f"stopped at step {step.number}; continue with --output {run.path} --resume")
+                self.out.note(f"stopped at step {step.number}; to continue: {run.resume_command}")
                 raise KeyboardInterrupt
             yield step
         self._finish()
@@ -206,6 +224,17 @@ def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Reci
     sample = replace(recipe.sample, scheduler=model.sampler_name(recipe.sample.scheduler))
     tokens = recipe.concepts.tokens or (before.recipe.concepts.tokens if before else None)
     return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens))
+
+
+def _warn_of_images(recipe: Recipe, records: Sequence[ImageRecord], out: Output) -> None:
+    """Warn of images that the model doesn't know, and of labels that are not theirs, as of a recipe's own images."""
+    paths = [record.path for record in records]
+    warn_of_photographs(recipe, list(map(Path, paths)), out)
+    if recipe.evaluate.labels:
+        try:
+            read_labels(recipe.evaluate.labels, paths)
+        except UcdError as error:
+            out.warn(f"{error.message}: `ucd evaluate` can't use these labels")
 
 
 def _check_names(recipe: Recipe, run: Run) -> None:
@@ -255,7 +284,9 @@ def plan(
         out.warn(f"the hub can't be reached: {recipe.model} is not checked")
     elif recipe.concepts.initial:
         check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
-    count = len(read_training_images(recipe, out))
+    records = read_training_images(recipe, out)
+    _warn_of_images(recipe, records, out)
+    count = len(records)
     step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
         run=str(folder),
@@ -274,8 +305,9 @@ def _log(run: Run, accelerator: Accelerator, step: Step) -> None:
     accelerator.log(values, step=step.number)
 
 
-def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelerator, step: int) -> None:
-    """Write previews/step-000100.png: one row of samples per concept, as `ucd sample` would make them at this step.
+def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelerator, step: int) -> Path:
+    """Write previews/step-000100.png and return its path: one row of samples per concept, as `ucd sample` would make
+    them at this step.
 
     They use the training's precision unless the recipe sets another.
     """
@@ -288,8 +320,10 @@ def _preview(run: Run, recipe: Recipe, training: Training, accelerator: Accelera
     pictures = list(generate(_preview_model(recipe, training), requests, settings))
     sheet = contact_sheet({bare_name(token): pictures[k * each : (k + 1) * each] for k, token in enumerate(tokens)})
     run.check_there()
-    write_png(run.path / "previews" / f"step-{step:06d}.png", sheet, {"run": run.name, "step": step})
+    path = run.path / "previews" / f"step-{step:06d}.png"
+    write_png(path, sheet, {"run": run.name, "step": step})
     track_picture(accelerator, "preview", sheet, step)
+    return path
 
 
 def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
@@ -300,7 +334,3 @@ def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
     copy = load_model(recipe.model, revision=recipe.model_revision, device=model.device, dtype=dtype)
     copy.set_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()))
     return copy
-
-
-def _describe(step: Step) -> dict[str, str]:
-    return {"loss": f"{step.loss:.4f}"}

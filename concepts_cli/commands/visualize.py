@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,27 @@ from concepts_cli.commands import INVERSION_STEPS, PICTURES
 from concepts_cli.core.heat_maps import attention_of
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from concepts_cli.paths import public_path
+from concepts_cli.pictures.commands import making_command
 from concepts_cli.pictures.heat_maps import draw_generated, draw_images
-from concepts_cli.pictures.overlays import HeatMap, MapSettings, described, drawn_sheet, is_drawn
-from concepts_cli.pictures.plan import PicturePlan, planned
+from concepts_cli.pictures.known_words import warn_of_unknown_words
+from concepts_cli.pictures.names import public_term
+from concepts_cli.pictures.overlays import HeatMap, MapSettings, beside, described, drawn_sheet, is_drawn
+from concepts_cli.pictures.plan import PicturePlan, Sheet, planned
+from concepts_cli.pictures.sheets import save_sheet
 from concepts_cli.pictures.targets import find_subjects, find_terms, generated_targets, image_targets
-from concepts_cli.pictures.terms import WrittenTerm
+from concepts_cli.pictures.terms import WrittenTerm, written
+from concepts_cli.pictures.words import sentence
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
-from concepts_cli.runs.files import check_place, write_png
+from concepts_cli.runs.files import check_place
 from concepts_cli.runs.run import Run
 
 IMAGE_SETTINGS = ("steps", "guidance_scale", "precision", "batch_size")  # what a reconstruction depends on
+
+
+def image_settings(kind: str) -> tuple[str, ...]:
+    return (*IMAGE_SETTINGS, "seed") if kind == "daam" else IMAGE_SETTINGS
 
 
 def heat_map_settings(
@@ -33,11 +44,11 @@ def heat_map_settings(
     """
     if not real:
         return override(run.recipe.sample, {"num_images": PICTURES} | dict(given), as_options=as_options)
-    image_settings = (*IMAGE_SETTINGS, "seed") if kind == "daam" else IMAGE_SETTINGS
-    if unused := [name for name in given if name in vars(run.recipe.sample) and name not in image_settings]:
+    usable = image_settings(kind)
+    if unused := [name for name in given if name in vars(run.recipe.sample) and name not in usable]:
         named, used = (
             ", ".join(f"--{name.replace('_', '-')}" if as_options else name for name in names)
-            for names in (unused, image_settings)
+            for names in (unused, usable)
         )
         raise UcdError(f"{named}: not used for real images, which are reconstructed", f"they use {used}")
     recipe = run.recipe.sample
@@ -67,20 +78,21 @@ def visualize(
     force: bool = False,
     device: str | None = None,
     out: Output,
-) -> tuple[list[HeatMap], int]:
+) -> tuple[list[HeatMap | Sheet], int]:
     """Draw overlays of `images` and the run's own (`training_images`), or, with neither, of `settings.num_images`
     generated pictures, the same that `sample` and `compose` make. Also returns how many images failed.
 
     There is one map for each of `concepts` (default: all), for each of the `words` of a `prompt` (default: its
     concepts), or for each of the `terms` of a composition, written as for `compose`. An image that can't be read is
-    reported on stderr and skipped. Existing overlays are kept unless `force`. With `grid`, sheet.png shows all of them.
-    Of the settings, real images use those that `heat_map_settings` takes for them. Raises UcdError for an unknown
-    concept or one of another run, a word that is not in the prompt, and an existing file with another prompt or
-    setting.
+    reported on stderr and skipped. Existing overlays are kept unless `force`; those of other settings get a folder of
+    their own. With `grid`, a sheet of all of them comes last. Of the settings, real images use those that
+    `heat_map_settings` takes for them. Raises UcdError for an unknown concept or one of another run, and for a word
+    that is not in the prompt.
     """
     maps, folder, failed = maps or MapSettings(), output or run.path / "heatmaps", 0
     real = bool(images) or training_images
     _refuse_contradictions(real, concepts, prompt, words, terms, maps)
+    prompt = sentence(run, prompt) if prompt else prompt
     subjects = find_subjects(run, concepts, prompt, words)
     if real:
         places = [*images, *(Path(record.path) for record in (run.images if training_images else ()))]
@@ -91,20 +103,35 @@ def visualize(
         if maps.engine == "daam" and any(term.place for _, term in named.values()):
             raise UcdError("daam can't place terms", "use --engine native for terms with a place")
         targets = list(planned(generated_targets(subjects, prompt, named, settings, folder)))
-    plan = PicturePlan(run, settings, (), device=device)
+    options: list[tuple[str, object]] = [("concept", ",".join(concepts)), ("prompt", prompt)]
+    options += [*(("word", word) for word in words), *(("term", public_term(written(term))) for term in terms)]
+    options += [
+        ("training_images", training_images),
+        *maps.options,
+        ("output", public_path(output or "")),
+        ("grid", grid),
+    ]
+    usual = heat_map_settings(run, {}, real=real, kind=maps.kind)
+    used = {name: getattr(settings, name) for name in image_settings(maps.kind)} if real else vars(settings)
+    whole = making_command(run, "visualize", list(map(public_path, images)), options, replace(usual, **used), usual)
+    plan = PicturePlan(run, settings, folder, (), device=device, command=whole)
+    if not force:
+        plan, targets = beside(plan, targets, maps)
     missing = [target for target in targets if force or not is_drawn(target, plan, maps)]
     for place in dict.fromkeys(target.path.parent for target in missing):
         check_place(place)
     if missing:
+        texts = {text for target in missing for text in (target.prompt, target.subject.word)}
+        warn_of_unknown_words(run, [*sorted(texts), plan.settings.negative_prompt or ""], out)
         taught = plan.load_models()
         attention_of(taught[""].model)  # raises before the work begins
         made = (draw_images if real else draw_generated)(taught, missing, plan, maps)
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):
             pass
+    drawn: list[HeatMap | Sheet] = [described(target) for target in targets]
     if grid and targets:
-        write_png(folder / "sheet.png", drawn_sheet(targets), {"run": run.name})
-        out.note(f"all maps: {folder / 'sheet.png'}")
-    return [described(target) for target in targets], failed
+        drawn.append(save_sheet(plan, "sheet.png", drawn_sheet(targets), force=force))
+    return drawn, failed
 
 
 def _refuse_contradictions(
@@ -118,7 +145,7 @@ def _refuse_contradictions(
     if sum(map(bool, (concepts, prompt, terms))) > 1:
         raise UcdError("concepts, a prompt and terms exclude each other", "give one of them")
     if words and not prompt:
-        raise UcdError("words need a prompt", "give one: --prompt 'a <t1> in the snow' --word snow")
+        raise UcdError("words need a prompt", "give one: --prompt 't1 at night' --word night")
     if real and terms:
         raise UcdError("a composition is generated, not found in images", "drop the images, or the terms")
     if real and maps.engine == "daam":

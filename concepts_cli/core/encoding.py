@@ -37,6 +37,11 @@ class Encoded:
     loss: float
     loss_without: float
 
+    @property
+    def fit(self) -> float:
+        """The share of the loss that the concepts take away; negative for an image that they explain worse."""
+        return 1 - self.loss / self.loss_without if self.loss_without else 0.0
+
 
 @dataclass(frozen=True)
 class Quadratic:

@@ -13,7 +13,9 @@ from concepts_cli.errors import UcdError
 from concepts_cli.interface.run import Run
 from concepts_cli.interface.silence import CallerOutput, silenced
 from concepts_cli.processes.signals import signals_noted
-from concepts_cli.recipe import Recipe, choose_recipe
+from concepts_cli.recipe import Recipe
+from concepts_cli.runs.training_folder import recipe_and_folder
+from concepts_cli.training.choosing import at_hand
 
 
 class Discovery(Iterator[Step]):
@@ -86,9 +88,11 @@ def discover(
     """Set up a discovery of concepts: `ucd train`, one step at a time.
 
     `source` is a folder of images, a recipe file, the name of a shipped recipe, or a Recipe. A folder gets the
-    published settings and model, or with `model="mini"` those of the quickstart. `count` is the number of concepts;
+    published settings and the model that is at hand; without a GPU that is `mini`, with the settings of the quickstart:
+    `ucd init` writes them down. `count` is the number of concepts;
     `overrides` are other settings by their dotted names. `output`, `resume`, `force` and `device` are those of the
-    command: the run folder is `runs/NAME` unless `output` says otherwise. With `progress` a bar is drawn on stderr.
+    command: the run folder is `runs/NAME` unless `output` says otherwise, and a run is resumed by its own recipe, which
+    only `count`, `model` and `overrides` change. With `progress` a bar is drawn on stderr.
 
     Raises UcdError for a mistake in the recipe, images that can't be read, a folder that is taken, and a model that
     can't be loaded.
@@ -99,10 +103,12 @@ def discover(
     """
     named = {"concepts.count": count, "model": model}
     given = {key: value for key, value in named.items() if value is not None}
-    recipe = choose_recipe(source, given | dict(overrides or {}))
+    folder = Path(output) if output is not None else None
+    changes = given | dict(overrides or {})
+    recipe, folder = recipe_and_folder(source, changes, folder, resume=resume, at_hand=at_hand(device))
     trainer = Trainer(
         recipe,
-        output=Path(output) if output is not None else None,
+        output=folder,
         resume=resume,
         force=force,
         device=device,

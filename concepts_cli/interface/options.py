@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from concepts_cli.pictures.terms import CONCEPT, WrittenTerm
+from concepts_cli.pictures.terms import WrittenTerm
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
 from concepts_cli.runs.run import Run as RunFolder
@@ -44,11 +43,6 @@ def sample_settings(run: RunFolder, n: int, options: Mapping[str, Any]) -> Sampl
 def written_terms(terms: Terms) -> list[WrittenTerm]:
     """{"t1": 5} as (name, weight); what a list has is written as for the command."""
     return list(terms.items()) if isinstance(terms, Mapping) else [*several(terms)]
-
-
-def is_concept(run: RunFolder, text: str) -> bool:
-    """Whether the text names a concept, not a prompt; `t9` does, whether the run has it or not."""
-    return text == "all" or f"<{text}>" in run.tokens or re.fullmatch(CONCEPT, text.strip()) is not None
 
 
 def several(names: str | Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
 from concepts_cli.commands.export import export
+from concepts_cli.commands.rename import rename
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import heat_map_settings, visualize
@@ -28,7 +29,6 @@ from concepts_cli.interface.options import (
     AnyPath,
     SampleOptions,
     Terms,
-    is_concept,
     output_folder,
     sample_settings,
     several,
@@ -37,7 +37,9 @@ from concepts_cli.interface.options import (
 from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, png, read_picture
 from concepts_cli.interface.silence import CallerOutput, silenced
 from concepts_cli.metrics.evaluation import add_metrics
+from concepts_cli.pictures.overlays import HeatMap as DrawnMap
 from concepts_cli.pictures.overlays import MapSettings
+from concepts_cli.pictures.plan import Picture
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import bare_name
@@ -122,21 +124,20 @@ class Run:
     ) -> Pictures:
         """`n` pictures each of concepts (`t3`, or `all`) and of prompts that mention them: `ucd sample`.
 
-        Concepts come first, then prompts. Picture i of a seed is always the same picture. Raises UcdError for a concept
-        the run doesn't have, an option that is wrong, and files in `output` that show something else.
+        Concepts come first, then prompts, in which `t1` is the concept, too. Picture i of a seed is always the same
+        picture. Raises UcdError for a concept the run doesn't have, an option that is wrong, and files in `output` that
+        show something else.
 
             run.sample("t1")
-            run.sample("<t1> in the snow", n=8, seed=7, steps=20)
+            run.sample("t1 at night", n=8, seed=7, steps=20)
         """
         asked = several(what)
         if not asked:
             return Pictures()
-        concepts = [text for text in asked if is_concept(self._folder, text)]
         with output_folder(output) as folder:
             made = sample(
                 self._folder,
-                concepts=concepts,
-                prompts=[text for text in asked if text not in concepts],
+                prompts=asked,
                 settings=sample_settings(self._folder, n, options),
                 output=folder,
                 force=force,
@@ -182,8 +183,7 @@ class Run:
                 device=self._device,
                 out=CallerOutput(progress),
             )
-            numbered = [path for path in (Path(picture.path) for picture in made) if path.stem.isdecimal()]  # no sheets
-            return Pictures(map(read_picture, numbered))
+            return Pictures(read_picture(Path(picture.path)) for picture in made if isinstance(picture, Picture))
 
     @silenced()
     def encode(
@@ -271,9 +271,11 @@ class Run:
                 device=self._device,
                 out=CallerOutput(progress),
             )
-            files = [Path(overlay.image or memory / "none") for overlay in drawn]
-            results = HeatMaps(map(HeatMap.read, drawn, [None if memory in file.parents else file for file in files]))
-            results.sheet = read_picture(folder / "sheet.png")
+            overlays = [overlay for overlay in drawn if isinstance(overlay, DrawnMap)]
+            files = [Path(overlay.image or memory / "none") for overlay in overlays]
+            shown = [None if memory in file.parents else file for file in files]
+            results = HeatMaps(map(HeatMap.read, overlays, shown))
+            results.sheet = read_picture(Path(drawn[-1].path))
             return results
 
     @silenced()
@@ -328,6 +330,15 @@ class Run:
     def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
         """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`."""
         return report(self._folder, output=None if output is None else Path(output), force=force)
+
+    def rename(self, concept: str, name: str) -> None:
+        """Give a concept a name of your own, everywhere in the run folder: `ucd rename`.
+
+        Raises UcdError for a concept the run doesn't have, and for a name that is taken or can't be one.
+
+            run.rename("t3", "dog")
+        """
+        self._folder = LoadedRun(rename(self._folder, concept, name, out=CallerOutput()).path)
 
     def __repr__(self) -> str:
         if not self._folder.is_finished():

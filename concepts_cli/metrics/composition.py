@@ -134,7 +134,7 @@ def _spread(records: list[ImageRecord]) -> list[ImageRecord]:
 def _make(inputs: MetricInputs, planned: list[tuple[Path, Request]]) -> list[Path]:
     """Make the missing pictures; those of an earlier training or of other settings are replaced."""
     settings = replace(inputs.run.recipe.sample, num_images=1)
-    plan = PicturePlan(inputs.run, settings, tuple(planned), device=inputs.device)
+    plan = PicturePlan(inputs.run, settings, inputs.run.path / "metrics", tuple(planned), device=inputs.device)
     outdated = any(changes(path, plan.metadata(request)) for path, request in plan.planned)
     make_missing(plan, force=outdated, out=inputs.out)
     return [path for path, _ in planned]

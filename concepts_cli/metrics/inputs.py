@@ -54,8 +54,14 @@ class MetricInputs:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The hidden classes: those given, else the recipe's, else all that the labels name."""
-        names: Sequence[str] | None = tuple(name.strip() for name in self._class_names) or self.settings.class_names
+        """The hidden classes: those given, else the recipe's, else all that the labels name.
+
+        The recipe's must be of these images: its labels have to name them all.
+        """
+        names: Sequence[str] | None = tuple(name.strip() for name in self._class_names)
+        if not names and self.settings.labels and Path(self.settings.labels).is_file():  # not of a run from elsewhere
+            _ = self.labels
+        names = names or self.settings.class_names
         if not names and (self.settings.labels or folder_labels(self._paths)):
             names = sorted(set(chain(*self.labels)))
         if not names or not all(names):
@@ -108,10 +114,10 @@ class MetricInputs:
         """The words that concepts may be named with."""
         if self.settings.words:
             return read_words(self.settings.words)
-        return known_words(built_in=self._is_built_in)
+        return known_words(built_in=self.is_built_in)
 
     @property
-    def _is_built_in(self) -> bool:
+    def is_built_in(self) -> bool:
         return self.run.recipe.model == BUILT_IN
 
     def scorer(self, metric: str) -> Scorer:
@@ -124,7 +130,7 @@ class MetricInputs:
     @cached_property
     def resnet(self) -> ResNetScorer:
         device = chosen_device(self.device)
-        return load_built_in_resnet(device) if self._is_built_in else load_resnet(self.settings.resnet_model, device)
+        return load_built_in_resnet(device) if self.is_built_in else load_resnet(self.settings.resnet_model, device)
 
     @cached_property
     def samples(self) -> Samples:

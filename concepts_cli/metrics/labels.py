@@ -31,7 +31,10 @@ def read_labels(path: str | Path, images: Sequence[str]) -> list[list[str]]:
     keys = [_longest_match(image, labels) for image in images]
     if missing := [Path(image).name for image, name in zip(images, keys, strict=True) if name is None]:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UcdError(f"{path}: no classes for {len(missing)} of {len(images)} images: {shown}", FORM)
+        hint = FORM
+        if len(missing) == len(images):
+            hint = "its labels and class names are of other images: give --class-names, or evaluate.labels of these"
+        raise UcdError(f"{path}: no classes for {len(missing)} of {len(images)} images: {shown}", hint)
     return [labels[name] for name in keys]
 
 

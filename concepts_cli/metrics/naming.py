@@ -15,6 +15,7 @@ import numpy as np
 from concepts_cli.metrics.figures import Table
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric
+from concepts_cli.metrics.words import without_fragments
 
 ALIKE = 0.1  # silhouette of two concepts' samples, below which they can't be told apart
 MIXED = 0.6  # share of a concept's samples that its most common word should have
@@ -129,7 +130,7 @@ class NamingMetric(Metric):
         samples, features = inputs.samples, inputs.features("clip")
         # A folder of samples is sorted by name, t10 before t2.
         owners = np.array([inputs.concepts.index(samples.concepts[k]) for k in samples.owners])
-        vocabulary = inputs.model.whole_words()
+        vocabulary = without_fragments(inputs.model.whole_words(), built_in=inputs.is_built_in)
         encoder, table = next(iter(inputs.model.tables.items()))
         known = table.float().cpu().numpy()[list(vocabulary.values())]
         neighbours = nearest_words(inputs.run.embeddings[encoder].float().numpy(), known, list(vocabulary))

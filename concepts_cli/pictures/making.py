@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from concepts_cli.core.sampling import Request, TaughtModel
 from concepts_cli.output import Output
+from concepts_cli.pictures.known_words import warn_of_unknown_words
 from concepts_cli.pictures.plan import PicturePlan
 from concepts_cli.processes.team import Team
 
@@ -16,6 +17,9 @@ def make_missing(plan: PicturePlan, *, force: bool = False, out: Output) -> None
     team = Team(plan.device)
     missing = team.share(lambda: plan.missing(force))
     if missing:
+        for name, run in plan.runs.items():
+            texts = [term.prompt for _, request in missing for term in request.terms if term.run == name]
+            warn_of_unknown_words(run, [*texts, "" if name else plan.settings.negative_prompt or ""], out)
         taught = replace(plan, device=team.device).load_models()
         _warn_of_cuts(taught, [request for _, request in missing], plan.settings.negative_prompt or "", out)
         for _ in out.track(plan.make(taught, missing), total=len(missing), label="sampling"):

@@ -6,10 +6,9 @@ import hashlib
 import re
 from pathlib import Path
 
-from concepts_cli.core.sampling import Request, Term
+from concepts_cli.core.sampling import Request
 from concepts_cli.data.images import SUFFIXES
 from concepts_cli.paths import public_path
-from concepts_cli.runs.run import Run, bare_name
 
 
 def caption(request: Request) -> str:
@@ -27,19 +26,12 @@ def caption(request: Request) -> str:
     )
 
 
-def typed_term(term: Term, run: Run) -> str | None:
-    """A term as `ucd compose` reads it: `t1=4.5`, `other:t1@left=3`. `run` is the one whose concepts it mentions.
-
-    None for text with an `@` but no place: `ucd compose` would take what follows for a place.
-    """
-    concepts = {run.recipe.concepts.prompt_of(token): bare_name(token) for token in run.tokens}
-    name = concepts.get(term.prompt, term.prompt)
-    if "@" in name and not term.place:
-        return None
-    if term.run:
-        name = f"{public_path(term.run)}:{name}"
-    place = f"@{term.place.name}" if term.place else ""
-    return f"{name}{place}={term.weight:.10g}"
+def public_term(text: str) -> str:
+    """A term as it was typed, `RUN:t1@MASK.png=4.5`, in which a run and a mask name no folder of this machine."""
+    name, equals, weight = text.rpartition("=") if "=" in text else (text, "", "")
+    name, at, place = name.rpartition("@") if "@" in name else (name, "", "")
+    run, colon, concept = name.rpartition(":")
+    return f"{public_path(run)}{colon}{concept}{at}{public_path(place)}{equals}{weight}"
 
 
 def file_name(text: str) -> str:

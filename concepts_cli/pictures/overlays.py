@@ -19,7 +19,7 @@ from concepts_cli.drawing.overlay import mask, numbers, overlay, panels, sheet
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models.interface import EVERYTHING, Selection
 from concepts_cli.pictures.names import caption
-from concepts_cli.pictures.plan import PicturePlan, is_made
+from concepts_cli.pictures.plan import PicturePlan, free_folder, is_made
 from concepts_cli.recipe.numbers import check_number
 from concepts_cli.runs.files import png_text, replacing, write_png
 from concepts_cli.runs.reading import parse_json
@@ -52,6 +52,24 @@ class MapSettings:
                 "the engine daam has only attention maps, of all its layers, heads and timesteps",
                 "use --engine native for others",
             )
+
+    @property
+    def options(self) -> list[tuple[str, object]]:
+        """What is not as by default, as options of `ucd visualize`."""
+        usual = MapSettings(kind="attention" if self.engine == "daam" else "contrast", engine=self.engine)
+        chosen = self.selection
+        return [
+            ("map", self.kind if self.kind != usual.kind else None),
+            ("engine", self.engine if self.engine != "native" else None),
+            ("inversion", self.inversion if self.inversion != usual.inversion else None),
+            *(("layer", layer) for layer in chosen.layers),
+            *(("resolution", resolution) for resolution in chosen.resolutions),
+            *(("head", head) for head in chosen.heads),
+            ("timesteps", chosen.timesteps),
+            ("threshold", self.threshold if self.threshold != usual.threshold else None),
+            ("maps", self.save_maps),
+            ("masks", self.save_masks),
+        ]
 
     @property
     def attention(self) -> Selection:
@@ -127,6 +145,14 @@ def metadata(target: Target, plan: PicturePlan, maps: MapSettings) -> dict[str, 
         "attention": json.dumps(chosen) if chosen else "all",
         "threshold": f"{maps.threshold:g}",
     }
+
+
+def beside(plan: PicturePlan, targets: Sequence[Target], maps: MapSettings) -> tuple[PicturePlan, list[Target]]:
+    """The maps, in a folder of their own inside the plan's if files there show something else."""
+    inside = [target.path.relative_to(plan.root) for target in targets]
+    free = free_folder(plan.root, [(path, metadata(t, plan, maps)) for path, t in zip(inside, targets, strict=True)])
+    moved = [replace(target, path=free / path) for path, target in zip(inside, targets, strict=True)]
+    return replace(plan, root=free), moved
 
 
 def is_drawn(target: Target, plan: PicturePlan, maps: MapSettings) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -17,8 +16,9 @@ from concepts_cli.models import family_of, source_of
 from concepts_cli.models.device import chosen_device, default_precision, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.paths import public_path
-from concepts_cli.pictures.names import caption, file_name, typed_term
-from concepts_cli.pictures.words import check_words
+from concepts_cli.pictures.commands import making_command
+from concepts_cli.pictures.names import caption, file_name
+from concepts_cli.pictures.words import bracketed, is_concept, named_tokens, sentence
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.files import check_place, png_text, write_png
 from concepts_cli.runs.run import Run, bare_name
@@ -36,6 +36,13 @@ class Picture:
     seed: int
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """A PNG that shows several of them."""
+
+    path: str
+
+
 def planned(pictures: Iterable[T]) -> tuple[T, ...]:
     """All pictures, or maps, that a command is to make. Raises UcdError for more than anyone can want."""
     chosen = tuple(islice(pictures, MOST_PICTURES + 1))
@@ -46,8 +53,8 @@ def planned(pictures: Iterable[T]) -> tuple[T, ...]:
 
 @dataclass(frozen=True)
 class PicturePlan:
-    """Pictures to make: each one's path and request. `others` are the runs that terms name besides `run`; `device` is
-    as in `load_model`.
+    """Pictures to make: each one's path in `root`, and its request. `others` are the runs that terms name besides
+    `run`; `device` is as in `load_model`.
 
     Raises UcdError for a negative prompt with a word like `<t9>` that the run did not learn, and for a scheduler that
     the run's model doesn't have.
@@ -55,12 +62,16 @@ class PicturePlan:
 
     run: Run
     settings: SampleSettings
+    root: Path
     planned: tuple[tuple[Path, Request], ...]
     others: Mapping[str, Run] = field(default_factory=dict)
     device: str | None = None
+    command: str = ""  # that makes these pictures, for their metadata
 
     def __post_init__(self) -> None:
-        check_words(self.run, self.settings.negative_prompt or "")
+        if self.settings.negative_prompt:
+            read = bracketed(self.run, self.settings.negative_prompt)
+            object.__setattr__(self, "settings", replace(self.settings, negative_prompt=read))
         if self.settings.scheduler not in (None, self.run.recipe.sample.scheduler):  # its training has checked that one
             _ = self.sampler
 
@@ -85,6 +96,12 @@ class PicturePlan:
     def runs(self) -> dict[str, Run]:
         """All runs, by the names that terms have for them."""
         return {"": self.run, **self.others}
+
+    def beside(self) -> PicturePlan:
+        """The plan, in a folder of its own inside `root` if files there show something else: nothing is lost."""
+        inside = [(path.relative_to(self.root), request) for path, request in self.planned]
+        free = free_folder(self.root, [(path, self.metadata(request)) for path, request in inside])
+        return replace(self, root=free, planned=tuple((free / path, request) for path, request in inside))
 
     def missing(self, force: bool = False) -> list[tuple[Path, Request]]:
         """The pictures to make: those that don't exist; with `force`, all. Raises UcdError if a file shows something
@@ -126,15 +143,14 @@ class PicturePlan:
             "precision": self.settings.precision or default_precision(chosen_device(self.device)),
             "model": " + ".join(dict.fromkeys(public_path(run.recipe.model) for run in runs)),
             "run": " + ".join(run.name for run in runs),
+            "command": self.command,
             "concepts": self.concepts,
         }
 
     def metadata(self, request: Request) -> dict[str, str]:
         """A generated picture's metadata: enough to make it again. Empty values were left to the model."""
         settings = self.settings
-        terms = [typed_term(term, self.runs[term.run]) for term in request.terms]
         return self.shared_metadata(request) | {
-            "terms": json.dumps(terms) if None not in terms else "",
             "negative_prompt": settings.negative_prompt or "",
             "seed": str(request.seed),
             "scheduler": settings.scheduler or self.sampler,
@@ -161,14 +177,27 @@ def is_made(path: Path, expected: Mapping[str, str]) -> bool:
 def changes(path: Path, expected: Mapping[str, str]) -> dict[str, str]:
     """The metadata of a PNG that differ from `expected`; empty if there is no such file.
 
-    Runs may be renamed, terms may be typed in several ways, and earlier pictures lack their precision.
+    Runs may be renamed, several commands may make a picture, and earlier pictures lack their precision.
     """
     if not path.is_file():
         return {}
     actual = {"precision": expected["precision"]} | png_text(path)
     actual["model"] = " + ".join(map(public_path, actual.get("model", "").split(" + ")))  # earlier ones have its path
-    compared = [key for key in expected if key not in ("run", "terms")]
+    compared = [key for key in expected if key not in ("run", "command")]
     return {key: actual.get(key, "") for key in compared if actual.get(key, "") != expected[key]}
+
+
+def free_folder(root: Path, files: Sequence[tuple[Path, Mapping[str, str]]]) -> Path:
+    """`root`, or a folder inside it if files there have other metadata than these, given by their path in `root`.
+
+    It is called after what differs, such as `steps=20`.
+    """
+    differs: dict[str, str] = {}
+    for path, expected in files:
+        differs = {key: expected[key] for key in changes(root / path, expected)} | differs
+    if not differs:
+        return root
+    return free_folder(root / file_name(" ".join(f"{key}={value or 'none'}" for key, value in differs.items())), files)
 
 
 def concept_plan(
@@ -178,6 +207,7 @@ def concept_plan(
     prompts: Sequence[str] = (),
     concepts: Sequence[str] = (),
     output: Path | None = None,
+    grid: bool = False,
     device: str | None = None,
 ) -> PicturePlan:
     """Plan `settings.num_images` pictures of every concept and prompt, in one folder each. Default: all concepts.
@@ -187,23 +217,24 @@ def concept_plan(
     """
     if not prompts and not concepts:
         concepts = ["all"]
-    sentences = {bare_name(token): run.recipe.concepts.prompt_of(token) for token in run.tokens}
-    by_folder: dict[str, str] = {}  # name of a folder -> prompt
-    for concept in concepts:
-        for token in run.tokens if concept == "all" else (run.token(concept),):
-            by_folder[bare_name(token)] = sentences[bare_name(token)]
-    for prompt in prompts:
+    texts = [prompt for prompt in prompts if prompt != "all" and not is_concept(run, prompt)]
+    tokens = named_tokens(run, [*concepts, *(prompt for prompt in prompts if prompt not in texts)])
+    by_folder = {bare_name(token): sentence(run, token) for token in tokens}  # name of a folder -> prompt
+    for prompt in texts:
         if not prompt.strip():
-            raise UcdError("an empty prompt", "say what to make, such as '<t1> in the snow'")
-        check_words(run, prompt)
-        by_folder[_free_name(prompt, sentences | by_folder)] = prompt
+            raise UcdError("an empty prompt", "say what to make, such as '<t1> at night'")
+        text = bracketed(run, prompt)
+        by_folder[_free_name(text, {bare_name(token): "" for token in run.tokens} | by_folder)] = text
     folder = output or run.path / "samples"
+    named = "all" if len(tokens) == len(run.tokens) else ",".join(map(bare_name, tokens))
+    options = [("concept", named), ("output", public_path(output or "")), ("grid", grid)]
+    whole = making_command(run, "sample", texts, options, settings, run.recipe.sample)
     pictures = (
         (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed))
         for name, prompt in by_folder.items()
         for seed in range(settings.seed, settings.seed + settings.num_images)
     )
-    return PicturePlan(run, settings, planned(pictures), device=device)
+    return PicturePlan(run, settings, folder, planned(pictures), device=device, command=whole)
 
 
 def _free_name(prompt: str, taken: dict[str, str]) -> str:

@@ -17,7 +17,7 @@ from concepts_cli.output import Output
 from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.overlays import Target
 from concepts_cli.pictures.terms import WrittenTerm, parse_term, written
-from concepts_cli.pictures.words import check_words
+from concepts_cli.pictures.words import bracketed, named_tokens
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run, bare_name
 
@@ -27,10 +27,9 @@ SMALLEST = 8  # px, of an image's shorter side
 def find_subjects(run: Run, concepts: Sequence[str], prompt: str | None, words: Sequence[str]) -> dict[str, Subject]:
     """The subjects to map, by name."""
     if prompt is None:
-        tokens = [t for c in concepts or ["all"] for t in (run.tokens if c == "all" else (_token(run, c),))]
-        words = list(dict.fromkeys(tokens))
+        words = named_tokens(run, concepts or ["all"])
     else:
-        check_words(run, prompt)
+        words = [bracketed(run, word) for word in words]
         for word in words:
             if word.strip().lower() not in prompt.lower() or not word.strip():
                 raise UcdError(f"{word!r} is not in the prompt {prompt!r}", "name words of the prompt")
@@ -38,13 +37,6 @@ def find_subjects(run: Run, concepts: Sequence[str], prompt: str | None, words: 
         if not words:
             raise UcdError(f"{prompt!r} names no concept of {run.path}", "say which words to look for, with --word")
     return {_name(word): Subject(word, run.recipe.concepts.prompt_of(word)) for word in words}
-
-
-def _token(run: Run, concept: str) -> str:
-    other, _, name = concept.rpartition(":")
-    if other:
-        raise UcdError(f"{concept!r} is a concept of another run", f"use that run: --run {other} --concept {name}")
-    return run.token(concept)
 
 
 def find_terms(run: Run, terms: Sequence[WrittenTerm], default_weight: float) -> dict[str, tuple[Subject, Term]]:

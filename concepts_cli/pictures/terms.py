@@ -14,12 +14,11 @@ from concepts_cli.core.places import Place, is_place, parse_place
 from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError, shown, text_of
 from concepts_cli.pictures.names import file_name
-from concepts_cli.pictures.words import NAME, check_words
+from concepts_cli.pictures.words import CONCEPT, sentence
 from concepts_cli.recipe.numbers import WEIGHT, check_number
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 
-CONCEPT = rf"(?:(?P<run>.+):)?(?P<name><[^<>]*>|{NAME})"  # `t9` and `<anything>` are concepts, known or not
 MOST_WEIGHTS = 50  # per sweep
 
 WrittenTerm = str | tuple[str, float]  # as it is typed, or its name and weight apart
@@ -66,14 +65,11 @@ def parse_term(run: Run, term: WrittenTerm, default_weight: float, others: dict[
     if concept and concept["run"]:
         other = find_run(concept["run"])
         if other.path.resolve() != run.path.resolve():
-            sentence = other.recipe.concepts.prompt_of(other.token(concept["name"]))
             if others is not None:
                 others[str(other.path)] = other
-            return Term(sentence, weight, str(other.path), place)
-    if concept or f"<{name}>" in run.tokens:
-        name = run.recipe.concepts.prompt_of(run.token(concept["name"] if concept else name))
-    check_words(run, name)
-    return Term(name, weight, place=place)
+            return Term(sentence(other, concept["name"]), weight, str(other.path), place)
+        name = concept["name"]
+    return Term(sentence(run, name), weight, place=place)
 
 
 def _concept_of_a_run(name: str) -> re.Match[str] | None:

@@ -1,6 +1,14 @@
 """Recipes: typed settings, validated once, and their YAML. May import errors and output."""
 
-from concepts_cli.recipe.loading import BUILT_IN, choose_recipe, find_recipe, load_recipe, shipped_recipes
+from concepts_cli.recipe.loading import (
+    BUILT_IN,
+    FOR_PHOTOGRAPHS,
+    choose_recipe,
+    find_recipe,
+    load_recipe,
+    recipe_of,
+    shipped_recipes,
+)
 from concepts_cli.recipe.schema import (
     MAX_SEED,
     METRICS,
@@ -21,6 +29,7 @@ from concepts_cli.recipe.writing import dump_recipe
 
 __all__ = [
     "BUILT_IN",
+    "FOR_PHOTOGRAPHS",
     "MAX_SEED",
     "METRICS",
     "ConceptSettings",
@@ -39,5 +48,6 @@ __all__ = [
     "dump_recipe",
     "find_recipe",
     "load_recipe",
+    "recipe_of",
     "shipped_recipes",
 ]

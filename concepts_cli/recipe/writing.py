@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
+from concepts_cli.recipe.fields import choices
 from concepts_cli.recipe.schema import Recipe
 
 
@@ -18,13 +20,14 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _dump(settings: Any, indent: str) -> Iterator[str]:
+    hints = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             yield f"\n{indent}{field.name}:\n"
             yield from _dump(value, indent + "  ")
             continue
-        doc = f"  # {field.metadata['doc']}\n"
+        doc = f"  # {field.metadata['doc']}{_choices(field.metadata['doc'], hints[field.name])}\n"
         if field.metadata.get("path") or field.metadata.get("model"):
             value = _escape(value)
         if isinstance(value, tuple) and isinstance(value[0], str):
@@ -32,6 +35,12 @@ def _dump(settings: Any, indent: str) -> Iterator[str]:
             yield from (f"{indent}  - {yaml_scalar(item)}\n" for item in value)
         else:
             yield f"{indent}{field.name}: {yaml_scalar(value)}{doc}"
+
+
+def _choices(doc: str, kind: Any) -> str:
+    """What a setting of a few words may be, unless its documentation names them all."""
+    named = choices(kind)
+    return "" if all(name in re.findall(r"[\w-]+", doc) for name in named) else f" ({', '.join(named)})"
 
 
 def _escape(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from concepts_cli.metrics.evaluation import read_metrics
 from concepts_cli.metrics.figures import SHARES, figure, interval
 from concepts_cli.metrics.registry import METRICS
-from concepts_cli.report.commands import command
+from concepts_cli.pictures.commands import command
 from concepts_cli.runs.run import Run
 
 

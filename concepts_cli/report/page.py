@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.paths import public_path, public_settings
+from concepts_cli.pictures.commands import command
 from concepts_cli.recipe import Recipe, dump_recipe
 from concepts_cli.report.chart import Chart, loss_chart, read_losses
-from concepts_cli.report.commands import command, sample_command
 from concepts_cli.report.inline import Gallery
 from concepts_cli.report.measures import Cell, Measures, describe_name, strength
 from concepts_cli.report.pictures import SAMPLES, SIDE, Pictures, Shown
@@ -26,7 +26,7 @@ from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.version import __version__
 
 TRAINING_IMAGES = 300  # at most, in the run's order
-STRONGEST, HEAT_MAPS = 6, 3
+HEAT_MAPS = 3
 THUMBNAIL = 128
 
 
@@ -141,17 +141,15 @@ class Page:
         measured = [part for metric in self.measures.metrics for part in ("--metric", metric)]
         again = shlex.join(["ucd", "train", f"{self.path}/recipe.yaml", "--output", f"{self.path}-again"])
         entries = [("discover again with the same settings", again, True)]
-        entries.append(
-            (
-                "sample",
-                sample_command(self.run, self.pictures.files("samples").get(self.names[0], [])),
-                any(self.pictures.files("samples").values()),
-            )
-        )
-        entries.append(("draw heat maps", self.command("visualize", "--concept", "all"), bool(self.pictures.heat_maps)))
+        sampled = next((paths for paths in self.pictures.samples.values() if paths), [])
+        sampling = self.pictures.command(sampled) or self.command("sample", "--concept", "all")
+        mapped = next((paths for name in self.names if (paths := self.pictures.heat_maps.get(name))), [])
+        mapping = self.pictures.command(mapped) or self.command("visualize", "--training-images")
+        entries.append(("sample", sampling, bool(sampled)))
+        entries.append(("draw heat maps", mapping, bool(mapped)))
         entries.append(("measure", self.command("evaluate", *(measured or ("--metric", "all"))), bool(measured)))
         entries += [
-            (f"compose {shown.title}", shown.note, True) for shown, _ in self.pictures.compositions if shown.note
+            (f"compose {made.title}", made.command, True) for made in self.pictures.compositions if made.command
         ]
         entries.append(("make this page", self.command("report"), True))
         return entries
@@ -185,11 +183,10 @@ class Page:
     @cached_property
     def concepts(self) -> list[dict[str, Any]]:
         """One card per concept."""
-        samples = self.pictures.files("samples")
+        samples = self.pictures.samples
         owners = self.weights.argmax(axis=1)
         cards = []
         for k, (token, name) in enumerate(zip(self.run.tokens, self.names, strict=True)):
-            strongest = (-self.weights[:, k]).argsort(kind="stable")[:STRONGEST]
             naming = self.measures.metrics.get("naming", {}).get("concepts", {}).get(name)
             prompt = self.recipe.concepts.prompt_of(token)
             cards.append(
@@ -199,14 +196,16 @@ class Page:
                     "prompt": prompt,
                     "owned": int((owners == k).sum()),
                     "named": describe_name(naming) if naming else None,
-                    "samples": [self.pictures.shown(path) for path in samples.get(name, [])[:SAMPLES]],
-                    "strongest": [self._strong(int(i), k) for i in strongest],
+                    "samples": [self.pictures.shown(path) for path in samples[name][:SAMPLES]],
+                    "strongest": [self._strong(image, k) for image in self.pictures.strongest[name]],
                     "heat_maps": [
                         self.pictures.shown(path, 2 * SIDE)
                         for path in self.pictures.heat_maps.get(name, [])[:HEAT_MAPS]
                     ],
-                    "sample_command": self.command("sample", "--concept", name),
-                    "heat_command": self.command("visualize", "--concept", name),
+                    "sample_command": self.pictures.command(samples[name]),
+                    "heat_command": self.pictures.command(self.pictures.heat_maps.get(name, [])),
+                    "to_sample": self.command("sample", "--concept", name),
+                    "to_map": self.command("visualize", "--training-images", "--concept", name),
                 }
             )
         return cards

@@ -1,21 +1,22 @@
-"""The pictures of a run folder, as the page shows them: samples, heat maps and compositions."""
+"""The pictures of a run folder, as the page shows them: samples, heat maps, compositions, and their sheets."""
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from concepts_cli.report.commands import changed_options, command
 from concepts_cli.report.inline import Gallery
 from concepts_cli.runs.files import png_text
-from concepts_cli.runs.reading import parse_json
 from concepts_cli.runs.run import Run, bare_name
 
-SAMPLES, OTHERS = 8, 24
-SIDE = 256  # of pictures on the page, px
+SAMPLES, OTHERS, STRONGEST = 8, 24, 6
+SIDE, SHEET = 256, 1200  # of pictures and of sheets on the page, px
+MAKING = ("sample", "compose", "visualize")
+ELSEWHERE = ("--force", "--output", "-o")  # a run from elsewhere must not suggest to overwrite something
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,16 @@ class Shown:
     picture: str | None
     title: str
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What `ucd compose` made in one go: its sheets, or else its pictures."""
+
+    title: str
+    command: str  # empty if it is not known
+    sheets: list[Shown]
+    pictures: list[Shown]
 
 
 @dataclass
@@ -38,29 +49,45 @@ class Pictures:
     def names(self) -> list[str]:
         return [bare_name(token) for token in self.run.tokens]
 
-    def files(self, folder: str) -> dict[str, list[Path]]:
-        """The PNGs in a folder of the run, by the subfolder that contains them."""
-        root, by_subfolder = self.run.path / folder, defaultdict(list)
-        for path in sorted(root.rglob("*.png")):
-            place = path.relative_to(root)
-            if len(place.parts) > 1 and not path.name.startswith(".") and path.is_file():
-                by_subfolder[place.parts[0]].append(path)
-        return dict(by_subfolder)
+    @cached_property
+    def samples(self) -> dict[str, list[Path]]:
+        """The samples of each concept: those in its own folder, or else those of other settings."""
+        root = self.run.path / "samples"
+        found = {}
+        for name in self.names:
+            folders = [root / name, *sorted(path for path in root.glob(f"*/**/{name}") if path.is_dir())]
+            found[name] = next(filter(None, map(_numbered, folders)), [])
+        return found
 
-    def shown(self, path: Path, side: int = SIDE) -> Shown:
-        metadata = png_text(path)
-        seed = f"seed {metadata['seed']}" if "seed" in metadata else ""
-        return Shown(self.gallery.add(path, side), metadata.get("prompt", path.name), seed)
+    @cached_property
+    def sheets(self) -> list[Shown]:
+        """The sheets of samples, each with its command."""
+        sheets = (self.run.path / "samples").glob("[!.]*.png")
+        return self._sheets(sorted(sheets, key=lambda path: (len(path.name), path.name)))  # grid.png before grid-2.png
+
+    @cached_property
+    def strongest(self) -> dict[str, list[int]]:
+        """The training images with most of each concept, by their rows."""
+        order = self.run.weights.argsort(dim=0, descending=True, stable=True)[:STRONGEST]
+        return dict(zip(self.names, order.T.tolist(), strict=True))
 
     @cached_property
     def heat_maps(self) -> dict[str, list[Path]]:
-        """Heat maps by concept: named by their folder for generated images, by their file for real ones."""
-        by_concept: dict[str, list[Path]] = defaultdict(list)
-        for folder, paths in self.files("heatmaps").items():
-            for path in paths:
-                if not path.stem.endswith("-mask"):
-                    by_concept[path.stem if path.stem in self.names else folder].append(path)
-        return dict(by_concept)
+        """The heat maps of each concept: those of its strongest training images, then those of other pictures, by name.
+
+        Where a concept is in training images with little of it says nothing about it.
+        """
+        maps: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+        hashes = [image.sha256 for image in self.run.images]
+        for path in _below(self.run.path / "heatmaps"):
+            metadata = png_text(path)
+            name = bare_name(metadata.get("word", path.stem if path.stem in self.names else path.parent.name))
+            if "word" in metadata or not (path.stem.endswith("-mask") or path.stem.startswith("sheet")):
+                shown = [hashes[row] for row in self.strongest.get(name, ())]
+                image = metadata.get("image", "")
+                if image in shown or image not in hashes:
+                    maps[name].append((shown.index(image) if image in shown else STRONGEST, path))
+        return {name: [path for _, path in sorted(found)] for name, found in maps.items()}
 
     @cached_property
     def other_heat_maps(self) -> list[Shown]:
@@ -69,28 +96,48 @@ class Pictures:
         return [self.shown(path, 2 * SIDE) for path in others[:OTHERS]]
 
     @cached_property
-    def compositions(self) -> list[tuple[Shown, list[Shown]]]:
-        """Each composition with its command, and its pictures."""
-        entries = []
-        for name, paths in self.files("compositions").items():
-            entries.append((Shown(None, name, self._command(paths)), [self.shown(path) for path in paths[:SAMPLES]]))
-        return entries
+    def compositions(self) -> list[Composition]:
+        """Each composition, a folder; the pictures of a sweep are on its sheets, where they are labelled."""
+        root, folders = self.run.path / "compositions", defaultdict(list)
+        for path in _below(root):
+            folders[path.parent].append(path)
+        swept = {folder for folder, paths in folders.items() if any(path.stem.startswith("sweep") for path in paths)}
+        chosen = {folder: paths for folder, paths in folders.items() if folder.parent not in swept}
+        return [self._composition(str(folder.relative_to(root)), paths) for folder, paths in chosen.items()]
 
-    def _command(self, paths: Sequence[Path]) -> str:
-        """The command that makes a composition's pictures again; empty for those of a sweep, whose terms differ."""
-        made = [metadata for metadata in map(png_text, paths) if "terms" in metadata]  # sheets have none
-        if len({metadata["terms"] for metadata in made}) != 1 or not (terms := _typed_terms(made[0]["terms"])):
+    def _composition(self, title: str, paths: Sequence[Path]) -> Composition:
+        pictures = [path for path in paths if path.stem.isdecimal()]
+        sheets = self._sheets([path for path in paths if path not in pictures])
+        return Composition(title, self.command(paths), sheets, [self.shown(path) for path in pictures[:SAMPLES]])
+
+    def _sheets(self, paths: Sequence[Path]) -> list[Shown]:
+        return [Shown(self.gallery.add(path, SHEET), path.stem, self.command([path])) for path in paths]
+
+    def shown(self, path: Path, side: int = SIDE) -> Shown:
+        metadata = png_text(path)
+        seed = f"seed {metadata['seed']}" if "seed" in metadata else ""
+        return Shown(self.gallery.add(path, side), metadata.get("prompt", path.name), seed)
+
+    def command(self, paths: Sequence[Path]) -> str:
+        """The command that made these pictures, as the last of them says; empty if it says none that could be run.
+
+        It is quoted anew, and writes only where the run is: a run may come from anyone.
+        """
+        try:
+            words = shlex.split(png_text(paths[-1]).get("command", "")) if paths else []
+        except ValueError:
             return ""
-        options = changed_options(made[0], self.run, "steps", "scheduler", "seed")
-        return command(self.run, "compose", *terms, "--num-images", str(len(made)), *options)
+        usual = len(words) > 2 and words[0] == "ucd" and words[1] in MAKING
+        return shlex.join(words) if usual and not any(word.split("=")[0] in ELSEWHERE for word in words) else ""
 
 
-def _typed_terms(text: str) -> list[str]:
-    """The terms that a picture says it is made of; none if they can't be read, or would be options."""
-    try:
-        terms: object = parse_json(text)
-    except ValueError:
-        return []
-    if isinstance(terms, list) and all(isinstance(term, str) and term[:1] != "-" for term in terms):
-        return terms
-    return []
+def _below(root: Path) -> Iterator[Path]:
+    """The PNGs in the folders of a folder."""
+    for path in sorted(root.rglob("*.png")):
+        if path.parent != root and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The pictures in a folder; not a sheet, which has a name."""
+    return sorted(path for path in folder.glob("*.png") if path.stem.isdecimal() and path.is_file())

@@ -87,15 +87,18 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Write tensors; the same ones and the same metadata are the same bytes."""
+    from safetensors.torch import save
 
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as beside:
-        try:
-            save_file(whole, beside, metadata)
-        except SafetensorError as error:  # raised when the disk is full, for example
-            raise OSError(str(error)) from error
+    whole = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])  # safetensors has the metadata in any order
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as beside, beside.open("wb") as file:
+        file.writelines((len(text).to_bytes(8, "little"), text, memoryview(whole)[8 + length :]))
 
 
 def write_png(path: Path, image: Image.Image, metadata: dict[str, Any]) -> None:

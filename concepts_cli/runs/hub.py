@@ -46,7 +46,7 @@ def push_to_hub(run: Run) -> str:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UcdError(
             f"could not publish to {repository}: {first_line(error)}",
-            f"the run is complete; to try again: ucd train {run.path / RECIPE} --output {run.path} --resume",
+            f"the run is complete; to try again: {run.resume_command}",
             exit_code=1,
         ) from error
     return str(created)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -64,11 +65,7 @@ class Run:
         try:
             return read_concepts(self.path / CONCEPTS)
         except FileNotFoundError as error:
-            hint = (
-                f"finish it with `ucd train {self.path / RECIPE} --output {self.path} --resume`"
-                if self.exists()
-                else None
-            )
+            hint = f"finish it with `{self.resume_command}`" if self.exists() else None
             raise UcdError(
                 f"{self.path} has no concepts yet", hint or "train one with `ucd train quickstart`"
             ) from error
@@ -123,6 +120,10 @@ class Run:
 
     def is_finished(self) -> bool:
         return os.path.isfile(self.path / CONCEPTS)
+
+    @property
+    def resume_command(self) -> str:
+        return shlex.join(["ucd", "train", str(self.path), "--resume"])
 
     def token(self, concept: str) -> str:
         """`<t3>` for `t3` or `<t3>`. Raises UcdError with the closest name and those the run has."""

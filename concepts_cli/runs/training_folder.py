@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from concepts_cli.errors import UcdError
-from concepts_cli.recipe import Recipe
+from concepts_cli.recipe import Recipe, choose_recipe, load_recipe
+from concepts_cli.recipe.loading import AtHand, Overrides
 from concepts_cli.runs.files import check_place, unwritable
 from concepts_cli.runs.find import RUNS
 from concepts_cli.runs.lock import RunLock
-from concepts_cli.runs.run import Run
+from concepts_cli.runs.run import IMAGES, RECIPE, Run
 
 
 def training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force: bool) -> Run:
@@ -27,6 +29,32 @@ def training_folder(recipe: Recipe, output: Path | None, *, resume: bool, force:
         if run.is_finished() and not run.checkpoints():
             raise UcdError(f"{run.path} is finished and has no checkpoint to resume from", "start over with --force")
     return run
+
+
+def recipe_and_folder(
+    source: Recipe | str | os.PathLike[str],
+    overrides: Overrides,
+    output: Path | None,
+    *,
+    resume: bool,
+    at_hand: AtHand | None = None,
+) -> tuple[Recipe, Path | None]:
+    """The recipe to train with, and its folder if that is known: a run is resumed by its own recipe.
+
+    `source` and `at_hand` are what `choose_recipe` takes, or to resume a run's folder or its recipe.yaml. What
+    `overrides` don't change stays as the run began. Raises what `choose_recipe` raises.
+    """
+    if not resume:
+        return choose_recipe(source, overrides, at_hand), output
+    if output is None and not isinstance(source, Recipe):
+        place = Path(source)
+        inside = place.parent if place.name == RECIPE else place
+        output = inside if (inside / RECIPE).is_file() and (inside / IMAGES).is_file() else None
+    if output is None:
+        output = _choose(choose_recipe(source, overrides, at_hand), None, resume=True, force=False).path
+    if not (output / RECIPE).is_file():
+        return choose_recipe(source, overrides, at_hand), output
+    return load_recipe(output / RECIPE, overrides), output
 
 
 def lock_training_folder(

@@ -21,6 +21,7 @@ from concepts_cli.core.sampling import check_settings
 from concepts_cli.core.starting import ImageStart, Start
 from concepts_cli.data.finding import find_images, place_of
 from concepts_cli.data.images import ImageRecord
+from concepts_cli.data.looks import are_photographs
 from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model, mirror_of, source_of
@@ -28,7 +29,7 @@ from concepts_cli.models.device import chosen_device, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.environment import is_launched, world_size
-from concepts_cli.recipe import BUILT_IN, Recipe
+from concepts_cli.recipe import BUILT_IN, FOR_PHOTOGRAPHS, Recipe
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 from concepts_cli.training.clustering import cluster
@@ -63,6 +64,19 @@ def read_training_images(recipe: Recipe, out: Output | None = None) -> list[Imag
     except UcdError as error:
         hint = error.hint if data.skip_broken else f"{error.hint}; or skip it: --set data.skip_broken=true"
         raise UcdError(error.message, hint) from error
+
+
+def warn_of_photographs(recipe: Recipe, images: Sequence[Path], out: Output) -> None:
+    """Warn if the built-in model is to find concepts in photographs, of which it knows nothing."""
+    if recipe.model != BUILT_IN or not are_photographs(images):
+        return
+    from concepts_cli.mini.captions import CLASSES
+
+    out.warn(
+        f"these look like photographs, and the built-in model only knows drawings of its {len(CLASSES)} things "
+        f"({', '.join(CLASSES)}): what it finds will not be what they show. Use a model of photographs: "
+        f"--set model={FOR_PHOTOGRAPHS}"
+    )
 
 
 def earlier_run(recipe: Recipe) -> Run | None:

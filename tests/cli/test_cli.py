@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ def test_train_prints_exactly_the_run_folder(workplace, recipe_file):
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{TINY}\n", "")
 
 
+def test_previews_say_where_they_are(workplace, recipe_file):
+    result = ucd("train", str(recipe_file), "--preview-every", "2", "--device", "cpu")
+    (said,) = re.findall("^preview: (.*)$", result.stderr, re.M)
+    assert Path(said) == TINY / "previews" / "step-000002.png" and os.path.isfile(said)
+
+
 def test_a_whole_session_in_a_pipe(workplace, recipe_file):
     """As a newcomer would, in a process of its own: results on stdout, progress on stderr."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -38,14 +45,26 @@ def test_a_whole_session_in_a_pipe(workplace, recipe_file):
     sampled = piped("sample", "--concept", "all", "-q")
     assert len(sampled.stdout.splitlines()) == 4 and sampled.stderr == ""
     assert all(os.path.isfile(workplace / line) for line in sampled.stdout.splitlines())
+    assert re.search(
+        r"^2 concepts in 6 images, with .+ on \d+ CPU cores?.*: 3 steps, about \d+ s$", trained.stderr, re.M
+    )
+    assert re.search(r"2 concepts in 6 images: t1 is strongest in \d, t2 in \d; next: ucd sample", trained.stderr)
+    sampled = piped("sample", "--concept", "t1")
+    assert sampled.stderr.startswith(f"2 pictures of {TINY}; next: `ucd compose")
 
 
 def test_json_is_one_document(workplace, recipe_file):
     assert json.loads(ucd("train", str(recipe_file), "--json").stdout)["concepts"] == ["<t1>", "<t2>"]
-    sampled = json.loads(ucd("sample", "--concept", "t1", "--json").stdout)
-    assert [picture["seed"] for picture in sampled] == [0, 1]
+    sampled = json.loads(ucd("sample", "--concept", "t1", "--grid", "--json").stdout)
+    assert sampled["run"] == str(TINY) and [picture["seed"] for picture in sampled["pictures"]] == [0, 1]
     composed = json.loads(ucd("compose", "t1", "t2=2", "-n", "1", "--json").stdout)
-    assert len(composed) == 1 and os.path.isfile(composed[0]["path"])
+    (made,) = composed["pictures"]
+    mapped = json.loads(ucd("visualize", "-c", "t1", "-n", "1", "--steps", "1", "--grid", "--json").stdout)
+    (drawn,) = mapped["maps"]
+    assert composed["sheets"] == [] and all(map(os.path.isfile, [made["path"], drawn["path"]]))
+    assert all(map(os.path.isfile, sampled["sheets"] + mapped["sheets"])) and len(mapped["sheets"]) == 1
+    listed = json.loads(ucd("recipes", "--json").stdout)
+    assert isinstance(listed, dict)
 
 
 def test_dry_run_touches_nothing(workplace, recipe_file):
@@ -131,7 +150,7 @@ def test_options_of_the_sample_section_reach_the_picture(tiny_run):
     from PIL import Image
 
     result = ucd("sample", "-c", "t1", "-n", "1", "--steps", "1", "--scheduler", "dpm++", "--width", "24", "--json")
-    (made,) = json.loads(result.stdout)
+    (made,) = json.loads(result.stdout)["pictures"]
     with Image.open(made["path"]) as picture:
         assert picture.size == (24, 32)
         assert (picture.text["steps"], picture.text["scheduler"]) == ("1", "dpm++")

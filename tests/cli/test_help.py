@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 
 from concepts_cli.cli import app
 
-COMMANDS = ("train", "sample", "compose", "visualize", "evaluate", "encode", "export", "import", "report")
+COMMANDS = (
+    *("train", "init", "sample", "compose", "visualize", "evaluate", "encode", "export", "import"),
+    *("report", "runs", "rename", "recipes", "doctor"),
+)
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
 
 
@@ -51,7 +54,7 @@ def test_options_are_grouped_in_the_same_order(command):
     panels = re.findall(r"╭─ (.+?) ─", help_text(command))
     order = ["Arguments", "What to make", "What to measure", "How", "Where to write", "Run", "Output"]
     assert panels == [panel for panel in order if panel in panels]
-    assert panels[-2:] == ["Run", "Output"]
+    assert panels[-1] == "Output"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -89,6 +92,11 @@ def test_the_root_groups_its_options_and_points_to_the_guides():
     text = help_text()
     assert re.findall(r"╭─ (.+?) ─", text) == ["Output", "Shell completion", "Commands"]
     assert "docs/" in text
+
+
+@pytest.mark.parametrize("command", [(), *((command,) for command in COMMANDS)])
+def test_h_is_help(command):
+    assert CliRunner().invoke(app, [*command, "-h"]).stdout == CliRunner().invoke(app, [*command, "--help"]).stdout
 
 
 def test_ucd_alone_shows_the_help():

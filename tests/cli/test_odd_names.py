@@ -42,8 +42,9 @@ def test_images_of_odd_names_are_encoded_mapped_and_imitated(tiny_run, odd_folde
     assert len(rows) == 1 + len(NAMES) and any("a\\nb.png" in row[0] for row in rows)
     ucd("encode", str(odd_folder), "--steps", "1")
     mapped = ucd("visualize", str(odd_folder), "--concept", "t1", "--steps", "1", "--grid")
-    assert len(mapped.stdout.splitlines()) == len(NAMES) and all(map(os.path.isfile, mapped.stdout.splitlines()))
-    assert (tiny_run.path / "heatmaps" / "sheet.png").is_file()
+    *maps, sheet = mapped.stdout.splitlines()
+    assert len(maps) == len(NAMES) and all(map(os.path.isfile, maps))
+    assert sheet == str(tiny_run.path / "heatmaps" / "sheet.png") and os.path.isfile(sheet)
     for name in NAMES[:3]:
         ucd("compose", "--like", str(odd_folder / os.fsdecode(name)), "-n", "1", "--steps", "1")
 
@@ -52,7 +53,8 @@ def test_prompts_may_be_called_like_the_sheets_beside_them(tiny_run):
     made = ucd("sample", "grid.png", "a\n<t1>", "--grid", "-n", "1", "--steps", "1").stdout.splitlines()
     assert made[-1] == str(tiny_run.path / "samples" / "grid.png") and all(map(os.path.isfile, made))
     mapped = ucd("visualize", "--prompt", "sheet.png", "--word", "sheet", "--grid", "-n", "1", "--steps", "1")
-    assert os.path.isfile(mapped.stdout.strip()) and (tiny_run.path / "heatmaps" / "sheet.png").is_file()
+    drawn, sheet = mapped.stdout.splitlines()
+    assert os.path.isfile(drawn) and sheet == str(tiny_run.path / "heatmaps" / "sheet.png") and os.path.isfile(sheet)
     ucd("compose", "grid.png", "t1", "--grid", "-n", "1", "--steps", "1")
     ucd("compose", "--sweep", "sweep.png=0:1:2", "--steps", "1")
 

@@ -19,7 +19,7 @@ from concepts_cli.core.sampling import Term
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.likeness import image_weights, like_terms
-from concepts_cli.pictures.names import typed_term
+from concepts_cli.pictures.names import public_term
 from concepts_cli.pictures.terms import parse_sweep, parse_term
 from concepts_cli.recipe import load_recipe
 from concepts_cli.runs.run import Run
@@ -100,6 +100,41 @@ def test_a_composition_is_made_and_says_what_it_is(tiny_run):
         assert picture.text["seed"] == "1"
 
 
+@pytest.mark.parametrize(
+    ("typed", "public"),
+    [
+        *((text, text) for text in ("t1", "other:t1=4.5", "at night=-2", "runs/x:t1@left=1", "a: b@c")),
+        ("/home/alice/runs/x:t1@/home/alice/mask.png=3", "x:t1@mask.png=3"),
+        ("t3=+2", "t3=+2"),
+    ],
+)
+def test_a_term_as_typed_names_no_folder(typed, public):
+    assert public_term(typed) == public
+
+
+def test_a_composition_carries_the_command_that_makes_it(tiny_run, other_run, image_folder):
+    def command(*arguments, **options):
+        made = make(tiny_run, *arguments, **options)
+        (said,) = {Image.open(one.path).text.get("command") for one in made}
+        return said
+
+    base = f"--run {tiny_run.path}"
+    assert command(["t1@left=5", f"{other_run.path}:t2=1.5"], grid=True) == (
+        f"ucd compose t1@left=5 {other_run.path}:t2=1.5 --grid --num-images 2 {base}"
+    )
+    assert command(["t1"], sweeps=["t2=0:4:3"], num_images=1) == f"ucd compose t1 --sweep t2=0:4:3 {base}"
+    like = image_folder / "0.png"
+    assert command(["t1=0"], like=like, num_images=4) == f"ucd compose t1=0 --like 0.png {base}"
+    assert command([("mail me @home", 2.0)]) is None, "the command would read a place"
+
+
+def test_a_composition_of_other_settings_has_a_folder_and_sheet_of_its_own(tiny_run):
+    first = make(tiny_run, ["t1"], grid=True)
+    other = make(tiny_run, ["t1"], grid=True, settings={"steps": 3})
+    assert {Path(one.path).parent for one in other} == {Path(first[0].path).parent / "steps=3"}
+    assert make(tiny_run, ["t1"], grid=True) == first
+
+
 def test_composing_one_term_is_sampling_it(tiny_run):
     settings = dataclasses.replace(tiny_run.recipe.sample, num_images=2)
     sampled = sample(tiny_run, concepts=["t1"], settings=settings, device="cpu", out=Output(quiet=True))
@@ -134,7 +169,6 @@ def test_concepts_with_names_compose_like_others(tiny_run, recipe_file):
         others: dict[str, Run] = {}
         term = parse_term(tiny_run, written, 1.0, others)
         assert (term.prompt, list(others)) == ("a photo of a <koala>", [str(named.path)])
-        assert typed_term(term, named) == f"{named.path}:koala=4"
     assert parse_term(tiny_run, "named:zebra", 1.0).prompt == "named:zebra"  # text
     with pytest.raises(UcdError, match="no concept 'koal'"):
         make(named, ["a <koal> in snow"])

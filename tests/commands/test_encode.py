@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from concepts_cli.cli import app
 from concepts_cli.commands.encode import encode
+from concepts_cli.core.encoding import Encoded
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 
@@ -19,9 +20,11 @@ OUT = Output(quiet=True)
 def test_a_row_an_image(tiny_run, image_folder, capsys):
     document = encode(tiny_run, [image_folder], steps=2, device="cpu", out=Output(quiet=True))
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["image", "t1", "t2"] and len(lines) == 7
+    assert lines[0] == ["image", "t1", "t2", "fit"] and len(lines) == 7
     first = document["images"][0]
-    assert lines[1] == [first["path"], *(f"{weight:.3f}" for weight in first["weights"].values())]
+    fit = f"{100 * first['fit']:.1f}%"
+    assert lines[1] == [first["path"], *(f"{weight:.3f}" for weight in first["weights"].values()), fit]
+    assert first["fit"] == pytest.approx(1 - first["loss"] / first["loss_without"])
     assert first["strongest"] == max(first["weights"], key=first["weights"].get)
     assert document["concepts"] == ["t1", "t2"] and document["steps"] == 2
 
@@ -33,6 +36,19 @@ def test_many_concepts_are_told_by_the_strongest(tiny_run, image_folder, capsys,
     weights = document["images"][0]["weights"]
     ranked = sorted(weights, key=weights.get, reverse=True)
     assert row.split("\t")[1] == ", ".join(f"{name} {weights[name]:.3f}" for name in ranked)
+
+
+def test_images_that_the_concepts_explain_worse_than_nothing_are_named(tiny_run, image_folder, capsys, monkeypatch):
+    def worse(model, records, **how):
+        for n, record in enumerate(records):
+            yield Encoded(record.path, record.sha256, (0.9, 0.1), 0.761 if n else 0.5, 0.725)
+
+    monkeypatch.setattr("concepts_cli.commands.encode.encode_records", worse)
+    images = [image_folder / f"{n}.png" for n in range(3)]
+    encode(tiny_run, images, device="cpu", out=Output())
+    said = capsys.readouterr()
+    assert "2 of 3 images, such as 1.png, are explained better without" in said.err
+    assert [line.split("\t")[-1] for line in said.out.splitlines()] == ["fit", "31.0%", "-5.0%", "-5.0%"]
 
 
 def test_every_format_holds_the_same(tiny_run, image_folder, tmp_path):

@@ -187,6 +187,18 @@ def test_mistakes_are_named(tiny_run, options, problem):
         evaluate(tiny_run, **options, device="cpu", out=OUT)
 
 
+def test_class_names_of_other_images_are_refused(tiny_run, samples, tmp_path):
+    """A recipe's own, where only its images were exchanged."""
+    (tmp_path / "other.json").write_text(json.dumps({"geyser-1.png": ["geyser"], "mosque-1.png": ["mosque"]}))
+    run = without(tiny_run, labels=str(tmp_path / "other.json"))
+    with pytest.raises(UcdError, match="no classes for 6 of 6 images") as caught:
+        evaluate(run, metrics=["clip"], samples=samples, device="cpu", out=OUT)
+    assert "of other images" in caught.value.hint
+    for known in ({"class_names": ["cat", "dog"]}, {}):
+        chosen = run if known else without(tiny_run, labels=str(tmp_path / "gone.json"))
+        assert evaluate(chosen, metrics=["clip"], samples=samples, device="cpu", out=OUT, **known)["metrics"]["clip"]
+
+
 def test_no_class_names_and_no_labels(tiny_run):
     bare = without(tiny_run, class_names=None, labels=None)
     with pytest.raises(UcdError, match="no class names") as caught:

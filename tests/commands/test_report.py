@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,12 +15,13 @@ from typer.testing import CliRunner
 from concepts_cli.cli import app
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.report import report
+from concepts_cli.commands.sample import sample
+from concepts_cli.commands.visualize import heat_map_settings, visualize
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
-from concepts_cli.pictures.terms import parse_term
 from concepts_cli.report.chart import loss_chart, read_losses
 from concepts_cli.report.page import Page
-from concepts_cli.runs.files import write_png
+from concepts_cli.runs.files import png_text, write_png
 from concepts_cli.runs.run import Run
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</style><script>alert(2)</script>"
@@ -55,10 +55,10 @@ def page_of(run) -> str:
     return report(run).read_text(encoding="utf-8")
 
 
-def paint(run, folder, count=2, prompt="a photo of a <t1>", size=(32, 32), terms=()):
+def paint(run, folder, count=2, prompt="a photo of a <t1>", size=(32, 32), command=""):
     for n in range(count):
         image = Image.new("RGB", size, (40 * n, 90, 120))
-        metadata = {"prompt": prompt, "seed": n, "steps": "2", "terms": json.dumps(terms)}
+        metadata = {"prompt": prompt, "seed": n, "command": command}
         write_png(run.path / folder / f"{n:05d}.png", image, metadata)
 
 
@@ -67,7 +67,7 @@ def test_a_bare_run_shows_the_commands_for_what_is_missing(tiny_run):
     run = tiny_run.path
     for command in (
         f"ucd sample --concept t1 --run {run}",
-        f"ucd visualize --concept t2 --run {run}",
+        f"ucd visualize --training-images --concept t2 --run {run}",
         f"ucd compose t1 t2 --run {run}",
         f"ucd evaluate --metric classification --run {run}",
         f"ucd train {run}/recipe.yaml --output {run}-again",
@@ -102,41 +102,75 @@ def test_the_weights_are_the_runs(tiny_run):
 
 
 def test_samples_heat_maps_and_compositions_are_shown(tiny_run):
-    paint(tiny_run, "samples/t1", 3)
+    paint(tiny_run, "samples/t1", 3, command="ucd sample --concept t1 --num-images 3")
+    paint(tiny_run, "samples/steps=5/t2", 1)
     paint(tiny_run, "heatmaps/t2", 1, "a photo of a <t2>", (60, 40))
     paint(tiny_run, "heatmaps/of-an-image", 1, "elsewhere")
     real = tiny_run.path / "heatmaps" / "images" / "photo-1234"
     write_png(real / "t2.png", Image.new("RGB", (60, 40)), {"prompt": "a photo of a <t2>"})
     write_png(real / "t2-mask.png", Image.new("RGB", (60, 40)), {})
-    paint(tiny_run, "compositions/t1=4-at-night=-2.5", 1, terms=["t1=4", "at night=-2.5"])
+    paint(tiny_run, "compositions/t1=4-at-night=-2.5", 1, command="ucd compose t1=4 'at night=-2.5' --num-images 1")
     page = Page(tiny_run)
     text = Elements(page.render()).text
     assert [shown.note for shown in page.concepts[0]["samples"]] == ["seed 0", "seed 1", "seed 2"]
+    assert len(page.concepts[1]["samples"]) == 1, "of other settings, where there are none of the usual"
     assert len(page.concepts[1]["heat_maps"]) == 2  # of a sample, and of a real image
     assert [shown.title for shown in page.pictures.other_heat_maps] == ["elsewhere"]
-    assert f"ucd visualize --concept t1 --run {tiny_run.path}" in text
-    assert f"ucd visualize --concept t2 --run {tiny_run.path}" not in text
-    assert f"ucd compose t1=4 'at night=-2.5' --num-images 1 --run {tiny_run.path}" in text
-    assert f"ucd sample --concept all --num-images 3 --run {tiny_run.path}" in text
+    assert f"ucd visualize --training-images --concept t1 --run {tiny_run.path}" in text
+    assert f"ucd visualize --training-images --concept t2 --run {tiny_run.path}" not in text
+    assert "ucd compose t1=4 'at night=-2.5' --num-images 1" in text
+    assert "ucd sample --concept t1 --num-images 3" in text
 
 
-def test_a_composition_has_the_command_that_makes_it(tiny_run):
-    shutil.copytree(tiny_run.path, tiny_run.path.parent / "other")
-    settings = replace(tiny_run.recipe.sample, num_images=2, steps=3, seed=7)
-    typed = ["t1@left=5", "other:t2=1.5", "an 'odd' text@0,0,1,0.5=-2"]
-    quiet = Output(quiet=True)
-    for terms, sweeps in ((typed, []), (["t2"], ["t1=0:4:2"]), ([("mail me @home", 2.0)], [])):
-        compose(tiny_run, terms, sweeps=sweeps, grid=True, settings=settings, device="cpu", out=quiet)
-    paint(tiny_run, "compositions/options", 1, terms=["--force"])
-    paint(tiny_run, "metrics/pairs/t1+t2", 1, terms=["t1=7.5", "t2=7.5"])
-    pictures = Page(tiny_run).pictures
-    notes = [shown.note for shown, _ in pictures.compositions]
-    (again,) = filter(None, notes)
-    assert len(notes) == 4, "the weights of a sweep differ, an @home would be a place, and pairs are the metric's"
-    words = shlex.split(again)
-    assert words[:2] == ["ucd", "compose"] and words[5:11] == ["--num-images", "2", "--steps", "3", "--seed", "7"]
-    again, asked = ([parse_term(tiny_run, text, 0, {}) for text in texts] for texts in (words[2:5], typed))
-    assert again == asked
+def test_a_card_shows_where_its_concept_is_in_its_strongest_images(tiny_run, monkeypatch):
+    tiny_run.weights = torch.tensor([[0.1 * n, 1 - 0.1 * n] for n in range(6)])
+    options = {"settings": heat_map_settings(tiny_run, {"steps": 2}, real=True), "device": "cpu"}
+    visualize(tiny_run, training_images=True, grid=True, out=Output(quiet=True), **options)
+    page = Page(tiny_run)
+    for concept, strongest in (("t1", [5, 4, 3, 2, 1, 0]), ("t2", [0, 1, 2, 3, 4, 5])):
+        mapped = [png_text(path)["image"] for path in page.pictures.heat_maps[concept]]
+        assert mapped == [tiny_run.images[i].sha256 for i in strongest]
+    said = f"ucd visualize --training-images --grid --steps 2 --run {tiny_run.path}"
+    assert Elements(page.render()).text.count(said) == 3  # on both cards, and in the list
+    monkeypatch.setattr("concepts_cli.report.pictures.STRONGEST", 2)
+    maps = Page(tiny_run).pictures.heat_maps
+    assert [[png_text(path)["image"] for path in maps[name]] for name in ("t1", "t2")] == [
+        [tiny_run.images[i].sha256 for i in rows] for rows in ([5, 4], [0, 1])
+    ]
+
+
+def test_sheets_are_shown_as_sheets_and_not_as_samples(tiny_run):
+    settings = replace(tiny_run.recipe.sample, num_images=2)
+    options = {"settings": settings, "device": "cpu", "out": Output(quiet=True)}
+    sample(tiny_run, concepts=["all"], grid=True, **options)
+    sample(tiny_run, concepts=["t1"], grid=True, **options)
+    compose(tiny_run, ["t1", "t2=2"], grid=True, **options)
+    compose(tiny_run, ["t1"], sweeps=["t2=0:4:3"], **options)
+    page = Page(tiny_run)
+    text = Elements(page.render()).text
+    assert [sheet.title for sheet in page.pictures.sheets] == ["grid", "grid-2"]
+    assert [len(card["samples"]) for card in page.concepts] == [2, 2]
+    grid, sweep = sorted(page.pictures.compositions, key=lambda made: len(made.command))
+    assert len(grid.pictures) == 2 and [sheet.title for sheet in grid.sheets] == ["grid"]
+    assert sweep.pictures == [] and [sheet.title for sheet in sweep.sheets] == ["sweep"], "tiles have no labels"
+    for made in (grid, sweep, page.pictures.sheets[0]):
+        assert (getattr(made, "command", "") or made.note) in text
+    assert f"ucd sample --concept all --grid --run {tiny_run.path}" in text
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ("ucd compose t1 'at night=-2' --run x", "ucd compose t1 'at night=-2' --run x"),
+        ("ucd compose $(rm -rf ~) `x`; rm y", "ucd compose '$(rm' -rf '~)' '`x`;' rm y"),
+        *((text, "") for text in ("rm -rf ~", "ucd train x", "ucd compose 't1", "ucd", "", "sudo ucd compose t1")),
+        *((f"ucd compose t1 {option}", "") for option in ("--force", "--output /etc", "-o /etc", "--output=/etc")),
+    ],
+)
+def test_a_command_from_a_picture_runs_ucd_and_nothing_else(tiny_run, stored, shown):
+    paint(tiny_run, "compositions/t1", 1, command=stored)
+    (made,) = Page(tiny_run).pictures.compositions
+    assert made.command == shown
 
 
 def measured(**changes):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from concepts_cli.cli import app
 from concepts_cli.commands.sample import sample
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
@@ -46,14 +50,45 @@ def test_pictures_that_are_there_are_kept_and_missing_ones_made(tiny_run):
     assert Path(made[1].path).stat().st_mtime_ns == before[1]
 
 
-def test_pictures_of_another_setting_are_not_overwritten_without_force(tiny_run):
-    (one, _) = make(tiny_run, concepts=["t1"])
-    with pytest.raises(UcdError, match="guidance_scale") as caught:
-        make(tiny_run, concepts=["t1"], settings={"guidance_scale": 2.0})
-    assert "--force" in caught.value.hint
-    make(tiny_run, concepts=["t1"], settings={"guidance_scale": 2.0}, force=True)
-    with Image.open(one.path) as picture:
-        assert picture.text["guidance_scale"] == "2"
+def test_pictures_of_another_setting_get_a_folder_of_their_own(tiny_run):
+    def folders(**settings):
+        made = make(tiny_run, concepts=["all"], grid=True, settings=settings)
+        assert len({Path(picture.path).parents[1] for picture in made[:-1]} | {Path(made[-1].path).parent}) == 1
+        return str(Path(made[-1].path).parent.relative_to(tiny_run.path / "samples"))
+
+    ways = {".": {}, "guidance_scale=2": {"guidance_scale": 2.0}, "seed=5": {"seed": 5}}
+    ways["steps=3-seed=5"] = {"seed": 5, "steps": 3}
+    assert [folders(**settings) for settings in ways.values()] == [*ways]
+    before = {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")}
+    assert [folders(**settings) for settings in ways.values()] == [*ways]  # found again, and kept
+    assert {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")} == before
+    (forced, _) = make(tiny_run, concepts=["t1"], settings={"guidance_scale": 2.0}, force=True)
+    with Image.open(tiny_run.path / "samples" / "t1" / "00000.png") as picture:
+        assert picture.text["guidance_scale"] == "2" and forced.path == picture.filename
+
+
+def test_a_picture_that_ucd_did_not_make_is_kept(tiny_run):
+    own = tiny_run.path / "samples" / "t1" / "00000.png"
+    own.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(own)
+    before = own.read_bytes()
+    (made, _) = make(tiny_run, concepts=["t1"])
+    assert Path(made.path).is_file() and made.path != str(own) and own.read_bytes() == before
+
+
+def test_a_picture_carries_the_command_that_makes_it(tiny_run, workplace, monkeypatch):
+    """The same bytes, typed again."""
+    options = {"settings": {"num_images": 1, "steps": 3, "scheduler": "dpm++", "negative_prompt": "a t2"}}
+    made = make(tiny_run, concepts=["t1"], prompts=["-- it's t2"], grid=True, **options)
+    commands = {Image.open(one.path).text["command"] for one in made}
+    (command,) = commands
+    words = shlex.split(command)
+    assert words[:2] == ["ucd", "sample"] and words[-2:] == ["--", "-- it's t2"] and "--grid" in words
+    before = {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")}
+    shutil.rmtree(tiny_run.path / "samples")
+    result = CliRunner().invoke(app, [*words[1:2], "--device", "cpu", *words[2:]])
+    assert result.exit_code == 0, result.output
+    assert {path: path.read_bytes() for path in tiny_run.path.rglob("*.png")} == before
 
 
 def test_prompts_get_plain_folder_names_and_unknown_words_are_refused(tiny_run, tmp_path):
@@ -79,9 +114,28 @@ def test_any_text_makes_a_folder_of_its_own_inside_the_output(tiny_run, tmp_path
 
 
 def test_a_prompt_never_lands_among_a_concepts_own_samples(tiny_run):
-    one = make(tiny_run, prompts=["<t1>"])[0]
-    assert Path(one.path).parent.name != "t1"
+    one = make(tiny_run, prompts=["t1!"])[0]
+    assert one.prompt == "<t1>!" and Path(one.path).parent.name == "t1-2"
     make(tiny_run, concepts=["t1"])
+
+
+def test_a_concept_is_the_same_by_any_of_its_names(tiny_run):
+    """`t1` is the concept as an option, alone and in a text; several may be given at once."""
+    both = make(tiny_run, concepts=["all"])
+    for ways in (
+        {"concepts": ["t1,t2"]},
+        {"concepts": ["t1"], "prompts": ["t2"]},
+        {"prompts": ["<t1>", "t2"]},
+        {"prompts": ["all"]},
+        {"concepts": ["<t1>, t2", "t1"]},
+    ):
+        assert make(tiny_run, **ways) == both
+    assert make(tiny_run, prompts=["t1 on a t2"]) == make(tiny_run, prompts=["<t1> on a <t2>"])
+    (plain, _) = make(tiny_run, prompts=["at1 or t1st or t-1"])
+    assert plain.prompt == "at1 or t1st or t-1"
+    with pytest.raises(UcdError, match="another run") as caught:
+        make(tiny_run, prompts=["other:t1"])
+    assert caught.value.hint == "use that run: --run other --concept t1"
 
 
 def test_a_long_prompt_is_said_to_be_cut(tiny_run, capsys):
@@ -91,7 +145,7 @@ def test_a_long_prompt_is_said_to_be_cut(tiny_run, capsys):
     assert "longer than the model's 16 tokens" in said.err and said.out == ""
 
 
-@pytest.mark.parametrize("prompt", ["a <t7> in snow", "a <other:t1> in snow", "", "  ", "\udcff"])
+@pytest.mark.parametrize("prompt", ["a <t7> in snow", "a t7 in snow", "a <other:t1> in snow", "", "  ", "\udcff"])
 def test_prompts_that_cannot_be_are_refused_and_nothing_is_written(tiny_run, prompt):
     with pytest.raises(UcdError):
         make(tiny_run, prompts=["a cat", prompt], concepts=["t1"])
@@ -99,20 +153,20 @@ def test_prompts_that_cannot_be_are_refused_and_nothing_is_written(tiny_run, pro
 
 
 def test_settings_that_cannot_be_are_refused_and_nothing_is_written(tiny_run):
-    for settings in ({"negative_prompt": "no <t9>"}, {"eta": 0.5, "scheduler": "euler"}, {"height": 33}):
+    for settings in ({"negative_prompt": "no t9"}, {"eta": 0.5, "scheduler": "euler"}, {"height": 33}):
         with pytest.raises(UcdError):
             make(tiny_run, concepts=["t1"], settings=settings)
     assert not (tiny_run.path / "samples").exists()
 
 
 def test_settings_reach_the_pictures_and_their_metadata(tiny_run):
-    options = {"negative_prompt": "a <t2>", "eta": 0.5, "height": 48, "width": 24, "precision": "bf16"}
+    options = {"negative_prompt": "a t2", "eta": 0.5, "height": 48, "width": 24, "precision": "bf16"}
     (one, _) = make(tiny_run, concepts=["t1"], settings=options)
     with Image.open(one.path) as picture:
         assert picture.size == (24, 48)
         assert picture.text["negative_prompt"] == "a <t2>" and picture.text["eta"] == "0.5"
-    with pytest.raises(UcdError, match="eta"):
-        make(tiny_run, concepts=["t1"], settings=options | {"eta": 0.0})
+    (other, _) = make(tiny_run, concepts=["t1"], settings=options | {"eta": 0.0})
+    assert Path(other.path).parents[1].name == "eta=none"
 
 
 def test_several_processes_share_the_pictures(tiny_run):
@@ -148,3 +202,12 @@ def test_the_grid_has_a_row_a_concept(tiny_run):
     assert made[-1].path.endswith("grid.png")
     with Image.open(made[-1].path) as picture:
         assert picture.width > 2 * 112 and picture.height > 2 * 112
+
+
+def test_a_sheet_of_other_pictures_is_another_file(tiny_run):
+    def sheet(**how):
+        return Path(make(tiny_run, grid=True, **how)[-1].path).name
+
+    asked = [{"concepts": ["all"]}, {"concepts": ["t1"]}, {"concepts": ["t2"]}, {"concepts": ["t1"]}, {}]
+    assert [sheet(**how) for how in asked] == ["grid.png", "grid-2.png", "grid-3.png", "grid-2.png", "grid.png"]
+    assert sheet(concepts=["t2"], force=True) == "grid.png"

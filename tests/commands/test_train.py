@@ -16,6 +16,7 @@ from concepts_cli.commands.train import plan, train
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
+from concepts_cli.runs.run import Run
 
 QUIET = Output(quiet=True)
 
@@ -101,6 +102,26 @@ def test_an_interrupt_finishes_the_step_writes_a_checkpoint_and_can_be_resumed(w
     resumed = train(recipe, output=workplace / "cut", resume=True, device="cpu", out=QUIET)
     whole = train(recipe, device="cpu", out=QUIET)
     assert torch.equal(whole.embeddings["text_encoder"], resumed.embeddings["text_encoder"])
+
+
+def test_labels_and_photographs_that_do_not_suit_are_warned_of_before_the_work(
+    workplace, recipe_file, image_folder, capsys
+):
+    assert plan(load_recipe(recipe_file), device="cpu", out=Output()).images == 6
+    assert capsys.readouterr().err == ""
+    (image_folder / "0.png").rename(image_folder / "new.png")
+    plan(load_recipe(recipe_file, ["model=mini"]), device="cpu", out=Output())
+    photographs, labels = capsys.readouterr().err.splitlines()
+    assert photographs.startswith("warning: these look like photographs, and the built-in model only knows drawings of")
+    assert "no classes for 1 of 6 images: new.png: `ucd evaluate` can't use these labels" in labels
+
+
+def test_a_checkpoint_is_due_after_a_while_whatever_the_steps(workplace, recipe_file, monkeypatch):
+    saved = []
+    monkeypatch.setattr("concepts_cli.commands.train.SAVE_SECONDS", 0)
+    monkeypatch.setattr(Run, "save_checkpoint", lambda self, step, state, keep: saved.append(step))
+    run_recipe(recipe_file)
+    assert saved == [1, 2, 3]
 
 
 def test_a_resume_with_other_images_is_refused_by_name(workplace, recipe_file, image_folder):

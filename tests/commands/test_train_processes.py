@@ -67,7 +67,7 @@ def test_an_interrupt_stops_all_processes_at_the_same_step(workplace, recipe_fil
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert said.count("continue with --output two --resume") == 1
+    assert said.count("to continue: ucd train two --resume") == 1
     (checkpoint,) = Run(workplace / "two").checkpoints()
     lines = (workplace / "two" / "metrics.jsonl").read_text().splitlines()
     assert int(checkpoint.name.removeprefix("step-")) == len(lines)

@@ -80,9 +80,10 @@ def test_a_named_folder_is_written_as_the_command_writes_it(run, workplace):
     assert same(pictures, [workplace / "there/t1/00000.png", workplace / "there/t1/00001.png"])
     again = run.sample("t1", n=2, output=workplace / "there")
     assert [picture.info for picture in again] == [picture.info for picture in pictures]
-    with pytest.raises(ucd.UcdError, match="was made differently: steps"):
-        run.sample("t1", n=2, steps=3, output="there")
+    other = run.sample("t1", n=2, steps=3, output="there")
+    assert same(other, [workplace / "there/steps=3/t1/00000.png", workplace / "there/steps=3/t1/00001.png"])
     run.sample("t1", n=2, steps=3, output="there", force=True)
+    assert same(other, [workplace / "there/t1/00000.png", workplace / "there/t1/00001.png"])
 
 
 def test_compositions_are_those_of_the_command(run, tiny_run):

@@ -12,21 +12,31 @@ import pytest
 import concepts_cli as ucd
 from concepts_cli.cli import app
 from concepts_cli.cli import compose as cli_compose
+from concepts_cli.cli import doctor as cli_doctor
 from concepts_cli.cli import encode as cli_encode
 from concepts_cli.cli import evaluate as cli_evaluate
 from concepts_cli.cli import export as cli_export
 from concepts_cli.cli import import_concepts as cli_import
+from concepts_cli.cli import init as cli_init
+from concepts_cli.cli import recipes as cli_recipes
+from concepts_cli.cli import rename as cli_rename
 from concepts_cli.cli import report as cli_report
+from concepts_cli.cli import runs as cli_runs
 from concepts_cli.cli import sample as cli_sample
 from concepts_cli.cli import train as cli_train
 from concepts_cli.cli import visualize as cli_visualize
 from concepts_cli.commands import train as train_command
 from concepts_cli.commands.compose import compose
+from concepts_cli.commands.doctor import doctor
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
 from concepts_cli.commands.export import export
 from concepts_cli.commands.import_concepts import import_concepts
+from concepts_cli.commands.init import init
+from concepts_cli.commands.recipes import recipes
+from concepts_cli.commands.rename import rename
 from concepts_cli.commands.report import report
+from concepts_cli.commands.runs import list_runs
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import visualize
 from concepts_cli.pictures.overlays import MapSettings
@@ -35,6 +45,7 @@ from concepts_cli.recipe import SampleSettings
 SETTINGS = {field.name for field in dataclasses.fields(SampleSettings)}
 CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
     "train": (cli_train.train, train_command.train, ucd.discover),
+    "init": (cli_init.init, init, ucd.init),
     "sample": (cli_sample.sample, sample, ucd.Run.sample),
     "compose": (cli_compose.compose, compose, ucd.Run.compose),
     "visualize": (cli_visualize.visualize, visualize, ucd.Run.heat_maps),
@@ -43,6 +54,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
     "export": (cli_export.export, export, ucd.Run.export),
     "import": (cli_import.import_, import_concepts, ucd.import_concepts),
     "report": (cli_report.report, report, ucd.Run.report),
+    "runs": (cli_runs.runs, list_runs, ucd.list_runs),
+    "rename": (cli_rename.rename, rename, ucd.Run.rename),
+    "recipes": (cli_recipes.recipes, recipes, ucd.recipes),
+    "doctor": (cli_doctor.doctor, doctor, ucd.doctor),
 }
 
 # One thing by several names: plural or singular, or where a shorter word reads better in a call.
@@ -74,7 +89,8 @@ EVERYWHERE = {
 }
 # What the command line has and a call has not, and why.
 ONLY_COMMAND_LINE = {
-    "train": {"dry_run", "num_processes"},  # `discover` raises mistakes before a step; a launcher starts scripts
+    # `discover` raises mistakes before a step; a launcher starts scripts; overrides={"train.preview_every": 100}
+    "train": {"dry_run", "num_processes", "preview_every"},
     "sample": {"concepts", "grid"},  # `what` takes concepts too; `Pictures.sheet()`
     "compose": {"grid"},  # `Pictures.sheet()`
     "visualize": {"grid"},  # `HeatMaps.sheet`
@@ -101,7 +117,7 @@ def test_a_call_takes_what_the_command_takes(command):
     by_command_line, by_function, by_call = map(names, CASES[command])
     assert by_command_line - by_call == ONLY_COMMAND_LINE.get(command, set())
     assert by_call - by_command_line == ONLY_CALL.get(command, set())
-    assert by_command_line - by_function - {"dry_run", "num_processes", "overrides"} == set()
+    assert by_command_line - by_function - {"dry_run", "num_processes", "preview_every", "overrides"} == set()
 
 
 def test_every_command_has_a_call():

@@ -2,8 +2,7 @@
 
 import re
 
-from concepts_cli.pictures.terms import CONCEPT
-from concepts_cli.pictures.words import concept_words
+from concepts_cli.pictures.words import CONCEPT, concept_words
 
 
 def test_a_concept_is_the_same_in_a_prompt_and_as_a_term():

@@ -185,7 +185,10 @@ def test_all_mistakes_at_once_each_with_its_line(write):
         ("sample: {<<: 3}", "<< takes a mapping, got 3"),
         ("zzzzzz: 1", "unknown key; known here: name, model, model_revision"),
         ("data: [", "not valid YAML"),
-        ("evaluate: {labels: $UNSET_FOR_SURE/x}", "the environment variable UNSET_FOR_SURE is not set"),
+        (
+            "evaluate: {labels: $UNSET_FOR_SURE/x}",
+            "UNSET_FOR_SURE is not set: UNSET_FOR_SURE=FOLDER ucd train",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line(write, line, problem):
@@ -269,6 +272,13 @@ def test_every_setting_has_a_line_of_documentation(write):
     text = dump_recipe(load_recipe(write(MINIMAL)))
     for line in filter(None, text.splitlines()):
         assert "  # " in line or line.endswith(":") or line.lstrip().startswith("- "), line
+
+
+def test_a_setting_of_a_few_words_lists_them_all(write):
+    lines = {line.split(":")[0].strip(): line for line in dump_recipe(load_recipe(write(MINIMAL))).splitlines()}
+    assert lines["timesteps"].endswith("(uniform, high-noise, low-noise)")
+    assert "cosine_with_restarts, polynomial" in lines["schedule"] and "trackio" in lines["trackers"]
+    assert lines["constraint"].endswith("# none, or softmax: the weights of an image sum to one")  # names them itself
 
 
 # -- shipped recipes -------------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ import os
 import pytest
 import torch
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from concepts_cli.errors import UcdError
-from concepts_cli.runs.files import check_place, replacing, write_png, write_text
+from concepts_cli.runs.files import check_place, replacing, write_png, write_safetensors, write_text
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 from tests.runs.folder import small_run
@@ -124,17 +124,29 @@ def test_a_place_is_checked_before_long_work(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
-    def full(tensors, path, metadata=None):
-        path.write_bytes(b"half")
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(UcdError, match="No space left") as caught:
+    with monkeypatch.context() as patched, pytest.raises(UcdError, match="No space left") as caught:
+        patched.setattr("os.fsync", full)
         Run(tmp_path).save_checkpoint(1, {"step": torch.tensor(1)}, keep=1)
     assert caught.value.exit_code == 1 and not any((tmp_path / "checkpoints" / "step-000001").iterdir())
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(UcdError, match=r"metrics\.jsonl"):
         Run(tmp_path).log({})
+
+
+def test_the_same_tensors_and_metadata_are_the_same_bytes(tmp_path):
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2, dtype=torch.int64)}
+    words = [f"{letter}\u00e9\n" for letter in "stuvwxyz"]
+    written = []
+    for order in (words, words[::-1]):
+        write_safetensors(tmp_path / "x.safetensors", tensors, {word: word for word in order})
+        written.append((tmp_path / "x.safetensors").read_bytes())
+        with safe_open(tmp_path / "x.safetensors", "pt") as file:
+            assert file.metadata() == {word: word for word in words}
+    assert written[0] == written[1]
+    torch.testing.assert_close(load_file(tmp_path / "x.safetensors"), tensors)
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):

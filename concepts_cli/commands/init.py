@@ -1,0 +1,122 @@
+"""`ucd init`: the recipe that a folder of images would be trained with, each value with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from concepts_cli.data.finding import find_images
+from concepts_cli.errors import UcdError
+from concepts_cli.models.device import chosen_device
+from concepts_cli.output import Output
+from concepts_cli.paths import public_path
+from concepts_cli.recipe import BUILT_IN, Recipe, choose_recipe, recipe_of
+from concepts_cli.recipe.writing import yaml_scalar
+from concepts_cli.runs.files import check_file, write_text
+from concepts_cli.training.at_hand import cached_models, device_words
+from concepts_cli.training.choosing import at_hand
+from concepts_cli.training.setup import warn_of_photographs
+
+ALWAYS = ("model", "data.images", "data.resolution", "concepts.count", "train.batch_size")  # also with their defaults
+LEFT_OUT = ("name", "evaluate.resnet_class_names")  # the file's name is the run's
+REASONS = {
+    "preset": "the published settings for what is not set here: docs/paper.md",
+    "data.resolution": "null: the size that the model was trained on",
+    "concepts.count": "how many kinds of thing to look for: a guess, which `ucd evaluate --metric naming` judges",
+    "concepts.start": "words are learned from single images first; those that explain all images best are kept",
+    "weights.constraint": "an image's weights sum to one: concepts compete for it",
+    "weights.initial": "no concept is ahead at first",
+    "train.max_steps": "few: the start has found words and weights, and these adjust them",
+    "train.batch_size": "images at a time, halved by itself until they fit into memory",
+    "train.gradient_accumulation": "every batch is a step",
+    "train.learning_rate": "of the words",
+    "train.weights_learning_rate": "of the weights, which have farther to go",
+    "train.scale_learning_rate": "the rates are what they are, whatever the batch",
+    "train.mixed_precision": "half the memory, and faster, on this GPU",
+    "sample.num_images": "per concept: enough to see what it is",
+    "sample.steps": "quicker than the published 50",
+    "sample.guidance_scale": "what suits the built-in model",
+    "evaluate.metrics": "it needs no labels",
+}
+
+
+def init(
+    folder: Path,
+    *,
+    model: str | None = None,
+    output: Path | None = None,
+    force: bool = False,
+    device: str | None = None,
+    out: Output | None = None,
+) -> Path:
+    """Write the recipe that `train` would use for a folder of images to FOLDER.yaml here, or to `output`.
+
+    It has the settings that matter for these images, this model and this device, each with its reason. Returns its
+    path. Raises UcdError for a folder without images, and for a file that exists already, unless `force`.
+    """
+    if not os.path.isdir(folder):
+        raise UcdError(f"no such folder of images: {folder}", "ucd init FOLDER")
+    images = find_images([folder])
+    recipe = choose_recipe(folder, {"model": model} if model else {}, at_hand(device))
+    warn_of_photographs(recipe, images, out or Output(quiet=True))
+    path = output or Path(f"{recipe.name}.yaml")
+    check_file(path, force=force)
+    where = _relative(folder, path.parent)
+    reasons = REASONS | {
+        "model": _why(recipe.model, device, named=bool(model)),
+        "data.images": f"{len(images):,} images",
+    }
+    base = {"name": recipe.name, "model": recipe.model, "data.images": where, "preset": recipe.preset}
+    usual = recipe_of({key: value for key, value in base.items() if value})
+    header = (
+        f"# How to discover the concepts in {public_path(folder)}, as `ucd init` suggests it for this machine.\n#\n"
+    )
+    header += f"#     ucd train {shlex.quote(path.name)}\n\n"
+    write_text(path, header + "".join(_lines(recipe, usual, reasons, where)))
+    return path
+
+
+def _relative(folder: Path, start: Path) -> str:
+    """The folder as a recipe in `start` names it."""
+    inside = folder.resolve().is_relative_to(start.resolve())
+    text = os.path.relpath(folder.resolve(), start.resolve()) if inside else str(folder.resolve())
+    return text.replace("$", "$$")
+
+
+def _why(model: str, device: str | None, *, named: bool) -> str:
+    chosen = chosen_device(device)
+    here = f"the {'CPU' if chosen.type == 'cpu' else 'GPU'} here has {device_words(chosen)}"
+    if model == BUILT_IN:
+        knows = "the built-in one, which only knows drawings of 24 things"
+        return knows if named else f"{knows}; others need a GPU, and {here.replace('the CPU here has', 'here are')}"
+    there = "downloaded already" if model in cached_models() else "downloaded on first use"
+    return there if named or os.path.isdir(model) else f"{there}; {here}"
+
+
+def _lines(recipe: Recipe, usual: Recipe, reasons: Mapping[str, str], images: str) -> Iterator[str]:
+    """The settings of a recipe that are not as usual, and those of ALWAYS, in the schema's order."""
+    section = ""
+    for key, value, default, doc in _settings(recipe, usual):
+        if key in LEFT_OUT or (value == default and key not in ALWAYS and not (key == "preset" and value)):
+            continue
+        before, _, name = key.rpartition(".")
+        if before != section:
+            yield f"\n{before}:\n"
+            section = before
+        shown = yaml_scalar(images) if key == "data.images" else yaml_scalar(value)
+        yield f"{'  ' if before else ''}{name}: {shown}  # {reasons.get(key, doc)}\n"
+
+
+def _settings(recipe: Any, usual: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
+    """Every setting: its dotted name, its value, the usual one, and its documentation; sections come last."""
+    fields = sorted(dataclasses.fields(recipe), key=lambda field: dataclasses.is_dataclass(getattr(recipe, field.name)))
+    for field in fields:
+        value, default = getattr(recipe, field.name), getattr(usual, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, default, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value, default, field.metadata["doc"]
