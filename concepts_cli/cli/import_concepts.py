@@ -42,7 +42,7 @@ def import_(
     force: Force = False,
     model: Annotated[
         str | None,
-        option("--model", help="Model of the words: a Hub id, a folder or file, or mini.", panel=RUN, metavar="NAME"),
+        option("--model", help="Model of the words: a Hub id, a folder or file, or mini.", panel=WHAT, metavar="NAME"),
     ] = None,
     name: Annotated[
         str | None, option("--name", help="Name of the run. Default: the file's.", panel=RUN, metavar="NAME")
