@@ -129,7 +129,8 @@ def test_what_it_can_not_do_is_refused_in_a_line(folder, tmp_path):
     assert load_model(str(folder), device="cpu", dtype=torch.float16).dtype == torch.bfloat16
 
 
-def test_training_in_float16_is_refused(folder):
+def test_training_in_float16_is_refused(folder, monkeypatch):
+    monkeypatch.setenv("UCD_DATA", "data")
     recipe = replace(load_recipe("zimage-imagenet", [f"model={folder}"]), train=TrainSettings(mixed_precision="fp16"))
     with pytest.raises(UcdError, match="runs in bfloat16 instead of fp16") as caught:
         load_training_model(recipe, SimpleNamespace(device=CPU), OUT)
