@@ -1,16 +1,15 @@
-"""Concepts that start from the images: words are learned image by image, and the best of them are kept.
+"""Concepts that start from the images: words are learned image by image, and tell which images are of a kind.
 
-The loss (eq. 10) has many valleys: a word that starts at random often ends where it explains a bit of every image. So
-does a word that is learned from a single image, but of many words some do not, and the loss itself tells which: with
-weights of 0 and 1, choosing among them is a facility-location problem over how much each word lowers each image's
-error. Only the frozen model is asked; no label and no other network.
+The loss (eq. 10) has many valleys: a word that starts at random often ends where it explains a bit of every image. A
+word that is learned from a single image explains others of its kind, and how much each word lowers each image's error
+tells the kinds apart. Only the frozen model is asked; no label and no other network.
 
 Shapes: N images, L landmarks (the images that words are learned from), W candidate words, K concepts, C H W latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +23,14 @@ from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 
 CANDIDATE_STEPS, CANDIDATE_RATE = 32, 0.2  # of AdamW, for each candidate; in deviations of the table; rates fall to 0
-WORD_STEPS, WORD_RATE = 18, 0.2  # of AdamW, for the chosen words
+WORD_STEPS, WORD_RATE = 18, 0.2  # of AdamW, for the words of groups
 NOISIEST = (0.8, 0.97)  # the part of the process in which a word decides what a picture shows: words are learned there
 NOISIER = (0.65, 1.0)  # and where it still matters: what words explain is measured there
-LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
-MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, an image has LISTED measured at more than two levels
+LEVELS = 9  # noise levels in it, at each of which an image's error is measured once
+MANY, LISTED, COARSE = 64, 24, (2, 4, 6)  # of more words than MANY, all but LISTED are measured at these levels only
 RIVALS, MORE = 3, 4  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 SURE = 3.0  # by so many standard errors
+MOVES = 20  # of images between groups, at most
 TINY = 1e-6  # the least deviation of a word's gains: one that explains all images alike prefers none
 FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
@@ -41,19 +41,19 @@ Words = dict[str, Tensor]  # by text encoder, (W, D) each
 
 @dataclass(frozen=True)
 class Start:
-    """Where training begins: K words, and how much better than on other images each explains an image, (N, K)."""
+    """Where training begins: K words, and which of them is each image's, (N,)."""
 
     words: Words
-    gains: Tensor
+    owners: Tensor
 
     def raw_weights(self, constraint: str, initial: float) -> Tensor:
-        """Raw weights (N, K) of an image's best word and of the others.
+        """Raw weights (N, K) of an image's own word and of the others.
 
-        With `softmax` the best has about 0.8 of the weight for K = 5, which training can still move; without a
+        With `softmax` its own has about 0.8 of the weight for K = 5, which training can still move; without a
         constraint it has `initial`, and the others 0.
         """
-        best = F.one_hot(self.gains.argmax(dim=1), self.gains.shape[1]).float()
-        return best * (3.0 if constraint == "softmax" else initial)
+        count = len(next(iter(self.words.values())))
+        return F.one_hot(self.owners, count).float() * (3.0 if constraint == "softmax" else initial)
 
 
 class ImageStart:
@@ -68,25 +68,23 @@ class ImageStart:
         sentences: Sequence[str],
         sentences_of: Sequence[range] = (),
         restarts: int = 3,
-        rounds: int = 1,
         seed: int = 0,
     ):
         """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
-        words are learned from each landmark, and words are chosen and trained up to `rounds` times. Raises UcdError
-        for fewer images than concepts.
+        words are learned from each landmark. Raises UcdError for fewer images than concepts.
         """
         if len(latents) < count:
             raise UcdError(
                 f"{len(latents)} images can't start {count} concepts", "add images, or set concepts.start: table"
             )
         self.model, self.latents, self.count = model, latents, count
-        self.restarts, self.rounds = restarts, rounds
+        self.restarts = restarts
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
         self.generator = seeded(seed, "start")
         self.landmarks = self._landmarks()
         self.chunks = torch.arange(len(self.landmarks) * restarts).split(ROWS)
-        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + rounds * WORD_STEPS
+        self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + WORD_STEPS
         self.result: Start | None = None
 
     def _landmarks(self) -> Tensor:
@@ -113,30 +111,13 @@ class ImageStart:
         for image in landmarks:
             gains.append(self._likely_gains(words, image[None], seed=1)[0])
             yield
-        words = yield from self._chosen(words, of_others(torch.cat(gains)))
-        found = self._sure_gains(words, torch.arange(len(self.latents)))
-        self.result = Start({name: table.detach() for name, table in words.items()}, found)
-
-    def _chosen(self, candidates: Words, gains: Tensor) -> Generator[None, None, Words]:
-        """The best K of the candidates by their gains (L, W), trained on the landmarks that each explains best.
-
-        In further rounds trained words compete with the candidates again: one that was trained on two kinds of image
-        stands for neither, and two that were trained on the same kind are one too many.
-        """
-        table, columns, kept = candidates, gains, representatives(gains, self.count)
-        for rounds_left in reversed(range(self.rounds)):
-            words = {name: each[kept].detach().clone().requires_grad_() for name, each in table.items()}
-            owners = columns[:, kept].argmax(dim=1)
-            yield from self._train(words, self.landmarks, owners, WORD_STEPS, WORD_RATE)
-            if not rounds_left:
-                break
-            columns = torch.cat([self._likely_gains(words, self.landmarks, seed=1)[0], gains], dim=1)
-            before, kept = list(range(self.count)), representatives(columns, self.count)
-            if sorted(kept) == before:
-                yield from [None] * rounds_left * WORD_STEPS  # not needed
-                break
-            table = {name: torch.cat([words[name].detach(), candidates[name]]) for name in words}
-        return words
+        kept, owners = groups(of_others(torch.cat(gains)), self.count)
+        words = {name: table[kept].clone().requires_grad_() for name, table in words.items()}
+        yield from self._train(words, landmarks, owners, WORD_STEPS, WORD_RATE)
+        if len(landmarks) < len(self.latents):
+            everyone = torch.arange(len(self.latents))
+            owners = self._sure_gains(words, everyone).argmax(dim=1).index_put((landmarks,), owners)
+        self.result = Start({name: table.detach() for name, table in words.items()}, owners)
 
     def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """The mean gains of all words (M, W), those of the likeliest by level (T, M, V), and which these are (M, V).
@@ -286,18 +267,33 @@ def of_others(gains: Tensor) -> Tensor:
     return gains.diagonal_scatter(others[:, 0]) if len(gains) > 1 else gains
 
 
-def representatives(gains: Tensor, count: int) -> list[int]:
-    """`count` of the words, by gains (L, W), that stand for as many kinds of image.
+def groups(gains: Tensor, count: int) -> tuple[list[int], Tensor]:
+    """`count` kinds of image, by how much the word learned from each image explains each other one, (L, L): the words
+    that stand for them, and which kind each image is of, (L,).
 
     What counts is how much more a word explains an image than it explains others, and than others explain it: a word
-    that explains a bit of everything stands for nothing. Up to the amount at which a word of one in `count` images
-    would have all of those: a single image that it knows by heart is no kind.
+    that explains a bit of everything stands for nothing. And no more than a word would that explains one in `count`
+    images and no other: an image that a word knows by heart is no kind. Words are chosen as facilities, images go to
+    the word that explains them best; then each moves to the group whose words explain it best and whose images its own
+    word does, until none moves.
     """
     relative = gains.double()
     for dim in (0, 1):
         deviation = relative.std(dim=dim, keepdim=True, correction=0).clamp(min=TINY)
         relative = (relative - relative.mean(dim=dim, keepdim=True)) / deviation
-    return facilities(relative.clamp(max=max(count - 1, 1) ** 0.5), count)
+    relative = relative.clamp(max=max(count - 1, 1) ** 0.5)
+    kept = facilities(relative, count)
+    owners = gains[:, kept].argmax(dim=1)
+    owners[kept] = torch.arange(count)
+    alike = (relative + relative.T).fill_diagonal_(0)
+    for _ in range(MOVES):
+        members = F.one_hot(owners, count).double()
+        others = members.sum(dim=0) - members  # how many of a group are not the image itself
+        mean = (alike @ members / others.clamp(min=1)).masked_fill(others == 0, 0)  # nothing is known of an empty group
+        if torch.equal(moved := mean.argmax(dim=1), owners):
+            break
+        owners = moved
+    return kept, owners
 
 
 def facilities(gains: Tensor, count: int) -> list[int]:

@@ -75,13 +75,6 @@ class ConceptSettings:
         "where words start: at random around the mean of the token table; normal: at random, as published; images: "
         "learned from single images",
     )
-    start_rounds: int = setting(
-        1,
-        "with start: images, how often words are chosen and trained at most; from the second time on, trained words "
-        "compete with the others",
-        at_least=1,
-        at_most=100,
-    )
     start_restarts: int = setting(
         1, "with start: images, how many words to learn from each image", at_least=1, at_most=1000
     )

@@ -28,7 +28,7 @@ def expected_seconds(recipe: Recipe, images: int, steps: int, model: DiffusionMo
     if starts:
         landmarks = min(images, max(FEW, 8 * count))
         words = landmarks * recipe.concepts.start_restarts
-        trained += words * CANDIDATE_STEPS + recipe.concepts.start_rounds * landmarks * WORD_STEPS
+        trained += words * CANDIDATE_STEPS + landmarks * WORD_STEPS
         asked += landmarks * words * LEVELS
     try:
         forwards, both = _seconds_per_row(model, min(ROWS, max(1, recipe.train.batch_size * scored)))

@@ -184,7 +184,6 @@ def _image_start(
             sentences=recipe.concepts.templates(),
             sentences_of=sentences,
             restarts=recipe.concepts.start_restarts,
-            rounds=recipe.concepts.start_rounds,
             seed=recipe.train.seed,
         )
         with accelerator.autocast():

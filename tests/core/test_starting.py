@@ -11,7 +11,7 @@ from PIL import Image
 
 from concepts_cli.core import starting
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.starting import ImageStart, Start, facilities, of_others, representatives
+from concepts_cli.core.starting import ImageStart, Start, facilities, groups, of_others
 from concepts_cli.data.images import as_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.mini.corpus import draw_scene
@@ -57,22 +57,43 @@ def test_of_twins_one_is_kept():
     assert facilities(-torch.ones(4, 3), 3) == [0, 1, 2]  # none of them helps
 
 
+KINDS = torch.arange(12) // 4
+
+
+def gains_of_kinds(seed: int) -> torch.Tensor:
+    """How much the words of twelve images of three kinds explain each other, (12, 12), with some noise."""
+    return 0.1 * (KINDS[:, None] == KINDS) + 0.02 * torch.randn(12, 12, generator=seeded(seed, "gains"))
+
+
+def test_images_of_a_kind_are_a_group():
+    kept, owners = groups(gains_of_kinds(0), 3)
+    assert sorted(KINDS[kept].tolist()) == [0, 1, 2]
+    assert (KINDS[kept][owners] == KINDS).all()
+
+
 def test_a_word_that_explains_a_bit_of_everything_stands_for_nothing():
-    """Three kinds of four images, of which each kind's words explain three; one more word explains all of them less."""
-    kinds, noise = torch.arange(12) // 4, 0.01 * torch.randn(12, 13, generator=seeded(0, "gains"))
-    own = 0.1 * ((kinds[:, None] == kinds) & (torch.arange(12)[:, None] % 4 > 0))
-    gains = torch.cat([torch.full((12, 1), 0.08), own], dim=1) + noise
+    """The first image's word explains all images nearly as well as their own kinds' words, which differ more."""
+    gains = gains_of_kinds(1) * ((torch.arange(12)[:, None] + torch.arange(12)) % 3 > 0)
+    gains[:, 0] = 0.08
     assert 0 in facilities(gains, 3)
-    assert sorted(kinds[torch.tensor(representatives(gains, 3)) - 1].tolist()) == [0, 1, 2]
+    kept, owners = groups(gains, 3)
+    assert 0 not in kept and (KINDS[kept][owners] == KINDS).all()
 
 
 def test_an_image_that_a_word_knows_by_heart_is_no_kind():
-    """One word explains its only image ten times better than any word explains another's."""
-    kinds = torch.arange(9) // 3
-    gains = 0.1 * (kinds[:, None] == kinds) + 0.01 * torch.randn(9, 9, generator=seeded(1, "gains"))
+    gains = gains_of_kinds(2)
     gains[4] += 1.0  # an easy image
-    gains = torch.cat([gains, torch.zeros(9, 1).index_fill(0, torch.tensor([4]), 5.0)], dim=1)
-    assert sorted(kinds[torch.tensor(representatives(gains, 3))].tolist()) == [0, 1, 2]
+    gains[5, 9] = 5.0  # and one that a word of another kind explains far better than any explains any other
+    kept, owners = groups(gains, 3)
+    assert sorted(KINDS[kept].tolist()) == [0, 1, 2]
+    assert (KINDS[kept][owners] == KINDS).sum() >= 11
+
+
+def test_more_concepts_than_kinds_leave_no_image_without_a_group():
+    kept, owners = groups(gains_of_kinds(3), 12)
+    assert sorted(kept) == list(range(12)) and owners.shape == (12,)
+    kept, owners = groups(gains_of_kinds(3), 1)
+    assert owners.tolist() == [0] * 12
 
 
 def test_at_its_own_image_a_word_counts_like_the_best_of_the_others():
@@ -88,23 +109,20 @@ def test_two_kinds_of_scenes_are_told_apart():
     pixels = torch.stack([as_pixels(Image.fromarray(scene.image)) for scene in scenes])
     mean, std = model.encode_images(pixels)
     result = done(ImageStart(model, HeldLatents(mean[None], std[None]), 2, sentences=OBJECT, restarts=2))
-    owners = result.gains.argmax(dim=1).tolist()
-    assert owners in ([0, 1] * 3, [1, 0] * 3)
-    assert result.gains.amax(dim=1).mean() > 0.05
+    assert result.owners.tolist() in ([0, 1] * 3, [1, 0] * 3)
 
 
 def test_the_same_seed_finds_the_same_words(start):
     result = done(start())
-    assert result.words["text_encoder"].shape == (2, 32) and result.gains.shape == (7, 2)
+    assert result.words["text_encoder"].shape == (2, 32) and result.owners.shape == (7,)
     again = done(start())
     assert torch.equal(result.words["text_encoder"], again.words["text_encoder"])
     other = done(start(seed=1))
     assert not torch.equal(result.words["text_encoder"], other.words["text_encoder"])
 
 
-def test_the_best_word_gets_the_weight():
-    gains = torch.tensor([[0.1, 0.3], [-0.1, -0.2]])
-    start = Start({}, gains)
+def test_an_images_word_gets_the_weight():
+    start = Start({"text_encoder": torch.zeros(2, 4)}, torch.tensor([1, 0]))
     assert start.raw_weights("none", 5.0).tolist() == [[0, 5], [5, 0]]
     soft = start.raw_weights("softmax", 0.0).softmax(dim=1)
     assert soft.argmax(dim=1).tolist() == [1, 0] and 0.9 < soft[0, 1] < 0.97
@@ -123,7 +141,7 @@ def test_calls_are_bounded_and_many_images_have_landmarks(start, monkeypatch):
 
     monkeypatch.setattr(ours.model, "predict", counting)
     result = done(ours)
-    assert max(rows) <= 5 and result.gains.shape == (20, 1)
+    assert max(rows) <= 5 and result.owners.shape == (20,)
 
 
 def test_each_image_has_its_own_sentences(start, monkeypatch):
@@ -181,30 +199,6 @@ def test_of_many_words_the_likeliest_are_measured_at_all_levels(start, monkeypat
     torch.testing.assert_close(mean.gather(1, best), truth.mean(dim=0).gather(1, best))
     others = torch.ones(4, 9, dtype=torch.bool).scatter(1, best, False)
     assert (mean.masked_fill(~others, -9).amax(dim=1) <= mean.gather(1, best).amin(dim=1)).all()
-
-
-def test_trained_words_compete_with_the_candidates_again(start, monkeypatch):
-    """Two kinds of image; the first choice takes two words of the same kind, until these are measured again."""
-    ours = start(6, rounds=3)
-    kinds = torch.tensor([0, 0, 0, 1, 1, 1])
-    gains = torch.where(kinds[:, None] == kinds, 0.1, 0.0)
-    trained = []
-
-    def train(words, images, owners, steps, rate):
-        trained.append(words["text_encoder"].detach()[:, 0].tolist())
-        yield
-
-    chosen = iter([[0, 1], [1, 2 + 5]])  # columns: the six candidates; then two trained words and the candidates
-    monkeypatch.setattr(starting, "representatives", lambda gains, count: next(chosen, [0, 1]))
-    monkeypatch.setattr(ours, "_train", train)
-    monkeypatch.setattr(ours, "_likely_gains", lambda words, images, *, seed: (gains[:, words["kept"].long()],))
-    candidates = {"text_encoder": torch.arange(6.0)[:, None], "kept": torch.arange(6.0)}
-    finding = ours._chosen(candidates, gains)
-    with pytest.raises(StopIteration) as done:
-        while True:
-            next(finding)
-    assert trained == [[0, 1], [1, 5]]
-    assert done.value.value["text_encoder"][:, 0].tolist() == [1, 5]
 
 
 def test_fewer_images_than_concepts(start):

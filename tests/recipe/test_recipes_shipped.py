@@ -240,7 +240,6 @@ ELSEWHERE = {
         "evaluate.metrics",
         "sample.batch_size",
         "concepts.start_restarts",
-        "concepts.start_rounds",
     ),
     *("train.concept_checkpointing", "train.gradient_checkpointing", "train.compile", "train.log_every"),
     *("train.keep_checkpoints", "train.trackers", "train.push_to_hub"),
