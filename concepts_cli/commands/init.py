@@ -27,7 +27,7 @@ REASONS = {
     "preset": "the published settings for what is not set here: docs/paper.md",
     "data.resolution": "null: the size that the model was trained on",
     "concepts.count": "how many kinds of thing to look for: a guess, which `ucd evaluate --metric naming` judges",
-    "concepts.start": "words are learned from single images first; those that explain all images best are kept",
+    "concepts.start": "words are learned from single images first, and these tell which images are of a kind",
     "weights.constraint": "an image's weights sum to one: concepts compete for it",
     "weights.initial": "no concept is ahead at first",
     "train.max_steps": "few: the start has found words and weights, and these adjust them",
