@@ -16,7 +16,7 @@ from concepts_cli.cli.options import (
     examples,
     one_of,
 )
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import chosen_run, command_output
 from concepts_cli.models import TOOLS
 
 EXAMPLES = examples("ucd export --for comfyui", "ucd export --for a1111 --concept t1 --output embeddings/")
@@ -37,10 +37,10 @@ def export(
     Prints one path per concept.
     """
     with command_output(quiet, json, lower="close other programs") as out:
+        source = chosen_run(run, out)
         from concepts_cli.commands.export import export as write
-        from concepts_cli.runs.find import find_run
 
-        paths = write(find_run(run), tool=for_, concepts=concept or (), output=output, force=force, out=out)
+        paths = write(source, tool=for_, concepts=concept or (), output=output, force=force, out=out)
         for path in paths:
             out.result(path)
-        out.document([{"path": path} for path in paths])
+        out.document({"run": source.path, "files": paths})

@@ -10,6 +10,7 @@ from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import TOKEN, TOOLS, family_of
 from concepts_cli.output import Output
 from concepts_cli.paths import public_path
+from concepts_cli.pictures.words import named_tokens
 from concepts_cli.runs.files import check_file, write_safetensors
 from concepts_cli.runs.run import Run, bare_name
 
@@ -43,8 +44,7 @@ def export(
     if tool not in tools:
         hint = f"use --for {' or --for '.join(tools)}" if tools else "the files in embeddings/ hold the numbers"
         raise UcdError(f"{tool} doesn't load words for {public_path(model)}", hint)
-    named = [run.token(concept) for concept in concepts if concept != "all"]
-    tokens = run.tokens if "all" in concepts or not named else dict.fromkeys(named)
+    tokens = named_tokens(run, concepts or ["all"])
     folder = output or run.path / "exports" / tool
     paths = {token: folder / f"{_plain(run.name)}-{bare_name(token)}.safetensors" for token in tokens}
     for path in paths.values():

@@ -63,8 +63,9 @@ def _renamed_recipe(run: Run, tokens: list[str]) -> Recipe | None:
 
 def _rename_words(run: Run, old: str, new: str, tokens: list[str]) -> None:
     """Embeddings and weights. In between, the weights name no concepts: a kill leaves files that fit each other."""
-    _, weights = read_tensors(run.path / WEIGHTS)
-    write_safetensors(run.path / WEIGHTS, weights)
+    weights = read_tensors(run.path / WEIGHTS)[1] if (run.path / WEIGHTS).is_file() else None  # imported runs have none
+    if weights is not None:
+        write_safetensors(run.path / WEIGHTS, weights)
     file = run.path / "embeddings" / f"{bare_name(old)}.safetensors"
     if file.is_file():
         metadata, tensors = read_tensors(file)
@@ -73,7 +74,8 @@ def _rename_words(run: Run, old: str, new: str, tokens: list[str]) -> None:
     metadata, tensors = read_tensors(run.path / CONCEPTS)
     metadata["tokens"] = json.dumps(tokens)
     write_safetensors(run.path / CONCEPTS, tensors, metadata)
-    write_safetensors(run.path / WEIGHTS, weights, {"tokens": metadata["tokens"]})
+    if weights is not None:
+        write_safetensors(run.path / WEIGHTS, weights, {"tokens": metadata["tokens"]})
     if new != old:
         file.unlink(missing_ok=True)
 

@@ -50,7 +50,7 @@ def _summary(run: Run) -> RunSummary:
         run=run.name,
         path=str(run.path),
         model=run.recipe.model,
-        images=len(run.images),
+        images=len(run.images) if run.has_images() else 0,  # imported concepts have none
         concepts={name: _guess(metrics, name) for name in names},
         date=datetime.fromtimestamp(changed).astimezone().isoformat(" ", "seconds"),
         scores=_scores(metrics),

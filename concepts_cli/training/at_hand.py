@@ -32,7 +32,7 @@ def devices() -> list[torch.device]:
 
 
 def cached_models() -> list[str]:
-    """The hub ids of supported models that have been downloaded, by name."""
+    """The hub ids of supported models that have been downloaded, by family, the lightest first, and by name."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -40,15 +40,15 @@ def cached_models() -> list[str]:
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (CacheNotFound, OSError, ValueError):
         return []
-    found = set()
+    found, families = set(), list(FAMILIES)
     for repository in repositories:
         files = (file for revision in repository.revisions for file in revision.files)
         for file in files:
             if file.file_name == "model_index.json":
                 with suppress(OSError, ValueError, AttributeError):
-                    if json.loads(file.file_path.read_text(encoding="utf-8")).get("_class_name") in FAMILIES:
-                        found.add(repository.repo_id)
-    return sorted(found)
+                    kind = json.loads(file.file_path.read_text(encoding="utf-8")).get("_class_name")
+                    found |= {(families.index(kind), repository.repo_id)} if kind in families else set()
+    return [name for _, name in sorted(found)]
 
 
 def _gib(size: int) -> str:

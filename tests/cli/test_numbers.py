@@ -45,7 +45,8 @@ def refusal(*overrides: str) -> str:
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands.values(), ids=lambda command: command.name)
 def test_every_option_that_takes_a_number_refuses_wrong_ones(command):
     options = [option for option in command.params if option.metavar in ("N", "X", "PX", "FIRST LAST")]
-    assert options or command.name in ("report", "export", "import")
+    without = ("report", "export", "import", "init", "runs", "rename", "recipes", "doctor")
+    assert options or command.name in without
     named = ["x"] * any(parameter.required for parameter in command.params)
     for option, wrong in itertools.product(options, WRONG):
         values = [wrong] * (2 if option.metavar == "FIRST LAST" else 1)

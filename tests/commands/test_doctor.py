@@ -19,6 +19,7 @@ def hub_cache(tmp_path, monkeypatch) -> Path:
     """A hub cache with a supported model, another pipeline, and something that is none."""
     cache = tmp_path / "hub"
     for name, index in (
+        ("a--xl", {"_class_name": "StableDiffusionXLPipeline"}),
         ("someone--sd", {"_class_name": "StableDiffusionPipeline"}),
         ("someone--flux", {"_class_name": "FluxPipeline"}),
         ("someone--text", None),
@@ -35,7 +36,7 @@ def hub_cache(tmp_path, monkeypatch) -> Path:
 
 
 def test_models_in_the_hubs_cache_are_found_if_they_are_supported(hub_cache, tmp_path, monkeypatch):
-    assert cached_models() == ["someone/sd"]
+    assert cached_models() == ["someone/sd", "a/xl"]
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "nowhere"))
     assert cached_models() == []
 
@@ -49,7 +50,7 @@ def test_what_does_not_work_says_how_to_get_it(hub_cache, workplace, monkeypatch
     monkeypatch.setattr("concepts_cli.commands.doctor.util.find_spec", lambda name: None)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     findings = {finding.what: finding for finding in doctor()}
-    assert findings["other models"].here == "someone/sd" and findings["built-in model"].works
+    assert findings["other models"].here == "someone/sd, a/xl" and findings["built-in model"].works
     assert {"ucd", "libraries", "cpu", "hub cache", "image cache"} <= {n for n, f in findings.items() if f.works}
     assert {"daam", "Chromium", "hub login"} <= {name for name, finding in findings.items() if not finding.works}
     assert all(finding.works or finding.how for finding in findings.values())

@@ -98,8 +98,9 @@ def test_the_command_and_the_call(tiny_run, workplace):
     assert made.stderr == "copy them into embeddings/; tiny-t2 in a prompt is the concept\n"
     refused = ucd("--for", "a1111", "-c", "t2", "-o", "words", status=2)
     assert "words/tiny-t2.safetensors exists already" in refused.stderr
-    again = ucd("--for", "a1111", "-c", "all", "-c", "t2", "-o", "words", "--force", "--json")
-    assert [entry["path"] for entry in json.loads(again.stdout)] == [f"words/tiny-t{k}.safetensors" for k in (1, 2)]
+    again = ucd("--for", "a1111", "-c", "t1,t2", "-o", "words", "--force", "--json")
+    written = [f"words/tiny-t{k}.safetensors" for k in (1, 2)]
+    assert json.loads(again.stdout) == {"run": str(tiny_run.path), "files": written}
     assert "did you mean comfyui?" in ucd("--for", "comfy", status=2).stderr
     assert "no concept 't9'" in ucd("--for", "comfyui", "-c", "t9", status=2).stderr
     (path,) = interface.open_run(tiny_run.path).export("kohya", concepts="t1")

@@ -16,6 +16,7 @@ import concepts_cli as ucd
 from concepts_cli.cli import app
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.rename import Renaming, rename
+from concepts_cli.commands.runs import list_runs
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.train import train
 from concepts_cli.commands.visualize import heat_map_settings, visualize
@@ -106,6 +107,15 @@ def test_names_that_cannot_be_are_refused_and_nothing_changes(tiny_run, name):
         rename(tiny_run, "t2", name)
     after = {path: path.read_bytes() for path in tiny_run.path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_concepts_without_images_and_weights_as_imported_ones_can_be_renamed_and_listed(tiny_run):
+    for name in ("weights.safetensors", "images.jsonl"):
+        (tiny_run.path / name).unlink()
+    assert rename(Run(tiny_run.path), "t2", "dog").tokens == ("<t1>", "<dog>")
+    assert not (tiny_run.path / "weights.safetensors").exists()
+    (summary,) = list_runs()
+    assert (summary.images, list(summary.concepts)) == (0, ["t1", "dog"])
 
 
 def test_a_run_in_use_is_not_renamed(tiny_run, monkeypatch):
