@@ -24,10 +24,9 @@ from concepts_cli.models.interface import DiffusionModel
 
 CANDIDATE_STEPS, CANDIDATE_RATE = 32, 0.2  # of AdamW, for each candidate; in deviations of the table; rates fall to 0
 WORD_STEPS, WORD_RATE = 18, 0.2  # of AdamW, for the words of groups
-NOISIEST = (0.8, 0.97)  # the part of the process in which a word decides what a picture shows: words are learned there
-NOISIER = (0.65, 1.0)  # and where it still matters: what words explain is measured there
-LEVELS = 9  # noise levels in it, at each of which an image's error is measured once
-MANY, LISTED, COARSE = 64, 24, (2, 4, 6)  # of more words than MANY, all but LISTED are measured at these levels only
+NOISIER = (0.5, 1.0)  # the part of the process in which words decide what a picture shows
+LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
+MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, all but LISTED are measured at these levels only
 RIVALS, MORE = 3, 4  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 SURE = 3.0  # by so many standard errors
 MOVES = 20  # of images between groups, at most
@@ -114,10 +113,8 @@ class ImageStart:
         kept, owners = groups(of_others(torch.cat(gains)), self.count)
         words = {name: table[kept].clone().requires_grad_() for name, table in words.items()}
         yield from self._train(words, landmarks, owners, WORD_STEPS, WORD_RATE)
-        if len(landmarks) < len(self.latents):
-            everyone = torch.arange(len(self.latents))
-            owners = self._sure_gains(words, everyone).argmax(dim=1).index_put((landmarks,), owners)
-        self.result = Start({name: table.detach() for name, table in words.items()}, owners)
+        found = self._sure_gains(words, torch.arange(len(self.latents)))
+        self.result = Start({name: table.detach() for name, table in words.items()}, found.argmax(dim=1))
 
     def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """The mean gains of all words (M, W), those of the likeliest by level (T, M, V), and which these are (M, V).
@@ -180,7 +177,7 @@ class ImageStart:
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for _ in range(steps):
             strata = torch.randperm(count, generator=self.generator) + torch.rand(count, generator=self.generator)
-            times = self._time(strata / count, NOISIEST)
+            times = self._time(strata / count)
             template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
             clean, noise = self._noised(images)
             for part in torch.arange(count).split(ROWS):
@@ -220,7 +217,7 @@ class ImageStart:
         means = torch.stack([self.latents.moments(image)[0] for image in images.tolist()])
         noises = torch.randn(LEVELS, *means.shape[1:], generator=seeded(seed, "gains"))
         for level in levels:
-            time, noise = self._time(torch.tensor((level + 0.5) / LEVELS), NOISIER), noises[level]
+            time, noise = self._time(torch.tensor((level + 0.5) / LEVELS)), noises[level]
             parts = zip(which.flatten().split(ROWS), rows.flatten().split(ROWS), strict=True)
             errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
             errors = torch.cat(errors).unflatten(0, rows.shape)
@@ -234,9 +231,9 @@ class ImageStart:
         predicted = self.model.predict(noisy, times.to(self.model.device), conditioning)
         return (predicted - target).square().mean(dim=(1, 2, 3)).cpu()
 
-    def _time(self, shares: Tensor, part: tuple[float, float]) -> Tensor:
-        """Times of the process at these shares of a part of it."""
-        low, high = part
+    def _time(self, shares: Tensor) -> Tensor:
+        """Times of the process at these shares of its noisier part."""
+        low, high = NOISIER
         return self.model.noise.time(low + (high - low) * shares.double())
 
     def _noised(self, images: Tensor) -> tuple[Tensor, Tensor]:
