@@ -30,7 +30,7 @@ echo "cart $cart, dog $dog, monkey $monkey, fountain $fountain; mini-styles: sep
 picture() {
   name=$1
   shift
-  sheet=$("$bin/ucd" "$@" --output "$place/$name" | grep -E '(sheet|grid|sweep-[0-9]+)\.png$' | tail -1)
+  sheet=$("$bin/ucd" "$@" --output "$place/$name" | grep -E '(sheet|grid|like|sweep-[0-9]+)\.png$' | tail -1)
   cp "$sheet" "docs/$name.png"
 }
 cp "$UCD_RUN/samples/grid.png" docs/overview.png
