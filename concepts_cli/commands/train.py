@@ -184,7 +184,7 @@ class Trainer:
         for step in steps:
             losses.append(step.loss)
             last = step.stopped or step.number == training.total_steps
-            if self._is_main and (step.number % settings.log_every == 0 or step.number == 1):
+            if self._is_main and (step.number % settings.log_every == 0 or step.number in (1, training.total_steps)):
                 _log(run, self._accelerator, step)
             if settings.preview_every and step.number % settings.preview_every == 0 and self._is_main:
                 sheet = _preview(run, self.recipe, training, self._accelerator, step.number)

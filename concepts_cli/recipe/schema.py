@@ -188,7 +188,9 @@ class TrainSettings:
     gradient_checkpointing: bool = setting(False, "recompute the model's activations to save memory: slower")
     tf32: bool = setting(False, "use TensorFloat-32 on Ampere GPUs and newer: faster, slightly less precise")
     compile: bool = setting(False, "compile the model with torch.compile: slow to start, then faster")
-    log_every: int = setting(10, "steps between lines of metrics.jsonl", at_least=1)
+    log_every: int = setting(
+        10, "steps between lines of metrics.jsonl; the first and the last have one too", at_least=1
+    )
     checkpoint_every: int = setting(
         500, "steps between checkpoints; there is one at least every two minutes, too", at_least=1
     )

@@ -51,6 +51,11 @@ def test_the_run_folder_holds_what_the_later_commands_need(tiny_run, recipe_file
     assert not torch.equal(tiny_run.weights, torch.ones(6, 2))
 
 
+def test_the_first_and_the_last_step_are_logged(workplace, recipe_file):
+    run = run_recipe(recipe_file, "train.log_every=2")
+    assert [json.loads(line)["number"] for line in (run.path / "metrics.jsonl").open()] == [1, 2, 3]
+
+
 def test_each_embedding_file_loads_in_diffusers(tiny_run, tiny_folder):
     from diffusers import StableDiffusionPipeline
 
