@@ -1,4 +1,4 @@
-"""`ucd runs`: the runs in ./runs, each in a row."""
+"""`ucd runs`: the runs in ./runs, a row each."""
 
 from __future__ import annotations
 

@@ -76,8 +76,7 @@ class ImageStart:
             raise UcdError(
                 f"{len(latents)} images can't start {count} concepts", "add images, or set concepts.start: table"
             )
-        self.model, self.latents, self.count = model, latents, count
-        self.restarts = restarts
+        self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
         self.generator = seeded(seed, "start")

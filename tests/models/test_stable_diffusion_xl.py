@@ -25,6 +25,7 @@ from concepts_cli.output import Output
 from concepts_cli.recipe import SampleSettings, load_recipe
 from concepts_cli.runs.run import Run
 from tests.colours import ColourScorer
+from tests.models.rounds import write_recipe
 from tests.models.tiny_xl import WIDTHS, build_xl
 
 OUT = Output(quiet=True)
@@ -207,20 +208,7 @@ def test_loss_and_gradients_equal_a_plain_implementation(model):
 
 @pytest.fixture
 def recipe(workplace, folder, image_folder):
-    (workplace / "labels.json").write_text(json.dumps({f"{n}.png": ["cat" if n < 3 else "dog"] for n in range(6)}))
-    path = workplace / "xl.yaml"
-    path.write_text(
-        f"""model: {folder}
-data: {{images: images}}
-concepts: {{count: 2, initial: [cat, dog]}}
-train:
-  {{max_steps: 2, batch_size: 2, gradient_accumulation: 2, log_every: 1, learning_rate: 0.01,
-    scale_learning_rate: false}}
-sample: {{num_images: 1, steps: 2}}
-evaluate: {{class_names: [cat, dog], labels: labels.json}}
-"""
-    )
-    return path
+    return write_recipe(workplace / "xl.yaml", folder)
 
 
 def test_a_round_of_the_command_line(recipe, monkeypatch):

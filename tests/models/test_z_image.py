@@ -26,6 +26,7 @@ from concepts_cli.recipe.schema import TrainSettings
 from concepts_cli.runs.run import Run
 from concepts_cli.training.setup import load_training_model
 from tests.colours import ColourScorer
+from tests.models.rounds import write_recipe
 from tests.models.tiny_z_image import WIDTH, build_z_image
 
 OUT = Output(quiet=True)
@@ -194,20 +195,7 @@ def test_loss_and_gradients_equal_a_plain_implementation(model):
 
 @pytest.fixture
 def recipe(workplace, folder, image_folder):
-    (workplace / "labels.json").write_text(json.dumps({f"{n}.png": ["cat" if n < 3 else "dog"] for n in range(6)}))
-    path = workplace / "z.yaml"
-    path.write_text(
-        f"""model: {folder}
-data: {{images: images}}
-concepts: {{count: 2, initial: [cat, dog]}}
-train:
-  {{max_steps: 2, batch_size: 2, gradient_accumulation: 2, log_every: 1, learning_rate: 0.01,
-    scale_learning_rate: false}}
-sample: {{num_images: 1, steps: 2}}
-evaluate: {{class_names: [cat, dog], labels: labels.json}}
-"""
-    )
-    return path
+    return write_recipe(workplace / "z.yaml", folder)
 
 
 def test_a_round_of_the_command_line(recipe, monkeypatch):
