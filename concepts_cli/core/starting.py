@@ -87,9 +87,8 @@ class ImageStart:
 
     def _landmarks(self) -> Tensor:
         """(L,) all images, or a random part of many."""
-        most = max(FEW, 8 * self.count)
         order = torch.randperm(len(self.latents), generator=self.generator)
-        return order[:most].sort().values
+        return order[: most_landmarks(self.count)].sort().values
 
     def steps(self) -> Iterator[None]:
         landmarks, candidates = self.landmarks, []
@@ -253,6 +252,11 @@ def _in_doubt(gains: Tensor) -> bool:
     ahead = gains[:, best, None] - gains
     doubt = ahead.mean(dim=0) <= SURE * ahead.std(dim=0) / len(ahead) ** 0.5
     return bool(doubt[torch.arange(gains.shape[1]) != best].any())
+
+
+def most_landmarks(count: int) -> int:
+    """How many images words are learned from at most, for `count` concepts."""
+    return max(FEW, 8 * count)
 
 
 def of_others(gains: Tensor) -> Tensor:

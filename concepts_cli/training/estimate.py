@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from concepts_cli.core.starting import CANDIDATE_STEPS, FEW, LEVELS, WORD_STEPS
+from concepts_cli.core.starting import CANDIDATE_STEPS, LEVELS, WORD_STEPS, most_landmarks
 from concepts_cli.errors import memory_error
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.recipe import Recipe
@@ -26,10 +26,10 @@ def expected_seconds(recipe: Recipe, images: int, steps: int, model: DiffusionMo
     scored = min(count, recipe.train.concepts_per_image or count)
     trained, asked = steps * each_step * scored, float(steps * each_step)
     if starts:
-        landmarks = min(images, max(FEW, 8 * count))
+        landmarks = min(images, most_landmarks(count))
         words = landmarks * recipe.concepts.start_restarts
         trained += words * CANDIDATE_STEPS + landmarks * WORD_STEPS
-        asked += landmarks * words * LEVELS
+        asked += (landmarks * words + images * count) * LEVELS
     try:
         forwards, both = _seconds_per_row(model, min(ROWS, max(1, recipe.train.batch_size * scored)))
     except (RuntimeError, MemoryError) as error:

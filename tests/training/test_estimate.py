@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from concepts_cli.core.starting import LEVELS
 from concepts_cli.recipe import load_recipe
 from concepts_cli.training import estimate
 from concepts_cli.training.estimate import expected_seconds
@@ -25,10 +26,11 @@ def test_a_step_is_a_call_with_gradient_per_image_and_concept_and_one_without(ca
     assert expected_seconds(few, 6, 5, None, starts=False) == 5 * (4 * 2 * 3 + 4)
 
 
-def test_a_start_from_the_images_counts_and_grows_with_them_up_to_some(calls, recipe_file):
+def test_a_start_from_the_images_learns_from_some_and_asks_about_all(calls, recipe_file):
     recipe = load_recipe(recipe_file)
     times = [expected_seconds(recipe, images, 0, None, starts=True) for images in (6, 12, 64, 5000)]
-    assert 0 < times[0] < times[1] < times[2] == times[3]
+    assert 0 < times[0] < times[1] < times[2]
+    assert times[3] - times[2] == (5000 - 64) * 2 * LEVELS  # two words, at every level, of each further image
 
 
 def test_calls_are_timed_on_the_model(tiny_model, recipe_file):
