@@ -30,6 +30,7 @@ from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError, shown
 from concepts_cli.output import Output
 from concepts_cli.processes.streams import flush_streams, open_closed_streams, stream_error
+from concepts_cli.processes.team import part
 from concepts_cli.version import __version__
 
 START = (
@@ -88,6 +89,7 @@ def main() -> None:
     """Run `ucd` and exit with its status."""
     open_closed_streams()
     code = _status()
+    part()
     # Else an interrupt during a library's exec(), even if caught, makes Python end itself by that signal.
     exec("")  # nosec B102
     sys.exit(code if flush_streams() else code or 1)

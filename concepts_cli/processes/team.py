@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -50,3 +51,10 @@ class Team:
         """Wait for every process."""
         if self._state is not None:
             self._state.wait_for_everyone()
+
+
+def part() -> None:
+    """End this process's connection with the others, if it has one: its threads may crash Python as it exits."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
