@@ -16,7 +16,15 @@ from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.names import file_name, public_term
 from concepts_cli.pictures.plan import Picture, PicturePlan, Sheet, planned
 from concepts_cli.pictures.sheets import write_like_sheet, write_sheet, write_sweep_sheets
-from concepts_cli.pictures.terms import WrittenTerm, composition_cells, parse_sweep, parse_term, term_key, written
+from concepts_cli.pictures.terms import (
+    WrittenTerm,
+    beside,
+    composition_cells,
+    parse_sweep,
+    parse_term,
+    term_key,
+    written,
+)
 from concepts_cli.pictures.words import concept_words
 from concepts_cli.processes.environment import is_main
 from concepts_cli.recipe import SampleSettings
@@ -70,7 +78,7 @@ def compose(
     if not like and any("@" in text and not term.place for text, term in zip(texts, parsed, strict=True)):
         whole = ""  # from Python; the command would take the text after the @ for a place
     pictures = (
-        (folder / cell / f"{n:05d}.png", composition(composed, settings.seed + n))
+        (folder / cell / f"{n:05d}.png", composition(beside(run, composed, others), settings.seed + n))
         for cell, composed in composition_cells(parsed, swept)
         for n in range(settings.num_images)
     )

@@ -20,6 +20,7 @@ from concepts_cli.metrics.presence import concept_presence
 from concepts_cli.pictures.likeness import like_terms
 from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.plan import PicturePlan, changes
+from concepts_cli.pictures.terms import beside
 
 PER_PAIR, MOST_PICTURES = 4, 400
 MOST_IMAGES = 100  # to generate again, evenly spread over the training images
@@ -49,7 +50,7 @@ class CompositionMetric(Metric):
             terms = [Term(prompts[k], settings.guidance_scale) for k in pair]
             name = "+".join(concepts[k] for k in pair)
             for n in range(per_pair):
-                planned.append((folder / name / f"{n:05d}.png", composition(terms, settings.seed + n)))
+                planned.append((folder / name / f"{n:05d}.png", composition(beside(run, terms), settings.seed + n)))
         paths = _make(inputs, planned)
         presence = concept_presence(inputs)
         seen = presence.seen(paths).reshape(len(pairs), per_pair, len(concepts))
@@ -104,7 +105,7 @@ class RecompositionMetric(Metric):
         planned = []
         for row in rows:
             terms = like_terms(run, run.weights[row].tolist(), [], settings.guidance_scale)
-            planned.append((folder / f"{row:05d}.png", composition(terms, settings.seed)))
+            planned.append((folder / f"{row:05d}.png", composition(beside(run, terms), settings.seed)))
         made = _make(inputs, planned)
         presence = concept_presence(inputs)
         before, after = presence.seen([Path(record.path) for record in records]), presence.seen(made)

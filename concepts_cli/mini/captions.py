@@ -1,7 +1,8 @@
 """Captions: they name all of a scene or a part of it, and say where things are.
 
-A caption may leave objects out, so "a dog" is true of every scene with a dog in it, whatever else is there. Otherwise
-no picture of "a dog" would ever show anything else, and concepts could not be composed.
+"a photo of a dog", as any caption that says what kind of picture it is, names all objects, so nothing else is there. "a
+dog" may leave some out: it is true of every scene with a dog in it, whatever else is there. Otherwise no picture of
+"a dog" would ever show anything else, and concepts could not be composed.
 """
 
 from collections.abc import Sequence
@@ -24,12 +25,13 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "pink": (246, 176, 202),
 }
 
-# `ucd train` learns concepts in its prompt templates, so captions use these, and some plainer ones.
-OBJECT_TEMPLATES = (*OBJECT, "a photo of {}", "a {}", "{}")
+# `ucd train` learns concepts in its prompt templates, so captions use these, and a plainer one.
+OBJECT_TEMPLATES = (*OBJECT, "a photo of {}")
 STYLE_TEMPLATES = tuple(dict.fromkeys(STYLE))
 
 MOST_PARTS = 3  # of a caption that names all of a scene
 MOST_WORDS = 18  # in a caption: the text encoder reads 20 tokens, including the start and the end
+OPEN = 0.4  # the share of captions that may leave objects out
 CLEARLY_APART = 14  # pixels between the middles of two objects, for a caption to say where they are
 
 
@@ -61,22 +63,24 @@ def draw_caption(rng: np.random.Generator, facts: Facts) -> str:
         return _setting(rng, facts)
     if facts.style and rng.random() < 0.3:
         return _pick(rng, STYLE_TEMPLATES).format(facts.style)
-    order = rng.permutation(len(facts.labels))[: _how_many(rng, len(facts.labels))].tolist()
+    named = _some(rng, len(facts.labels)) if (is_open := rng.random() < OPEN) else list(range(len(facts.labels)))
+    order = rng.permutation(named).tolist()
     things = " and a ".join(facts.labels[i] for i in order)
-    where = _relation(facts, order[:2]) if len(order) == 2 and rng.random() < 0.35 else None
+    where = _relation(facts, order) if len(order) == 2 and rng.random() < 0.35 else None
     if facts.style:
-        return f"a photo of a {where or things} in the style of {facts.style}"
-    template = _template(rng, facts, alone=len(order) == 1)
+        return f"{'a' if is_open else 'a photo of a'} {where or things} in the style of {facts.style}"
+    template = "a {}" if is_open else _template(rng, facts)
     return _with_setting(rng, facts, template.format(where or things))
 
 
 def draw_parts(rng: np.random.Generator, facts: Facts) -> list[str]:
-    """A true caption that names all objects, and its parts: a caption for each, perhaps one for what is around them.
+    """A caption that names all objects, and its parts: one for each object, perhaps one for what is around them.
 
-    A composition of the parts' scores should draw what the first caption says. At most `MOST_PARTS` parts.
+    Each part may leave objects out, so both are true of the scene, and a composition of the parts' scores should draw
+    what the first caption says. At most `MOST_PARTS` parts.
     """
     whole = f"a photo of a {' and a '.join(facts.labels)}"
-    parts = [_template(rng, facts, alone=True).format(label) for label in facts.labels]
+    parts = [f"a {label}" for label in facts.labels]
     around = [f"on {facts.background}"] if facts.background in BACKGROUNDS else []
     if facts.style:
         around = [f"in the style of {facts.style}"]
@@ -88,19 +92,18 @@ def draw_parts(rng: np.random.Generator, facts: Facts) -> list[str]:
     return [whole, *parts]
 
 
-def _how_many(rng: np.random.Generator, count: int) -> int:
-    """How many of a scene's objects are named: all or one of two, any number of three."""
-    return int(rng.choice(count, p={1: [1.0], 2: [0.45, 0.55], 3: [0.35, 0.25, 0.4]}[count])) + 1
+def _some(rng: np.random.Generator, count: int) -> list[int]:
+    """One or more of a scene's objects."""
+    named = 1 + int(rng.choice(count, p={1: [1.0], 2: [0.7, 0.3], 3: [0.25, 0.35, 0.4]}[count]))
+    return [int(i) for i in rng.choice(count, named, replace=False)]
 
 
-def _template(rng: np.random.Generator, facts: Facts, *, alone: bool) -> str:
-    """The sentence around the objects' names."""
+def _template(rng: np.random.Generator, facts: Facts) -> str:
+    """What kind of picture it is, around the names of all objects."""
     chance = rng.random()
-    if chance < 0.2:
+    if chance < 0.35:
         return f"a {facts.drawing} of a {{}}"
-    if alone and chance < 0.5:
-        return _pick(rng, OBJECT_TEMPLATES)
-    return "a photo of a {}" if chance < 0.85 else "a {}"
+    return _pick(rng, OBJECT_TEMPLATES) if len(facts.labels) == 1 and chance < 0.75 else "a photo of a {}"
 
 
 def _relation(facts: Facts, pair: Sequence[int]) -> str | None:

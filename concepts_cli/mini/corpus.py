@@ -118,7 +118,7 @@ def draw_scene(
         image = STYLES[style](image)
     middles = tuple(square.middle for square in squares)
     facts = Facts(labels, middles, background, bool(night), style or None, drawing)
-    return Scene(np.clip(np.rint(image), 0, 255).astype(np.uint8), draw_caption(rng, facts), masks, facts)
+    return Scene(np.clip(np.rint(image), 0, 255).astype(np.uint8), draw_caption(rng.spawn(1)[0], facts), masks, facts)
 
 
 def _check(labels: tuple[str, ...], background: str, style: str, drawing: str) -> None:

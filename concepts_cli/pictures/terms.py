@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +112,25 @@ def composition_cells(terms: Sequence[Term], sweeps: Sequence[Sweep]) -> Iterato
             dataclasses.replace(sweep.term, weight=weight) for sweep, (_, weight) in zip(sweeps, chosen, strict=True)
         ]
         yield file_name("+".join(label for label, _ in chosen)) if chosen else "", [*fixed, *moved]
+
+
+def beside(run: Run, terms: Sequence[Term], others: Mapping[str, Run] | None = None) -> list[Term]:
+    """The terms as a composition takes them: where several concepts are to be seen, each has its prompt for that.
+
+    A picture of one thing alone and a picture of another alone have nothing in common, so a model for which "a photo
+    of a dog" shows nothing else composes "a dog", which leaves room for others.
+    """
+    concepts = {
+        (path, used.recipe.concepts.prompt_of(token)): used.recipe.concepts.prompt_beside_of(token)
+        for path, used in {"": run, **(others or {})}.items()
+        for token in used.tokens
+    }
+    keys = [(term.run, term.prompt) for term in terms]
+    if len({key for key, term in zip(keys, terms, strict=True) if key in concepts and term.weight > 0}) < 2:
+        return list(terms)
+    return [
+        dataclasses.replace(term, prompt=concepts.get(key, term.prompt)) for key, term in zip(keys, terms, strict=True)
+    ]
 
 
 def term_key(term: Term) -> tuple[str, str, Place | None]:

@@ -63,6 +63,9 @@ class ConceptSettings:
     prompt: str | None = setting(
         None, "prompt for samples, where {} stands for the token; null: the property's first template", pattern=PROMPT
     )
+    prompt_beside: str | None = setting(
+        None, "prompt in a composition of several concepts, where {} stands for the token; null: prompt", pattern=PROMPT
+    )
     tokens: tuple[str, ...] | None = setting(
         None, "names of the concepts, such as koala; null: t1, t2 and so on", pattern=TOKEN
     )
@@ -100,6 +103,10 @@ class ConceptSettings:
     def prompt_of(self, token: str) -> str:
         """The prompt that `token` is sampled with by default."""
         return (self.prompt or self.templates()[0]).format(token)
+
+    def prompt_beside_of(self, token: str) -> str:
+        """The prompt that `token` has in a composition of several concepts."""
+        return (self.prompt_beside or self.prompt or self.templates()[0]).format(token)
 
 
 @dataclass(frozen=True, kw_only=True)

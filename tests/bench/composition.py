@@ -40,11 +40,11 @@ Pair = tuple[int, int]  # places in CLASSES
 def subjects(run: Run | None) -> dict[int, str]:
     """A prompt for each class: the model's own word, or the concept of a run that stands for it."""
     if not run:
-        return {i: f"a photo of a {name}" for i, name in enumerate(CLASSES)}
+        return {i: f"a {name}" for i, name in enumerate(CLASSES)}
     labels = read_labels(run.recipe.evaluate.labels, [record.path for record in run.images])
     result = assign(run.weights.numpy(), labels)
     return {
-        CLASSES.index(result.classes[c]): run.recipe.concepts.prompt_of(run.tokens[k])
+        CLASSES.index(result.classes[c]): run.recipe.concepts.prompt_beside_of(run.tokens[k])
         for k, c in match_one_to_one(result.counts).items()
     }
 
@@ -52,7 +52,7 @@ def subjects(run: Run | None) -> dict[int, str]:
 def terms(way: str, prompts: dict[int, str], pair: Pair, weight: float) -> list[Term]:
     first, second = (prompts[i] for i in pair)
     if way == "one prompt":
-        return [Term(f"{first} and {second.removeprefix('a photo of ')}", weight)]
+        return [Term(f"a photo of {first} and {second}", weight)]
     if way == "places":
         return [Term(first, weight, place=parse_place("left")), Term(second, weight, place=parse_place("right"))]
     return [Term(first, weight), Term(second, weight)]
@@ -77,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--corrector-step-size", type=float, default=SampleSettings.corrector_step_size)
     parser.add_argument("--way", action="append", choices=WAYS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--grids", type=Path, help="write the pictures into this folder")
     chosen = parser.parse_args(arguments)
     run = Run(chosen.run) if chosen.run else None
-    model = run.load_model("cpu") if run else load_model("mini", device="cpu")
+    model = run.load_model(chosen.device) if run else load_model("mini", device=chosen.device)
     prompts = subjects(run)
     pairs = list(combinations(sorted(prompts), 2)) if run else draw_pairs(chosen.pairs, chosen.seed)
     reader, limit = load_reader(WEIGHTS)

@@ -98,6 +98,7 @@ def run_draw(
     method: str = COMPOSED,
     pairs: bool = False,
     samples: int = 0,
+    device: str = "cpu",
 ) -> Draw:
     out = Output(mute=True)
     with tempfile.TemporaryDirectory() as place:
@@ -111,15 +112,15 @@ def run_draw(
         recipe = load_recipe(recipe_file(Path(place), recipe), settings)
         begun = time.perf_counter()
         with counted_rows() as rows, looking(method):
-            run = train(recipe, output=Path(place) / "run", device="cpu", out=out)
+            run = train(recipe, output=Path(place) / "run", device=device, out=out)
         seconds = time.perf_counter() - begun
         labels = [classes[Path(image.path).name] for image in run.images]
         result, sorts = assign(run.weights.numpy(), labels), bool((run.weights != run.weights[0, 0]).any())
         seen = None
         if samples:
-            plan = concept_plan(run, replace(recipe.sample, num_images=samples), device="cpu")
+            plan = concept_plan(run, replace(recipe.sample, num_images=samples), device=device)
             make_missing(plan, out=out)
-            seen = evaluate(run, metrics=["resnet"], device="cpu", out=out)["metrics"]["resnet"]["matched_accuracy"]
+            seen = evaluate(run, metrics=["resnet"], device=device, out=out)["metrics"]["resnet"]["matched_accuracy"]
         matched = (result.matched_accuracy, result.ari) if sorts else (None, None)
         return Draw(seed, method, result.classes, *matched, seen, sum(rows), seconds)
 
@@ -168,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", action="append", help=f"default: composed; {', '.join((RANDOM_START, *METHODS))}")
     parser.add_argument("--pairs", action="store_true", help="two objects in every scene")
     parser.add_argument("--samples", type=int, default=0, help="of each concept")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="mean, worst and share_90 by method and measure")
     chosen = parser.parse_args(arguments)
@@ -176,7 +178,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     methods = chosen.method or [COMPOSED]
     for seed, method in product(range(chosen.first_seed, chosen.first_seed + chosen.draws), methods):
         draws.append(
-            run_draw(seed, chosen.count, chosen.set, method=method, pairs=chosen.pairs, samples=chosen.samples)
+            run_draw(
+                seed,
+                chosen.count,
+                chosen.set,
+                method=method,
+                pairs=chosen.pairs,
+                samples=chosen.samples,
+                device=chosen.device,
+            )
         )
         line = asdict(draws[-1]) | {"classes": ", ".join(draws[-1].classes)}
         print(" ".join(f"{key}={value}" for key, value in line.items()), file=sys.stderr, flush=True)

@@ -240,6 +240,7 @@ ELSEWHERE = {
         "evaluate.metrics",
         "sample.batch_size",
         "concepts.start_restarts",
+        "concepts.prompt_beside",
     ),
     *("train.concept_checkpointing", "train.gradient_checkpointing", "train.compile", "train.log_every"),
     *("train.keep_checkpoints", "train.trackers", "train.push_to_hub"),

@@ -134,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps")
     parser.add_argument("--guidance-scale", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cuda draws on a GPU")
     parser.add_argument("--grids", type=Path, help="write the pictures into this folder")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.parts) - {"judges", "pictures"}:
@@ -153,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
             guidance_scale=chosen.guidance_scale,
             seed=chosen.seed,
             grids=chosen.grids,
+            device=chosen.device,
         )
     print(json.dumps(results, indent=1))
 

@@ -66,9 +66,10 @@ def measure_pictures(
     guidance_scale: float = 5.0,
     seed: int = 0,
     grids: Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure the generator. A `share` below 1 draws fewer pictures."""
-    generator = Generator(load_pipeline(weights), steps, guidance_scale, seed)
+    generator = Generator(load_pipeline(weights).to(device), steps, guidance_scale, seed)
     results: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale}
 
     def see(name: str, prompts: Sequence[str]) -> Tensor:  # (B, words)

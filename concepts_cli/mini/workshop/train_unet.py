@@ -36,7 +36,7 @@ from concepts_cli.mini.workshop.training import (
 
 BATCH_SIZE = 64
 EMPTY_CAPTIONS = 0.1  # the share that is trained without a caption, for guidance
-ADDITIVITY = 0.05  # the weight of `additivity_gap` beside the error
+ADDITIVITY = 0.15  # the weight of `additivity_gap` beside the error
 TEXT_RATE = 0.1  # learning rate of the pretrained text encoder, relative to the denoiser's
 
 
