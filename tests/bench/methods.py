@@ -6,7 +6,6 @@ from dataclasses import replace
 from unittest.mock import patch
 
 from concepts_cli.recipe import Recipe
-from tests.bench.outside_judge import outside_features
 
 COMPOSED, RANDOM_START, OUTSIDE_KMEANS = "composed", "random-start", "ti-outside-kmeans"
 # As the paper's Table 1 has them, and k-means over features of a judge that has never seen the built-in world.
@@ -29,5 +28,7 @@ def looking(method: str) -> Iterator[None]:
     if method != OUTSIDE_KMEANS:
         yield
         return
+    from tests.bench.outside_judge import outside_features  # its weights are a package of their own
+
     with patch("concepts_cli.training.clustering._pixels", outside_features):
         yield
