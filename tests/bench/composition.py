@@ -33,7 +33,7 @@ from concepts_cli.models import load_model
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run
 
-WAYS = ("one prompt", "sum", "corrected", "places")
+WAYS = ("one prompt", "sum", "corrected", "places", "places corrected")
 Pair = tuple[int, int]  # places in CLASSES
 
 
@@ -53,7 +53,7 @@ def terms(way: str, prompts: dict[int, str], pair: Pair, weight: float) -> list[
     first, second = (prompts[i] for i in pair)
     if way == "one prompt":
         return [Term(f"a photo of {first} and {second}", weight)]
-    if way == "places":
+    if way.startswith("places"):
         return [Term(first, weight, place=parse_place("left")), Term(second, weight, place=parse_place("right"))]
     return [Term(first, weight), Term(second, weight)]
 
@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--each", type=int, default=4, help="pictures of each pair")
     parser.add_argument("--weight", type=float, default=5.0)
+    parser.add_argument("--place-weight", type=float, default=8.0, help="of a term with a place")
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--corrector-steps", type=int, default=10)
     parser.add_argument("--corrector-step-size", type=float, default=SampleSettings.corrector_step_size)
@@ -86,16 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pairs = list(combinations(sorted(prompts), 2)) if run else draw_pairs(chosen.pairs, chosen.seed)
     reader, limit = load_reader(WEIGHTS)
     wanted = torch.tensor(pairs).repeat_interleave(chosen.each, dim=0)
-    settings = SampleSettings(steps=chosen.steps, batch_size=16)
+    settings = SampleSettings(steps=chosen.steps, batch_size=chosen.batch_size)
+    weights = {way: chosen.place_weight if way.startswith("places") else chosen.weight for way in WAYS}
     print("| way | both % | one % | each on its side % | pictures |\n|---|---|---|---|---|")
     for way in chosen.way or WAYS:
         requests: list[Request] = [
-            composition(terms(way, prompts, pair, chosen.weight), chosen.seed + row * chosen.each + n)
+            composition(terms(way, prompts, pair, weights[way]), chosen.seed + row * chosen.each + n)
             for row, pair in enumerate(pairs)
             for n in range(chosen.each)
         ]
         used = settings
-        if way == "corrected":
+        if way.endswith("corrected"):
             options = {"corrector_steps": chosen.corrector_steps, "corrector_step_size": chosen.corrector_step_size}
             used = replace(settings, **options)
         pictures = np.stack([np.asarray(image) for image in generate({"": TaughtModel(model)}, requests, used)])
