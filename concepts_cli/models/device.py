@@ -40,6 +40,13 @@ def chosen_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on `device`; on CUDA from pinned memory, so that the process doesn't wait until the GPU gets to it."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def dtype_of(precision: str | None) -> torch.dtype | None:
     """The dtype of a recipe's precision; `no` is accelerate's word for fp32, None leaves it to the model's device."""
     return DTYPES[precision] if precision else None
