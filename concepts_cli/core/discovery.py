@@ -78,7 +78,9 @@ class Training:
         self.step = 0
         self.settled_since = 0  # the last step that changed an image's strongest concept
         self._rows_that_fit: int | None = None  # images per forward pass, once it is known how many fit
-        self._batches: Callable[[int], list[Batch]] = lru_cache(maxsize=2)(self._drawn)  # this step's and the next one's
+        self._batches: Callable[[int], list[Batch]] = lru_cache(maxsize=2)(
+            self._drawn
+        )  # this step's and the next one's
         optimizer = self._build_optimizer()
         self._rates_at = _schedule(settings, optimizer, self.total_steps)
         self._optimizer = accelerator.prepare(optimizer)
@@ -214,7 +216,7 @@ class Training:
         )
 
     def _rows_of_all(self) -> Tensor:
-        """The images of every process's draws in this step, process by process, on the CPU: no process has to be asked."""
+        """The images of every process's draws in this step, process by process, on the CPU: all know them."""
         processes = range(self.accelerator.num_processes)
         batches = (draws for process in processes for draws in self._draws_of(self.step, process))
         return torch.tensor([self.draws.row(draw) for draws in batches for draw in draws])
@@ -236,9 +238,7 @@ class Training:
             # Merged on the CPU: a GPU would have to be asked how many rows there are.
             rows, where = (to_device(part, raw.device) for part in rows.unique(return_inverse=True))
             summed = gradients.new_zeros(len(rows), gradients.shape[1]).index_add_(0, where, gradients)
-            raw.grad = torch.sparse_coo_tensor(
-                rows[None], summed, raw.shape, is_coalesced=True, check_invariants=False
-            )
+            raw.grad = torch.sparse_coo_tensor(rows[None], summed, raw.shape, is_coalesced=True, check_invariants=False)
             return rows
         if raw.requires_grad:
             raw.grad = torch.zeros_like(raw).index_add_(0, to_device(rows, raw.device), gradients)

@@ -73,8 +73,9 @@ class Objective(ABC):
         return texts if which is None else to_device(texts, which.device).gather(1, which)
 
     def encode(self, index: Tensor) -> Conditioning:
-        """The conditioning of rows (...) of `prompts`, flattened. Each distinct text is encoded once if `index` is on the
-        CPU; elsewhere, finding out how many there are would wait for the device.
+        """The conditioning of rows (...) of `prompts`, flattened.
+
+        Each distinct text is encoded once if `index` is on the CPU; elsewhere, to count them would wait for the device.
         """
         index = index.flatten()
         if index.device.type != "cpu":
