@@ -16,6 +16,12 @@ def default_precision(device: torch.device) -> Literal["fp32", "fp16"]:
     return "fp16" if device.type == "cuda" else "fp32"
 
 
+def half_precision() -> Literal["fp16", "bf16"]:
+    """The half precision to train with on this GPU: bf16 where it computes in it, since that can't overflow."""
+    fits = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if fits else "fp16"
+
+
 def chosen_device(name: str | torch.device | None = None) -> torch.device:
     """`name`, or the fastest available: the first CUDA device, then Apple's, then the CPU.
 

@@ -69,3 +69,41 @@ def full_size_pipeline(name: str, *, device: torch.device, dtype: torch.dtype) -
     if "requires_safety_checker" in family.left_out:
         options["requires_safety_checker"] = False
     return getattr(diffusers, family.pipeline_class)(**parts, **options)
+
+
+def on_paper(name: str, *, side: int, count: int, batch: int, batches: int) -> dict[str, float]:
+    """What can be known without running: weights, and the UNet's arithmetic in a step of `batches` times `batch` images
+    and `count` concepts.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    meta = torch.device("meta")
+    pipeline = full_size_pipeline(name, device=meta, dtype=torch.bfloat16)
+    unet, rows = pipeline.unet.requires_grad_(False), batch
+    width = unet.config.cross_attention_dim
+    latents = torch.empty(rows, 4, side // 8, side // 8, dtype=torch.bfloat16, device=meta)
+    hidden = torch.empty(rows, 77, width, dtype=torch.bfloat16, device=meta, requires_grad=True)
+    added = None
+    if unet.config.addition_embed_type:
+        pooled, sizes = (torch.empty(rows, size, dtype=torch.bfloat16, device=meta) for size in (1280, 6))
+        added = {"text_embeds": pooled, "time_ids": sizes}
+    times = torch.empty(rows, dtype=torch.long, device=meta)
+    with FlopCounterMode(display=False) as forward:
+        output = unet(latents, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
+    with FlopCounterMode(display=False) as backward:
+        output.float().square().mean().backward()
+    calls = count * batches
+    step = forward.get_total_flops() * (calls + batches) + backward.get_total_flops() * calls
+    parts = {
+        part: getattr(pipeline, part)
+        for part in ("unet", "vae", "text_encoder", "text_encoder_2")
+        if hasattr(pipeline, part)
+    }
+    weights = {
+        f"{part} weights, millions": sum(p.numel() for p in module.parameters()) / 1e6 for part, module in parts.items()
+    }
+    per_image = {
+        "forward TFLOP per row": forward.get_total_flops() / rows / 1e12,
+        "backward TFLOP per row": backward.get_total_flops() / rows / 1e12,
+    }
+    return weights | per_image | {"TFLOP per step": step / 1e12}

@@ -29,7 +29,7 @@ from accelerate.state import AcceleratorState
 
 from concepts_cli.core.concepts import concept_tokens
 from concepts_cli.models.device import DTYPES, chosen_device
-from tests.bench.full_size import ARCHITECTURES, full_size, full_size_pipeline
+from tests.bench.full_size import ARCHITECTURES, full_size, full_size_pipeline, on_paper
 from tests.bench.memory import peak, start_of_peak
 from tests.bench.published import published_step
 from tests.bench.real_size_pictures import picture_work
@@ -42,15 +42,23 @@ PEAKS = ("bare GiB", "ours GiB", "published GiB")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: median seconds of a step or a picture, and the most memory in use meanwhile."""
+    """One figure: median seconds of a step or a picture, and the most memory in use meanwhile.
+
+    On a CPU, ratios are of `cpu_seconds`, the processor's time: other work may run beside it.
+    """
 
     model: str
     device: str
     dtype: str
     what: str
     seconds: float
+    cpu_seconds: float
     peak_gib: float
     repeats: int
+
+    @property
+    def cost(self) -> float:
+        return self.cpu_seconds if self.device.startswith("CPU") else self.seconds
 
 
 class Measurer:
@@ -63,21 +71,25 @@ class Measurer:
 
     def measure(self, dtype: str, what: str, work: Callable[[], object], *, each: int = 1) -> None:
         """Time `work`, which makes `each` steps or pictures, after a run to warm up; print the figure and keep it."""
-        seconds = []
+        seconds: list[float] = []
+        of_cpu: list[float] = []
         self._start_of_peak()
         for _ in range(self.options.warmup + self.options.repeats):
             if seconds and time.monotonic() + max(seconds) > self.deadline:
                 break
+            start = time.process_time()
             seconds.append(self._timed(work))
-        kept = seconds[self.options.warmup :] or seconds  # the warm-up itself if there was time for no more
+            of_cpu.append(time.process_time() - start)
+        kept = slice(self.options.warmup if len(seconds) > self.options.warmup else 0, None)
         row = Row(
-            self.options.model,
-            self._device_name(),
-            dtype,
-            what,
-            statistics.median(kept) / each,
-            self._peak(),
-            len(kept),
+            model=self.options.model,
+            device=self._device_name(),
+            dtype=dtype,
+            what=what,
+            seconds=statistics.median(seconds[kept]) / each,
+            cpu_seconds=statistics.median(of_cpu[kept]) / each,
+            peak_gib=self._peak(),
+            repeats=len(seconds[kept]),
         )
         self.rows.append(row)
         print(f"{row.dtype:5} {row.what:16} {row.seconds:9.3f} s {row.peak_gib:7.2f} GiB", flush=True)
@@ -207,43 +219,7 @@ def _number(value: float | None) -> str:
 
 
 def _ratio(above: Row | None, below: Row | None) -> str:
-    return f"{above.seconds / below.seconds:.2f}" if above and below else ""
-
-
-def on_paper(options: argparse.Namespace) -> dict[str, float]:
-    """What can be known without running: weights, and the UNet's arithmetic in a step."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    meta = torch.device("meta")
-    pipeline = full_size_pipeline(options.model, device=meta, dtype=torch.bfloat16)
-    unet, rows = pipeline.unet.requires_grad_(False), options.batch_size
-    width = unet.config.cross_attention_dim
-    latents = torch.empty(rows, 4, options.side // 8, options.side // 8, dtype=torch.bfloat16, device=meta)
-    hidden = torch.empty(rows, 77, width, dtype=torch.bfloat16, device=meta, requires_grad=True)
-    added = None
-    if unet.config.addition_embed_type:
-        pooled, sizes = (torch.empty(rows, size, dtype=torch.bfloat16, device=meta) for size in (1280, 6))
-        added = {"text_embeds": pooled, "time_ids": sizes}
-    times = torch.empty(rows, dtype=torch.long, device=meta)
-    with FlopCounterMode(display=False) as forward:
-        output = unet(latents, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
-    with FlopCounterMode(display=False) as backward:
-        output.float().square().mean().backward()
-    calls = options.concepts * options.accumulation
-    step = forward.get_total_flops() * (calls + options.accumulation) + backward.get_total_flops() * calls
-    parts = {
-        part: getattr(pipeline, part)
-        for part in ("unet", "vae", "text_encoder", "text_encoder_2")
-        if hasattr(pipeline, part)
-    }
-    weights = {
-        f"{part} weights, millions": sum(p.numel() for p in module.parameters()) / 1e6 for part, module in parts.items()
-    }
-    per_image = {
-        "forward TFLOP per row": forward.get_total_flops() / rows / 1e12,
-        "backward TFLOP per row": backward.get_total_flops() / rows / 1e12,
-    }
-    return weights | per_image | {"TFLOP per step": step / 1e12}
+    return f"{above.cost / below.cost:.2f}" if above and below else ""
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
@@ -273,7 +249,13 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> None:
     options = options_of(arguments)
     if options.device == "meta":
-        counted = on_paper(options)
+        counted = on_paper(
+            options.model,
+            side=options.side,
+            count=options.concepts,
+            batch=options.batch_size,
+            batches=options.accumulation,
+        )
         for name, value in counted.items():
             print(f"{name:32} {value:10.2f}")
         if options.json:

@@ -79,10 +79,10 @@ def bare_unet(
     return step
 
 
-def times(name: str) -> None:
+def times(name: str, device: str) -> None:
     tokens, batch = concept_tokens(CONCEPTS), BATCH[name]
-    ours_model, theirs_model = bench_model(name), bench_model(name)
-    training = our_training(ours_model, tokens, batch)
+    ours_model, theirs_model = bench_model(name, device), bench_model(name, device)
+    training = our_training(ours_model, tokens, batch, accelerator=Accelerator(cpu=device == "cpu"))
     steps = training.steps()
     median = interleaved(
         {
@@ -92,7 +92,7 @@ def times(name: str) -> None:
         },
         REPEATS[name],
     )
-    print(f"{name}, {CONCEPTS} concepts, batch {batch}, {torch.get_num_threads()} threads")
+    print(f"{name}, {CONCEPTS} concepts, batch {batch}, {device}, {torch.get_num_threads()} threads")
     for what, seconds in median.items():
         print(f"  {what:<18} {seconds * 1000:8.1f} ms")
     print(f"  published / ours   {median['published step'] / median['our step']:.2f}")
@@ -129,15 +129,20 @@ def _print_peak(name: str, count: int, checkpointed: bool) -> None:
     print(peak() - before, peak())
 
 
-def main() -> None:
+def main(device: str = "cpu") -> None:
     for name in NAMES:
-        times(name)
-    for name in NAMES:
+        times(name, device)
+    for name in NAMES if device == "cpu" else ():
         memory(name)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--peak", nargs=3)
-    name, count, checkpointed = parser.parse_args().peak
-    _print_peak(name, int(count), bool(int(checkpointed)))
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    if options.peak:
+        name, count, checkpointed = options.peak
+        _print_peak(name, int(count), bool(int(checkpointed)))
+    else:
+        main(options.device)

@@ -1,5 +1,7 @@
-"""No operation of a step asks the device for a value or a size, which would wait for it. Held to on the CPU, by following
-everything that would be on the device: the model, what is learned, what is copied there, and all that comes of them.
+"""No operation of a step asks the device for a value or a size, which would wait for it.
+
+Held to on the CPU, by following what would be on the device: the model, what is learned, what is copied there, and all
+that comes of them.
 """
 
 from __future__ import annotations

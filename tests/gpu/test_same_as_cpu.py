@@ -20,7 +20,6 @@ PROMPTS = ("a photo of a cat", "a photo of a dog")
 def exact(monkeypatch):
     """Without TensorFloat-32, which convolutions otherwise use."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
 @pytest.fixture
