@@ -3,6 +3,7 @@
 #     make test     the tests, offline
 #     make test-all the slow ones, too
 #     make bench    what a training step costs, and sampling and composition
+#     make gpu      what needs a CUDA device, with the python3 that has one: equality with the CPU, kills, memory, times
 #     make docs     docs/commands.md and docs/recipe.md, from the options and the settings
 #     make pictures the pictures of README.md and docs/, from the built-in model's runs
 #     make lint     ruff, mypy, and the contracts of who may import whom
@@ -24,7 +25,10 @@ PACKAGE = $(VENV)/.ucd-package
 TESTS = $(VENV)/.ucd-tests
 LINT = $(VENV)/.ucd-lint
 
-.PHONY: demo test test-all bench docs pictures lint audit clean
+MODEL ?= sd21
+MINUTES ?= 5
+
+.PHONY: demo test test-all bench gpu docs pictures lint audit clean
 
 demo: export UCD_RUN = runs/demo
 demo: $(PACKAGE)
@@ -44,6 +48,11 @@ test-all: $(TESTS)
 
 bench: $(TESTS)
 	$(BIN)/python -m tests.bench
+
+# Installs nothing: a machine with a GPU has its own PyTorch.
+gpu:
+	$(PYTHON) -m pytest -m gpu tests/gpu
+	$(PYTHON) -m tests.bench.real_size $(MODEL) --device cuda --minutes $(MINUTES)
 
 docs: $(PACKAGE)
 	PYTHONPATH=. $(BIN)/python docs/generate.py

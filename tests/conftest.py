@@ -18,6 +18,13 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)  # tiny models: a second thread only waits
 
 
+def pytest_collection_modifyitems(items) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here; where there is one: make gpu"))
+
+
 def build_tokenizer(length: int, tokens: int = 0):
     """A CLIPTokenizer of some words; others are spelled. Filled up to `tokens` with words that nothing spells."""
     from transformers import CLIPTokenizer

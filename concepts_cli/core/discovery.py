@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from concepts_cli.core.draws import Draws, seeded, step_batches
 from concepts_cli.core.latents import Latents
-from concepts_cli.core.objective import Objective
+from concepts_cli.core.objective import Batch, Objective
 from concepts_cli.core.row_adamw import RowAdamW
 from concepts_cli.errors import UcdError
+from concepts_cli.models.device import to_device
 from concepts_cli.recipe import TrainSettings
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what both optimizers keep of each parameter
@@ -75,6 +78,9 @@ class Training:
         self.step = 0
         self.settled_since = 0  # the last step that changed an image's strongest concept
         self._rows_that_fit: int | None = None  # images per forward pass, once it is known how many fit
+        self._batches: Callable[[int], list[Batch]] = lru_cache(maxsize=2)(
+            self._drawn
+        )  # this step's and the next one's
         optimizer = self._build_optimizer()
         self._rates_at = _schedule(settings, optimizer, self.total_steps)
         self._optimizer = accelerator.prepare(optimizer)
@@ -89,13 +95,15 @@ class Training:
             for parameter, rate in (*rated, (self.concepts.raw_weights, rates[1]))
             if parameter.requires_grad
         ]
-        return (RowAdamW if self.sees_rows else torch.optim.AdamW)(
-            groups,
-            lr=rates[0] * scale,
-            betas=settings.adam_betas,
-            eps=settings.adam_epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        options: dict[str, Any] = {
+            "lr": rates[0] * scale,
+            "betas": settings.adam_betas,
+            "eps": settings.adam_epsilon,
+            "weight_decay": settings.weight_decay,
+        }
+        if self.sees_rows:
+            return RowAdamW(groups, **options)
+        return torch.optim.AdamW(groups, **options, fused=self.accelerator.device.type == "cuda")
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
         """Take optimizer steps until `total_steps`, until `stop()` is true on any process, or until patience runs out.
@@ -104,17 +112,16 @@ class Training:
         """
         while self.step < self.total_steps and not self.has_settled:
             rates = self._rates_at(self.step)
-            for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-            terms, rows = self._backward_what_fits()
-            before = self.concepts.strongest(rows)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+            outcome = self._update(rates)
             self.step += 1
-            if self._revive() or not torch.equal(before, self.concepts.strongest(rows)):
+            revived = self._revive()
+            wants_stop = outcome.new_full((1,), float(stop()))
+            outcome = self.accelerator.reduce(torch.cat([outcome, wants_stop]), "mean")
+            if self.step < self.total_steps:
+                self._batches(self.step)  # while the device is still at work
+            *values, changed, stops = outcome.tolist()  # the step's only wait for the device
+            if revived or changed:
                 self.settled_since = self.step
-            wants_stop = terms.new_tensor([float(stop())])
-            *values, stops = self.accelerator.reduce(torch.cat([terms, wants_stop]), "mean").tolist()
             loss = sum(values)
             if not math.isfinite(loss):
                 self.step -= 1  # not done: who goes on ends here again, never with a finished run
@@ -127,6 +134,19 @@ class Training:
             yield Step(self.step, loss, rates[0], named, stopped=stops > 0 or self.has_settled)
             if stops:
                 return
+
+    def _update(self, rates: Sequence[float]) -> Tensor:
+        """Update the parameters, without waiting for the device. Returns the terms of the loss, and then whether an
+        image's strongest concept changed, as 0 or 1.
+        """
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        terms, rows = self._backward_what_fits()
+        before = self.concepts.strongest(rows)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        changed = (before != self.concepts.strongest(rows)).any()
+        return torch.cat([terms, changed[None].to(terms)])
 
     @property
     def has_settled(self) -> bool:
@@ -162,37 +182,44 @@ class Training:
         for parameter in self.concepts.parameters():
             parameter.grad = None
         totals: dict[str, Tensor] = {}
-        rows, gradients = [], []
-        mine = self._my_draws()
-        for draws in mine:
-            for batch in self.draws.batch(draws).to(self.accelerator.device).split(batch_size):
-                share = len(batch) / len(draws)
+        gradients = []
+        drawn = self._batches(self.step)
+        for whole in drawn:
+            for batch in whole.to(self.accelerator.device).split(batch_size):
+                share = len(batch) / len(whole)
                 raw = self._raw_weights(batch.rows)
-                with self.accelerator.autocast():
-                    terms = self.objective(batch, raw)
+                terms = self.objective(batch, raw)
                 self.accelerator.backward(sum(terms.values()) * share / self.settings.gradient_accumulation)
                 for name, term in terms.items():
-                    totals[name] = totals.get(name, 0) + term.detach() * share / len(mine)
-                rows.append(batch.rows)
+                    totals[name] = totals.get(name, 0) + term.detach() * share / len(drawn)
                 gradients.append(torch.zeros_like(raw) if raw.grad is None else raw.grad)
         self._rows_that_fit, self._term_names = batch_size, tuple(totals)
         for table in self.concepts.embeddings.values():
             table.grad = self.accelerator.reduce(table.grad, "mean")
-        updated_rows = self._accumulate(torch.cat(rows), torch.cat(gradients))
+        updated_rows = self._accumulate(torch.cat(gradients))
         return torch.stack(list(totals.values())), updated_rows
 
-    def _my_draws(self) -> list[range]:
-        """This process's draws of the current step, batch by batch."""
-        settings, accelerator = self.settings, self.accelerator
-        drawn = step_batches(
-            self.step,
+    def _drawn(self, step: int) -> list[Batch]:
+        """This process's batches of a step, on the CPU."""
+        return [self.draws.batch(draws) for draws in self._draws_of(step, self.accelerator.process_index)]
+
+    def _draws_of(self, step: int, process: int) -> Iterator[range]:
+        """A process's draws in a step, batch by batch."""
+        settings = self.settings
+        return step_batches(
+            step,
             settings.batch_size,
             settings.gradient_accumulation,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
+            process=process,
+            processes=self.accelerator.num_processes,
             epoch_length=self.draws.epoch_length if settings.epoch_ends_step else None,
         )
-        return list(drawn)
+
+    def _rows_of_all(self) -> Tensor:
+        """The images of every process's draws in this step, process by process, on the CPU: all know them."""
+        processes = range(self.accelerator.num_processes)
+        batches = (draws for process in processes for draws in self._draws_of(self.step, process))
+        return torch.tensor([self.draws.row(draw) for draws in batches for draw in draws])
 
     def _raw_weights(self, rows: Tensor) -> Tensor:
         """These rows, (B, K), as a separate leaf, so that their gradient has only these rows."""
@@ -200,18 +227,21 @@ class Training:
         chosen = raw.detach().expand(len(rows), -1) if len(raw) == 1 else raw.detach()[rows]
         return chosen.clone().requires_grad_(raw.requires_grad)
 
-    def _accumulate(self, rows: Tensor, gradients: Tensor) -> Tensor:
-        """Set the weights' gradient from that (B, K) of each process's rows (B,), and return the rows to update."""
+    def _accumulate(self, gradients: Tensor) -> Tensor:
+        """Set the weights' gradient from that (B, K) of this process's draws, and return the rows to update."""
         raw = self.concepts.raw_weights
+        gradients = self.accelerator.gather(gradients) / self.accelerator.num_processes
+        rows = self._rows_of_all()
         if len(raw) == 1:
             rows = torch.zeros_like(rows)
-        rows, gradients = self.accelerator.gather((rows, gradients))
-        gradients = gradients / self.accelerator.num_processes
         if raw.requires_grad and self.sees_rows:
-            raw.grad = torch.sparse_coo_tensor(rows[None], gradients, raw.shape, check_invariants=False).coalesce()
-            return rows.unique()
+            # Merged on the CPU: a GPU would have to be asked how many rows there are.
+            rows, where = (to_device(part, raw.device) for part in rows.unique(return_inverse=True))
+            summed = gradients.new_zeros(len(rows), gradients.shape[1]).index_add_(0, where, gradients)
+            raw.grad = torch.sparse_coo_tensor(rows[None], summed, raw.shape, is_coalesced=True, check_invariants=False)
+            return rows
         if raw.requires_grad:
-            raw.grad = torch.zeros_like(raw).index_add_(0, rows, gradients)
+            raw.grad = torch.zeros_like(raw).index_add_(0, to_device(rows, raw.device), gradients)
         return torch.arange(len(raw), device=raw.device)
 
     def _revive(self) -> bool:

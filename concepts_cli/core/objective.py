@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from concepts_cli.core.concepts import Concepts
 from concepts_cli.core.regularizers import regularization
 from concepts_cli.core.scores import checkpointed_scores, compose, stacked_scores, weighted_sum
 from concepts_cli.models.conditioning import Conditioning
+from concepts_cli.models.device import to_device
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.recipe import RegularizerSettings
 
@@ -29,14 +30,16 @@ class Batch:
     latents: Tensor  # (B, C, H, W), clean
     noise: Tensor  # (B, C, H, W)
     timesteps: Tensor  # (B,), in the unit of the model's noise
-    sentences: Tensor  # (B, K) the template for each concept's word
+    sentences: Tensor  # (B, K) the template for each concept's word; always on the CPU, see `Objective.encode`
     choices: Tensor  # (B,) a random number in [0, 1)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        """All but the sentences on `device`."""
+        names = [name for name in self.__dataclass_fields__ if name != "sentences"]
+        return replace(self, **{name: to_device(getattr(self, name), device) for name in names})
 
     def split(self, size: int) -> Iterator[Batch]:
         """Parts of at most `size` images."""
@@ -52,7 +55,7 @@ class Objective(ABC):
         self.tokens, self.sentence_count = tuple(tokens), len(sentences)
         model.set_concepts(tokens, dict(self.concepts.embeddings.items()))
         self.prompts, where = model.tokenize([s.format(t) for s in sentences for t in tokens]).distinct()
-        self.prompt_of = where.unflatten(0, (len(sentences), len(tokens)))  # (S, K) rows of `prompts`
+        self.prompt_of = where.unflatten(0, (len(sentences), len(tokens))).cpu()  # (S, K) rows of `prompts`
 
     @abstractmethod
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
@@ -62,9 +65,23 @@ class Objective(ABC):
         """Noisy latents and what the model should predict from them (eq. 10), (B, C, H, W) each."""
         return self.model.noise.example(batch.latents, batch.noise, batch.timesteps)
 
+    def texts(self, sentences: Tensor, which: Tensor | None = None) -> Tensor:
+        """The rows of `prompts` for concepts `which` (B, M), by default all, of images with `sentences` (B, K): (B, M),
+        or (B, K). They are on the CPU, unless `which` is elsewhere.
+        """
+        texts = self.prompt_of[sentences, torch.arange(self.concepts.count)]
+        return texts if which is None else to_device(texts, which.device).gather(1, which)
+
     def encode(self, index: Tensor) -> Conditioning:
-        """The conditioning of rows (...) of `prompts`, flattened; each distinct text is encoded once."""
-        different, where = index.flatten().unique(return_inverse=True)
+        """The conditioning of rows (...) of `prompts`, flattened.
+
+        Each distinct text is encoded once if `index` is on the CPU; elsewhere, to count them would wait for the device.
+        """
+        index = index.flatten()
+        if index.device.type != "cpu":
+            return self.model.encode(self.prompts[index])
+        device = self.model.device
+        different, where = (to_device(part, device) for part in index.unique(return_inverse=True))
         return self.model.encode(self.prompts[different])[where]
 
 
@@ -95,11 +112,12 @@ class ComposedLoss(Objective):
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
         model, weights = self.model, self.concepts.constrain(raw_weights)
         noisy, target = self.noisy_and_target(batch)
-        which = torch.arange(self.concepts.count, device=model.device).expand_as(weights)
+        which = None
         if self.per_image:
             which, weights = strongest_and_one(weights, self.per_image, batch.choices)
-        index = self.prompt_of[batch.sentences.gather(1, which), which]  # (B, K)
+        index = self.texts(batch.sentences, which)
         if self.checkpointed:
+            index = to_device(index, model.device)
             conditional = checkpointed_scores(model, noisy, batch.timesteps, self.prompts, index)
         else:
             conditional = stacked_scores(model, noisy, batch.timesteps, self.encode(index))
@@ -160,7 +178,7 @@ class InversionLoss(Objective):
     def __call__(self, batch: Batch, raw_weights: Tensor) -> dict[str, Tensor]:
         anyone = (batch.choices * self.concepts.count).long()
         owners = anyone if self.owners is None else self.owners[batch.rows]
-        sentences = batch.sentences.gather(1, owners[:, None])[:, 0]
+        index = self.texts(batch.sentences, owners[:, None])
         noisy, target = self.noisy_and_target(batch)
-        predicted = self.model.predict(noisy, batch.timesteps, self.encode(self.prompt_of[sentences, owners]))
+        predicted = self.model.predict(noisy, batch.timesteps, self.encode(index))
         return {"mse": F.mse_loss(predicted, target)}

@@ -16,6 +16,12 @@ def default_precision(device: torch.device) -> Literal["fp32", "fp16"]:
     return "fp16" if device.type == "cuda" else "fp32"
 
 
+def half_precision() -> Literal["fp16", "bf16"]:
+    """The half precision to train with on this GPU: bf16 where it computes in it, since that can't overflow."""
+    fits = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if fits else "fp16"
+
+
 def chosen_device(name: str | torch.device | None = None) -> torch.device:
     """`name`, or the fastest available: the first CUDA device, then Apple's, then the CPU.
 
@@ -38,6 +44,13 @@ def chosen_device(name: str | torch.device | None = None) -> torch.device:
             f"available: {chosen_device()}" + (", cpu" if chosen_device().type != "cpu" else ""),
         )
     return device
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on `device`; on CUDA from pinned memory, so that the process doesn't wait until the GPU gets to it."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def dtype_of(precision: str | None) -> torch.dtype | None:

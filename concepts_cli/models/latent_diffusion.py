@@ -39,6 +39,9 @@ class LatentDiffusion(DiffusionModel):
         if None in parts.values():
             raise UcdError(f"{name} has no text encoder", "give a model with all of its parts")
         freeze((*parts.values(), self.network, self.vae), device)
+        if device.type == "cuda":
+            for module in (self.network, self.vae):
+                module.to(memory_format=torch.channels_last)  # as its convolutions compute
         self.texts = {
             encoder: self.text_class(getattr(pipeline, f"tokenizer{suffix}"), parts[encoder], name)
             for encoder, suffix in self.encoders.items()
@@ -137,7 +140,7 @@ class LatentDiffusion(DiffusionModel):
     # ---- the network
 
     def compile(self) -> None:
-        self.network.compile()
+        self.network.compile(dynamic=False)  # one shape per kind of call: a step's do not change
 
     def checkpoint_gradients(self) -> None:
         self.network.enable_gradient_checkpointing()

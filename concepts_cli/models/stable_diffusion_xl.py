@@ -12,6 +12,7 @@ from torch import Tensor
 
 from concepts_cli.models import TOOLS
 from concepts_cli.models.conditioning import Conditioning, Tokens
+from concepts_cli.models.device import to_device
 from concepts_cli.models.unet_diffusion import UNetDiffusion
 
 
@@ -58,6 +59,6 @@ class StableDiffusionXL(UNetDiffusion):
         pipeline's default.
         """
         height, width = (side * self.image_scale for side in latents.shape[-2:])
-        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=latents.device)
+        sizes = to_device(torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype), latents.device)
         pooled = conditioning.tensors["pooled"].to(self.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from concepts_cli.models.device import chosen_device
+from concepts_cli.models.device import chosen_device, half_precision
 from concepts_cli.recipe import BUILT_IN, FOR_PHOTOGRAPHS
 from concepts_cli.training.at_hand import cached_models
 
@@ -23,7 +23,7 @@ def at_hand(device: str | None) -> Callable[[str | None], dict[str, Any]]:
     def settings(model: str | None) -> dict[str, Any]:
         chosen = model or (BUILT_IN if kind == "cpu" else _for_a_gpu())
         halved = kind == "cuda" and chosen != BUILT_IN
-        return {"model": chosen} | ({"train.mixed_precision": "fp16"} if halved else {})
+        return {"model": chosen} | ({"train.mixed_precision": half_precision()} if halved else {})
 
     return settings
 

@@ -186,9 +186,8 @@ def _image_start(
             restarts=recipe.concepts.start_restarts,
             seed=recipe.train.seed,
         )
-        with accelerator.autocast():
-            for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
-                pass
+        for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
+            pass
         start = finder.result
     (start,) = broadcast_object_list([start])
     return start

@@ -15,11 +15,13 @@ from tests.conftest import build_pipeline, build_tokenizer
 NAMES = ("mini", "tiny-sd21")
 
 
-def bench_model(name: str) -> StableDiffusion:
-    return load_model("mini", device="cpu") if name == "mini" else _tiny_sd21()
+def bench_model(name: str, device: str = "cpu") -> StableDiffusion:
+    if name == "mini":
+        return load_model("mini", device=device, dtype=torch.float32)
+    return _tiny_sd21(torch.device(device))
 
 
-def _tiny_sd21() -> StableDiffusion:
+def _tiny_sd21(device: torch.device) -> StableDiffusion:
     """SD 2.1-base with few channels and layers: 64x64 latents of 512 px, four levels, 77 tokens 1,024 wide, the whole
     table of 49,408 words. With these channels a text costs some percent of a UNet call, as it does there.
     """
@@ -52,4 +54,4 @@ def _tiny_sd21() -> StableDiffusion:
         norm_num_groups=4,
         sample_size=512,
     )
-    return StableDiffusion(pipeline, "tiny-sd21", device=torch.device("cpu"), dtype=torch.float32)
+    return StableDiffusion(pipeline, "tiny-sd21", device=device, dtype=torch.float32)

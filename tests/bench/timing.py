@@ -6,6 +6,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+import torch
+
 
 def interleaved(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each, taken in turns, so that a slow minute of the machine hits all alike."""
@@ -14,6 +16,8 @@ def interleaved(steps: dict[str, Callable[[], object]], repeats: int) -> dict[st
         for name, step in steps.items():
             start = time.perf_counter()
             step()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             if repeat:  # the first is warm-up
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
-from torch.nn import functional as F
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import Training
@@ -25,6 +24,7 @@ from concepts_cli.recipe import TrainSettings
 from concepts_cli.recipe.prompts import OBJECT
 from tests.bench.memory import in_a_process, peak, start_of_peak
 from tests.bench.models import NAMES, bench_model
+from tests.bench.published import published_step
 from tests.bench.timing import interleaved
 from tests.held_latents import HeldLatents
 
@@ -33,76 +33,66 @@ BATCH = {"mini": 4, "tiny-sd21": 1}
 REPEATS = {"mini": 15, "tiny-sd21": 3}
 
 
-def published_step(model, tokens, batch: int) -> Callable[[], None]:
-    """A step as the published trainer does it."""
-    unet, vae, noise_schedule = model.unet, model.vae, model.scheduler("ddpm")
-    table = torch.nn.Parameter(torch.cat([model.text.table, torch.zeros(len(tokens), model.text.table.shape[1])]))
-    weights = torch.nn.Parameter(torch.ones(IMAGES, len(tokens)))
-    optimizer = torch.optim.AdamW([table, weights], lr=1e-2)
-    first = len(model.text.table)
-    pixels = torch.rand(batch, 3, model.resolution, model.resolution) * 2 - 1
-
-    def step() -> None:
-        model.set_concepts(tokens, {"text_encoder": table[first:]})
-        latents = vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
-        noise = torch.randn_like(latents)
-        timesteps = torch.randint(1000, (batch,))
-        noisy = noise_schedule.add_noise(latents, noise, timesteps)
-        uncond = unet(noisy, timesteps, model.encode_prompts([""] * batch).tensors["hidden_states"]).sample
-        composed = uncond
-        for k, token in enumerate(tokens):
-            hidden = model.encode_prompts([OBJECT[0].format(token)] * batch).tensors["hidden_states"]
-            composed = composed + weights[:batch, k, None, None, None] * (
-                unet(noisy, timesteps, hidden).sample - uncond
-            )
-        F.mse_loss(composed, noise).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def our_training(model, tokens, batch: int, *, checkpointed: bool = False) -> Training:
+def our_training(
+    model,
+    tokens,
+    batch: int,
+    *,
+    checkpointed: bool = False,
+    accumulation: int = 1,
+    side: int | None = None,
+    accelerator: Accelerator | None = None,
+) -> Training:
     count = len(tokens)
     start = initial_embeddings(model, count, words=None, spread=1.0, generator=seeded(0, "bench"))
     objective = ComposedLoss(
         model, Concepts(start, torch.ones(IMAGES, count)), tokens, OBJECT, checkpointed=checkpointed
     )
-    latents = torch.randn(2, IMAGES, *model.latent_shape())
-    settings = TrainSettings(max_steps=10**6, batch_size=batch, gradient_accumulation=1, learning_rate=1e-3)
+    latents = torch.randn(2, IMAGES, *model.latent_shape(side, side))
+    settings = TrainSettings(max_steps=10**6, batch_size=batch, gradient_accumulation=accumulation, learning_rate=1e-3)
     held = HeldLatents(latents, torch.ones_like(latents))
-    return Training(objective, held, settings, flip_probability=0.5, accelerator=Accelerator(cpu=True))
+    accelerator = accelerator or Accelerator(cpu=True)
+    return Training(objective, held, settings, flip_probability=0.5, accelerator=accelerator)
 
 
-def bare_unet(model, count: int, batch: int) -> Callable[[], None]:
-    """The stacked forward and backward, and the unconditional forward: what no implementation can leave out."""
-    noisy = torch.randn(batch * count, *model.latent_shape())
-    tensors = model.encode_prompts([""] * (batch * count)).tensors
+def bare_unet(
+    model, count: int, batch: int, *, accumulation: int = 1, side: int | None = None, checkpointed: bool = False
+) -> Callable[[], None]:
+    """The stacked forward and backward, and the unconditional forward: what no implementation can leave out.
+
+    `checkpointed`: one concept's forward and backward at a time, which takes as little memory.
+    """
+    noisy = torch.randn(batch * count, *model.latent_shape(side, side), device=model.device)
+    with torch.no_grad():
+        tensors = model.encode_prompts([""] * (batch * count)).tensors
     hidden = Conditioning({name: tensor.detach().requires_grad_() for name, tensor in tensors.items()})
-    timesteps = torch.full((batch * count,), 500)
+    timesteps = torch.full((batch * count,), 500, device=model.device)
+    parts = torch.arange(batch * count).split(batch if checkpointed else batch * count)
 
     def step() -> None:
-        with torch.no_grad():
-            model.predict(noisy[:batch], timesteps[:batch], hidden[:batch])
-        model.predict(noisy, timesteps, hidden).square().mean().backward()
+        for _ in range(accumulation):
+            with torch.no_grad():
+                model.predict(noisy[:batch], timesteps[:batch], hidden[:batch])
+            for part in (slice(int(rows[0]), int(rows[-1]) + 1) for rows in parts):
+                model.predict(noisy[part], timesteps[part], hidden[part]).square().mean().backward()
 
     return step
 
 
-def times(name: str) -> None:
+def times(name: str, device: str) -> None:
     tokens, batch = concept_tokens(CONCEPTS), BATCH[name]
-    ours_model, theirs_model = bench_model(name), bench_model(name)
-    training = our_training(ours_model, tokens, batch)
+    ours_model, theirs_model = bench_model(name, device), bench_model(name, device)
+    training = our_training(ours_model, tokens, batch, accelerator=Accelerator(cpu=device == "cpu"))
     steps = training.steps()
     median = interleaved(
         {
-            "published step": published_step(theirs_model, tokens, batch),
+            "published step": published_step(theirs_model, tokens, images=IMAGES, batch=batch),
             "our step": lambda: next(steps),
             "bare UNet": bare_unet(ours_model, CONCEPTS, batch),
         },
         REPEATS[name],
     )
-    print(f"{name}, {CONCEPTS} concepts, batch {batch}, {torch.get_num_threads()} threads")
+    print(f"{name}, {CONCEPTS} concepts, batch {batch}, {device}, {torch.get_num_threads()} threads")
     for what, seconds in median.items():
         print(f"  {what:<18} {seconds * 1000:8.1f} ms")
     print(f"  published / ours   {median['published step'] / median['our step']:.2f}")
@@ -139,15 +129,20 @@ def _print_peak(name: str, count: int, checkpointed: bool) -> None:
     print(peak() - before, peak())
 
 
-def main() -> None:
+def main(device: str = "cpu") -> None:
     for name in NAMES:
-        times(name)
-    for name in NAMES:
+        times(name, device)
+    for name in NAMES if device == "cpu" else ():
         memory(name)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--peak", nargs=3)
-    name, count, checkpointed = parser.parse_args().peak
-    _print_peak(name, int(count), bool(int(checkpointed)))
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    if options.peak:
+        name, count, checkpointed = options.peak
+        _print_peak(name, int(count), bool(int(checkpointed)))
+    else:
+        main(options.device)

@@ -243,6 +243,6 @@ def test_several_processes_fill_up_an_epoch_that_ends_a_step(training, monkeypat
     for process in range(2):
         monkeypatch.setattr(Accelerator, "process_index", process)
         ours = training(epoch_ends_step=True, gradient_accumulation=2)
-        (drawn,) = ours._my_draws()
+        (drawn,) = ours._draws_of(0, process)
         rows += [ours.draws.row(number) for number in drawn]
     assert sorted(rows[:7]) == list(range(7)) and rows[7] == rows[0]

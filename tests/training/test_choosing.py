@@ -15,7 +15,8 @@ from concepts_cli.training.choosing import at_hand
 def machine(monkeypatch):
     """A machine with such a device and such models."""
 
-    def have(device: str, *models: str, offline: bool = False):
+    def have(device: str, *models: str, offline: bool = False, half: str = "fp16"):
+        monkeypatch.setattr(choosing, "half_precision", lambda: half)
         monkeypatch.setattr(choosing, "chosen_device", lambda name: torch.device(name or device))
         monkeypatch.setattr(choosing, "cached_models", lambda: list(models))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1" if offline else "0")
@@ -45,8 +46,11 @@ def test_a_named_model_and_a_named_device_win(machine, image_folder):
     machine("cuda")
     assert at_hand(None)("x/y") == {"model": "x/y", "train.mixed_precision": "fp16"}
     assert at_hand("cpu")(None) == {"model": "mini"}
-    recipe = choose_recipe(image_folder, ["model=x/y", "train.mixed_precision=bf16"], at_hand(None))
-    assert (recipe.model, recipe.train.mixed_precision, recipe.preset) == ("x/y", "bf16", "paper")
+    machine("cuda", half="bf16")
+    assert at_hand(None)("x/y") == {"model": "x/y", "train.mixed_precision": "bf16"}
+    machine("cuda")
+    recipe = choose_recipe(image_folder, ["model=x/y", "train.mixed_precision=no"], at_hand(None))
+    assert (recipe.model, recipe.train.mixed_precision, recipe.preset) == ("x/y", "no", "paper")
 
 
 def test_a_folder_gets_the_settings_that_suit_the_model(machine, image_folder):
