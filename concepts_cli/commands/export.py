@@ -8,6 +8,7 @@ from pathlib import Path
 
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import TOKEN, TOOLS, family_of
+from concepts_cli.models.embeddings import vectors_of
 from concepts_cli.output import Output
 from concepts_cli.paths import public_path
 from concepts_cli.pictures.words import named_tokens
@@ -50,10 +51,8 @@ def export(
     for path in paths.values():
         check_file(path, force=force)
     for token, path in paths.items():
-        row = run.tokens.index(token)
-        tensors = {
-            key.replace(TOKEN, token): run.embeddings[encoder][row : row + 1] for encoder, key in tools[tool].items()
-        }
+        vectors = vectors_of(run.embeddings, run.tokens.index(token))
+        tensors = {key.replace(TOKEN, token): vectors[encoder] for encoder, key in tools[tool].items()}
         write_safetensors(path, tensors, {"format": "pt", "token": token, "model": public_path(model)})
     if out:
         out.note(USE[tool].format(name=next(iter(paths.values())).stem))

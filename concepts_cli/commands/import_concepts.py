@@ -56,7 +56,9 @@ def import_concepts(
         name=plain_name(files[0].resolve().stem),
         model=_place(model),
         data=DataSettings(images=tuple(dict.fromkeys(str(Path(each.path).parent) for each in records)) or ("images",)),
-        concepts=ConceptSettings(count=len(tokens), tokens=tuple(map(bare_name, tokens))),
+        concepts=ConceptSettings(
+            count=len(tokens), vectors=len(words[0][1][next(iter(encoders))]), tokens=tuple(map(bare_name, tokens))
+        ),
     )
     if name:
         recipe = override(recipe, {"name": name})
@@ -93,14 +95,19 @@ def _encoders(model: str) -> dict[str, set[str]]:
 
 
 def _table(words: Sequence[Word]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """The K words and their embeddings by text encoder, (K, D) each."""
+    """The K words and their embeddings by text encoder, (K, D) or, of V vectors, (K, V, D)."""
     tokens = tuple(token for token, _ in words)
     if len({token.casefold() for token in tokens}) < len(tokens):
         raise UcdError("several of these words have the same name", "rename a file, or import them one by one")
     widths = [{encoder: row.shape[1] for encoder, row in rows.items()} for _, rows in words]
     if other := next((token for token, width in zip(tokens, widths, strict=True) if width != widths[0]), None):
         raise UcdError(f"{other} and {tokens[0]} were learned on different models", "import them one by one")
-    return tokens, {encoder: torch.cat([rows[encoder] for _, rows in words]) for encoder in words[0][1]}
+    counts = {len(next(iter(rows.values()))) for _, rows in words}
+    if len(counts) > 1:
+        has = " and ".join(map(str, sorted(counts)))
+        raise UcdError(f"these words have {has} vectors", "import those of each number one by one")
+    tables = {encoder: torch.stack([rows[encoder] for _, rows in words]) for encoder in words[0][1]}
+    return tokens, {encoder: table.squeeze(1) for encoder, table in tables.items()}
 
 
 def _weights(

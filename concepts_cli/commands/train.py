@@ -283,7 +283,8 @@ def plan(
     if not is_checked:
         out.warn(f"the hub can't be reached: {recipe.model} is not checked")
     elif recipe.concepts.initial:
-        check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
+        vectors = recipe.concepts.vectors
+        check_words(recipe.model, recipe.concepts.initial, vectors=vectors, revision=recipe.model_revision)
     records = read_training_images(recipe, out)
     _warn_of_images(recipe, records, out)
     count = len(records)

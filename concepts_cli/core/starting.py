@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from concepts_cli.core.concepts import several
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import Latents
 from concepts_cli.errors import UcdError
@@ -35,7 +36,7 @@ FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
 SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
 
-Words = dict[str, Tensor]  # by text encoder, (W, D) each
+Words = dict[str, Tensor]  # by text encoder, (W, D) each, or (W, V, D) for words of V vectors
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class ImageStart:
         sentences: Sequence[str],
         sentences_of: Sequence[range] = (),
         restarts: int = 3,
+        vectors: int = 1,
         seed: int = 0,
     ):
         """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
@@ -77,6 +79,7 @@ class ImageStart:
                 f"{len(latents)} images can't start {count} concepts", "add images, or set concepts.start: table"
             )
         self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
+        self.vectors = vectors
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
         self.generator = seeded(seed, "start")
@@ -155,9 +158,10 @@ class ImageStart:
         return mean.scatter(1, rivals, torch.stack([each.mean(dim=0) for each in seen]))
 
     def _mean_words(self, count: int) -> Words:
-        """(W, D) by text encoder: all at the mean of its token table, so that they differ only by what images teach."""
+        """Words at the mean of the encoder's token table, so that they differ only by what images teach."""
         means = {encoder: table.float().mean(dim=0) for encoder, table in self.model.tables.items()}
-        return {encoder: mean.repeat(count, 1).requires_grad_() for encoder, mean in means.items()}
+        shape = (count, *several(self.vectors), 1)
+        return {encoder: mean.repeat(shape).requires_grad_() for encoder, mean in means.items()}
 
     def _teach(self, words: Words) -> list[str]:
         tokens = [f"<candidate{n}>" for n in range(len(next(iter(words.values()))))]

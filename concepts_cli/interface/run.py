@@ -89,7 +89,10 @@ class Run:
 
     @property
     def embeddings(self) -> dict[str, Tensor]:
-        """The learned words by text encoder, (K, D) each. Raises UcdError for a run that is not finished."""
+        """The learned words by text encoder, (K, D) or, of V vectors, (K, V, D).
+
+        Raises UcdError for a run that is not finished.
+        """
         return self._folder.embeddings
 
     @property

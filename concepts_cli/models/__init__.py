@@ -76,11 +76,11 @@ def family_of(name: str, *, revision: str | None = None) -> type[DiffusionModel]
     return family
 
 
-def check_words(name: str, words: Sequence[str], *, revision: str | None = None) -> None:
-    """Raise UcdError for a word that is not a single token of the model; only its tokenizers are loaded."""
+def check_words(name: str, words: Sequence[str], *, vectors: int = 1, revision: str | None = None) -> None:
+    """Raise UcdError for a word of more tokens than a concept has vectors; only the model's tokenizers are loaded."""
     from transformers import AutoTokenizer
 
-    from concepts_cli.models.text import sole_piece
+    from concepts_cli.models.text import first_rows
 
     for folder in family_of(name, revision=revision).tokenizers:
         try:
@@ -88,7 +88,7 @@ def check_words(name: str, words: Sequence[str], *, revision: str | None = None)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _not_loaded(name, error) from error
         for word in words:
-            sole_piece(word, tokenizer(word, add_special_tokens=False).input_ids)
+            first_rows(word, tokenizer(word, add_special_tokens=False).input_ids, vectors)
 
 
 def source_of(name: str) -> str:

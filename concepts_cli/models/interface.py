@@ -129,7 +129,8 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
-        """Make K `tokens` stand for the rows of `embeddings`, (K, D) by text encoder, in every later prompt.
+        """Make K `tokens` stand for the rows of `embeddings` in every later prompt: by text encoder (K, D), or
+        (K, V, D) for concepts of V vectors, each of which is a token to the encoder.
 
         Nothing is copied: gradients flow to the tensors, and later changes to them take effect. Raises UcdError for a
         word that the vocabulary already has.

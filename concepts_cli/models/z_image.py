@@ -32,7 +32,7 @@ class ChatEncoder(TextEncoder):
     def tokenize_with_mask(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids, and 1 where they are not padding, (P, T) each."""
         batch = self.tokenizer(
-            [self._message(prompt) for prompt in prompts],
+            [self.spelled(self._message(prompt)) for prompt in prompts],
             padding="max_length",
             max_length=self.max_tokens,
             truncation=True,

@@ -54,6 +54,9 @@ class DataSettings:
 @dataclass(frozen=True, kw_only=True)
 class ConceptSettings:
     count: int = setting(5, "number of concepts to discover", at_least=1, at_most=1000)
+    vectors: int = setting(
+        1, "vectors per concept, each a token of the prompt: more say more, and take longer", at_least=1, at_most=64
+    )
     property: Literal["object", "style"] | None = setting(
         "object", "what the prompts describe; null: the bare token is the prompt"
     )

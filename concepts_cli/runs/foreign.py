@@ -18,8 +18,9 @@ from concepts_cli.runs.reading import opened, read_object, read_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-Word = tuple[str, dict[str, "Tensor"]]  # <name>, and its embedding (1, D) by text encoder
+Word = tuple[str, dict[str, "Tensor"]]  # <name>, and its vectors (V, D) by text encoder
 PICKLED, SAFE = (".bin", ".pt", ".pth"), ".safetensors"
+MOST_VECTORS = 64
 MAX_BYTES = 2**28  # an embedding has some kilobytes
 NAMELESS = {"emb_params", "*"}  # keys of the only tensor, where the file's name is the word's
 HINT = "give a textual-inversion file: .safetensors, .bin or .pt"
@@ -29,7 +30,7 @@ def read_words(path: Path, encoders: Mapping[str, set[str]]) -> list[Word]:
     """The words in a file: of diffusers, AUTOMATIC1111, ComfyUI, kohya, or the published code's learned_embeds.bin.
 
     `encoders` are the model's text encoders, each with the keys that it may have in such files. Raises UcdError for a
-    file that holds no words, or those of another kind of model, and for words of several vectors.
+    file that holds no words, or those of another kind of model.
     """
     name, tensors = _content(path)
     found = {encoder: key for encoder, keys in encoders.items() for key in keys if key in tensors}
@@ -105,13 +106,13 @@ def _floats(path: Path, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _word(path: Path, name: str, tensors: Mapping[str, Tensor]) -> Word:
-    """A word with a name that is safe as a file's. Raises UcdError for one of several vectors."""
+    """A word with a name that is safe as a file's. Raises UcdError for tensors that are not its vectors."""
     token = "<" + re.sub(r"[^\w-]+", "-", name).strip("-") + ">"
     if not is_token(token):
         raise UcdError(f"{path}: {shown(name)} can't name a concept", "rename the file")
     rows = {encoder: tensor.reshape(1, -1) if tensor.ndim == 1 else tensor for encoder, tensor in tensors.items()}
-    for tensor in rows.values():
-        if tensor.ndim != 2 or len(tensor) != 1:
-            vectors = " x ".join(map(str, tensor.shape[:-1]))
-            raise UcdError(f"{path}: {shown(name)} has {vectors} vectors", "only words of one vector can be imported")
+    counts = {tuple(tensor.shape[:-1]) for tensor in rows.values()}
+    if len(counts) > 1 or any(len(count) != 1 or count[0] > MOST_VECTORS for count in counts):
+        vectors = " and ".join(" x ".join(map(str, count)) for count in sorted(counts))
+        raise UcdError(f"{path}: {shown(name)} has {vectors} vectors", f"a word has 1 to {MOST_VECTORS}")
     return token, rows

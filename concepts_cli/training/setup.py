@@ -89,6 +89,11 @@ def earlier_run(recipe: Recipe) -> Run | None:
             f"train.start_from: {run.path} has {len(run.tokens)} concepts, concepts.count is {recipe.concepts.count}",
             f"--set concepts.count={len(run.tokens)}",
         )
+    if (vectors := run.recipe.concepts.vectors) != recipe.concepts.vectors:
+        raise UcdError(
+            f"train.start_from: the concepts of {run.path} have {vectors} vectors, not {recipe.concepts.vectors}",
+            f"--set concepts.vectors={vectors}",
+        )
     if recipe.train.start_from_weights:
         _ = run.weights
     return run
@@ -122,11 +127,21 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
     # Refuse what the model can't do before the images are encoded, not at the first preview or after the training.
     model.check_size(recipe.data.resolution, recipe.data.resolution)
     check_settings(model, recipe.sample)
+    check_length(model, recipe)
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
     if settings.compile:
         model.compile()
     return model
+
+
+def check_length(model: DiffusionModel, recipe: Recipe) -> None:
+    """Raise UcdError if the vectors of a concept don't fit into the sentences that the model reads."""
+    vectors = recipe.concepts.vectors
+    for template in recipe.concepts.templates() if vectors > 1 else ():
+        if model.is_truncated(template.format("a " * vectors)):
+            problem = f"concepts.vectors: {model.name} reads {model.max_tokens} tokens, and {template!r} with {vectors}"
+            raise UcdError(f"{problem} vectors is longer", "set fewer, or concepts.property: null for the bare token")
 
 
 def prepare_training(
@@ -184,6 +199,7 @@ def _image_start(
             sentences=recipe.concepts.templates(),
             sentences_of=sentences,
             restarts=recipe.concepts.start_restarts,
+            vectors=recipe.concepts.vectors,
             seed=recipe.train.seed,
         )
         with accelerator.autocast():
@@ -212,6 +228,7 @@ def _objective(
         words = initial_embeddings(
             model,
             count,
+            vectors=recipe.concepts.vectors,
             words=recipe.concepts.initial,
             start="normal" if recipe.concepts.start == "normal" else "table",
             spread=recipe.concepts.initial_spread,
