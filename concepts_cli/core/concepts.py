@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from concepts_cli.errors import UcdError
 from concepts_cli.models.embeddings import from_file, to_file
 from concepts_cli.models.interface import DiffusionModel
-from concepts_cli.models.text import first_rows
+from concepts_cli.models.text import check_pieces
 
 
 def concept_tokens(count: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -32,13 +32,15 @@ class Concepts(nn.Module):
         embeddings: Mapping[str, Tensor],
         raw_weights: Tensor,
         *,
+        where: str = "input",
         constraint: str = "none",
         train_weights: bool = True,
     ):
+        """`where` is the embeddings' place, of the model's `places`."""
         super().__init__()
         self.embeddings = nn.ParameterDict({name: nn.Parameter(table.float()) for name, table in embeddings.items()})
         self.raw_weights = nn.Parameter(raw_weights.float(), requires_grad=train_weights)
-        self.constraint = constraint
+        self.where, self.constraint = where, constraint
 
     @property
     def count(self) -> int:
@@ -107,6 +109,7 @@ def initial_embeddings(
     count: int,
     *,
     vectors: int = 1,
+    where: str = "input",
     words: Sequence[str] | None,
     spread: float,
     generator: torch.Generator,
@@ -115,22 +118,24 @@ def initial_embeddings(
 ) -> dict[str, Tensor]:
     """The initial embeddings by text encoder: random ones, or at given words.
 
-    Random ones are normal, with `start="table"` around the mean of the encoder's token table and with its deviation in
-    each dimension, with `"normal"` around 0 with deviation 1; `spread` multiplies the deviation. `words` has one word
-    for all concepts or one per concept, each of at most as many tokens as a concept has vectors; the random part of
-    `"table"` is then added only where concepts share a word. `unit_norm` finally scales each vector to length 1. Raises
-    UcdError for a word of more tokens.
+    Random ones are normal, with `start="table"` around the mean of the encoder's token table (with `where="output"` of
+    its states of words) and with its deviation in each dimension, with `"normal"` around 0 with deviation 1; `spread`
+    multiplies the deviation. `words` has one word for all concepts or one per concept, each of at most as many tokens
+    as a concept has vectors; the random part of `"table"` is then added only where concepts share a word. `unit_norm`
+    finally scales each vector to length 1. Raises UcdError for a word of more tokens.
     """
-    rows = _rows_of(model, count, vectors, words) if words else {}
+    words = _word_each(words, count, vectors, model) if words else ()
     starts = {}
-    for encoder, weights in model.tables.items():
+    for encoder, weights in model.typical_vectors(where).items():
         table = weights.float().cpu()
         normal = torch.randn(count, *several(vectors), table.shape[1], generator=generator) * spread
         noise = normal * table.std(dim=0)
-        if rows:
-            shared = torch.tensor([rows[encoder].count(row) > 1 for row in rows[encoder]])
-            noise[~shared] = 0
-            chosen = table[torch.tensor(rows[encoder])].reshape(noise.shape) + noise
+        if words:
+            pieces = [model.pieces(word)[encoder] for word in words]
+            noise[torch.tensor([pieces.count(own) == 1 for own in pieces])] = 0
+            found = [model.word_vectors(word, where)[encoder].float().cpu() for word in words]
+            repeated = [own[torch.arange(vectors) % len(own)] for own in found]  # (V, D) each
+            chosen = torch.stack(repeated).reshape(noise.shape) + noise
         else:
             chosen = normal if start == "normal" else table.mean(dim=0) + noise
         starts[encoder] = F.normalize(chosen, dim=-1) if unit_norm else chosen
@@ -142,15 +147,14 @@ def several(vectors: int) -> tuple[int, ...]:
     return (vectors,) if vectors > 1 else ()
 
 
-def _rows_of(model: DiffusionModel, count: int, vectors: int, words: Sequence[str]) -> dict[str, list[list[int]]]:
-    """The table rows that each concept's vectors start from, K times V, by text encoder."""
+def _word_each(words: Sequence[str], count: int, vectors: int, model: DiffusionModel) -> list[str]:
+    """The word that each of K concepts starts from. Raises UcdError for one of more tokens than a concept's vectors."""
     words = list(words) * count if len(words) == 1 else list(words)
     if len(words) != count:
         raise UcdError(
             f"concepts.initial: {len(words)} words for {count} concepts", "give one word for all, or one per concept"
         )
-    rows: dict[str, list[list[int]]] = {encoder: [] for encoder in model.tables}
     for word in words:
-        for encoder, pieces in model.pieces(word).items():
-            rows[encoder].append(first_rows(word, pieces, vectors))
-    return rows
+        for pieces in model.pieces(word).values():
+            check_pieces(word, pieces, vectors)
+    return words

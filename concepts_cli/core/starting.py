@@ -9,7 +9,7 @@ Shapes: N images, L landmarks (the images that words are learned from), W candid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,7 @@ class ImageStart:
         sentences_of: Sequence[range] = (),
         restarts: int = 3,
         vectors: int = 1,
+        where: str = "input",
         seed: int = 0,
     ):
         """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
@@ -79,7 +80,7 @@ class ImageStart:
                 f"{len(latents)} images can't start {count} concepts", "add images, or set concepts.start: table"
             )
         self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
-        self.vectors = vectors
+        self.vectors, self.where = vectors, where
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
         self.generator = seeded(seed, "start")
@@ -159,13 +160,17 @@ class ImageStart:
 
     def _mean_words(self, count: int) -> Words:
         """Words at the mean of the encoder's token table, so that they differ only by what images teach."""
-        means = {encoder: table.float().mean(dim=0) for encoder, table in self.model.tables.items()}
+        means = {encoder: table.float().mean(dim=0) for encoder, table in self._typical.items()}
         shape = (count, *several(self.vectors), 1)
         return {encoder: mean.repeat(shape).requires_grad_() for encoder, mean in means.items()}
 
+    @property
+    def _typical(self) -> Mapping[str, Tensor]:
+        return self.model.typical_vectors(self.where)
+
     def _teach(self, words: Words) -> list[str]:
         tokens = [f"<candidate{n}>" for n in range(len(next(iter(words.values()))))]
-        self.model.set_concepts(tokens, words)
+        self.model.set_concepts(tokens, words, self.where)
         return tokens
 
     def _train(self, words: Words, images: Tensor, owners: Tensor, steps: int, rate: float) -> Iterator[None]:
@@ -174,7 +179,7 @@ class ImageStart:
         A step shows every image once, at times that cover the process evenly, each with one of its templates.
         """
         tokens, count = self._teach(words), len(images)
-        rates = {name: rate * float(table.float().std(dim=0).mean()) for name, table in self.model.tables.items()}
+        rates = {name: rate * float(table.float().std(dim=0).mean()) for name, table in self._typical.items()}
         optimizer = torch.optim.AdamW([{"params": [words[name]], "lr": rates[name]} for name in words], weight_decay=0)
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for _ in range(steps):

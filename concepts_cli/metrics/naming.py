@@ -135,7 +135,9 @@ class NamingMetric(Metric):
         known = table.float().cpu().numpy()[list(vocabulary.values())]
         learned = inputs.run.embeddings[encoder].numpy()
         learned = learned.reshape(len(learned), -1, known.shape[1]).mean(axis=1)  # of several vectors, their mean
-        neighbours = nearest_words(learned, known, list(vocabulary))
+        neighbours: list[list[Word]] = [[] for _ in learned]
+        if inputs.run.recipe.concepts.where == "input":  # the others are not in the space of the table
+            neighbours = nearest_words(learned, known, list(vocabulary))
         seen = seen_words(inputs.clip.score(features, inputs.words), owners, inputs.words)
         weights = inputs.run.weights.float().numpy()
         dead, duplicates = dead_concepts(weights), duplicate_concepts(features, owners)

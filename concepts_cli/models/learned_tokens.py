@@ -17,10 +17,10 @@ class LearnedTokens(nn.Module):
     def __init__(self, table: nn.Embedding):
         super().__init__()
         self.table = table
+        device = table.weight.device
+        self.device = torch.device("cpu") if device.type == "meta" else device  # ids have to have content
         self._learned: list[Tensor] = []  # in a list, so that it is not a parameter of the text encoder
-        self.register_buffer(
-            "rows", torch.empty(0, dtype=torch.long), persistent=False
-        )  # learned row of each token id; -1: none
+        self._rows = torch.empty(0, dtype=torch.long)  # learned row of each token id; -1: none
 
     @property
     def weight(self) -> Tensor:
@@ -30,9 +30,13 @@ class LearnedTokens(nn.Module):
         hidden = self.table(input_ids.clamp(max=self.table.num_embeddings - 1))
         if not self._learned:
             return hidden
-        rows = self.rows[input_ids]
+        rows = self.rows(input_ids)
         learned = self._learned[0].to(hidden).flatten(0, -2)[rows.clamp(min=0)]
-        return torch.where((rows >= 0)[..., None], learned, hidden)
+        return torch.where((rows >= 0)[..., None].to(hidden.device), learned, hidden)
+
+    def rows(self, input_ids: Tensor) -> Tensor:
+        """The learned row that each token stands for, or -1."""
+        return self._rows[input_ids] if self._learned else torch.full_like(input_ids, -1)
 
     def learn(self, ids: Sequence[int], embeddings: Tensor) -> None:
         """Make token `ids[i]` stand for row i of `embeddings` (..., D), now and as it is trained.
@@ -41,5 +45,5 @@ class LearnedTokens(nn.Module):
         """
         rows = torch.full((max(self.table.num_embeddings, max(ids) + 1),), -1)
         rows[list(ids)] = torch.arange(len(ids))
-        self.rows = rows.to(self.table.weight.device)
+        self._rows = rows.to(self.device)
         self._learned = [embeddings]

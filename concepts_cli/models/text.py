@@ -39,6 +39,11 @@ class TextEncoder:
         return self._tokens.table.weight
 
     @property
+    def device(self) -> torch.device:
+        """Where token ids go: where the encoder is, or was before `unload`."""
+        return self._tokens.device
+
+    @property
     def max_tokens(self) -> int:
         return self.tokenizer.model_max_length
 
@@ -75,7 +80,11 @@ class TextEncoder:
             truncation=True,
             return_tensors="pt",
         )
-        return batch.input_ids.to(self.table.device)
+        return batch.input_ids.to(self.device)
+
+    def learned_rows(self, ids: Tensor) -> Tensor:
+        """Which row of all concepts' vectors each token is, (P, T), or -1."""
+        return self._tokens.rows(ids)
 
     def pieces(self, text: str) -> list[int]:
         """The token ids of a text by itself, without start, end and padding."""
@@ -86,9 +95,12 @@ class TextEncoder:
 
     def positions(self, prompt: str, text: str) -> list[int]:
         """Which of the T tokens of `prompt` (0 is the start token) belong to an occurrence of `text`."""
-        ids, part = self.tokenize([prompt])[0].tolist(), self.pieces(text)
-        starts = [i for i in range(len(ids) - len(part) + 1) if part and ids[i : i + len(part)] == part]
-        return sorted({start + i for start in starts for i in range(len(part))})
+        ids = self.tokenize([prompt])[0].tolist()
+        for part in (self.pieces(text), self.pieces(f" {text}")):  # some vocabularies have a space before a word
+            starts = [i for i in range(len(ids) - len(part) + 1) if part and ids[i : i + len(part)] == part]
+            if starts:
+                return sorted({start + i for start in starts for i in range(len(part))})
+        return []
 
     def whole_words(self) -> dict[str, int]:
         """The tokens of CLIP's byte-pair vocabulary that are whole words, with their rows of the table."""
@@ -106,19 +118,19 @@ class TextEncoder:
             self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
             self.encoder.train()  # transformers checkpoints only in training mode; without dropout, it is the same
 
+    def unload(self) -> None:
+        """Free the encoder's weights: it can tokenize from now on, and no longer encode."""
+        self.encoder.to("meta")
+
     def __call__(self, input_ids: Tensor) -> Tensor:  # (P, T) -> (P, T, D)
         return self.encoder(input_ids)[0]
 
 
-def first_rows(word: str, pieces: Sequence[int], vectors: int = 1) -> list[int]:
-    """The rows of the table that the vectors of a concept start from: those of the word's tokens, over and over.
-
-    Raises UcdError if it has more tokens than the concept has vectors, or none.
-    """
+def check_pieces(word: str, pieces: Sequence[int], vectors: int = 1) -> None:
+    """Raise UcdError for a word of more tokens than the concept has vectors that start from it, or none."""
     if not 0 < len(pieces) <= vectors:
         hint = f"choose words of at most {vectors} tokens" if vectors > 1 else "choose words that are a single token"
         raise UcdError(f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", hint)
-    return [pieces[n % len(pieces)] for n in range(vectors)]
 
 
 def freeze(modules: Sequence[torch.nn.Module], device: torch.device) -> None:

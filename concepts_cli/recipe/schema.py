@@ -21,6 +21,7 @@ Schedule = Literal[
     "polynomial",
     "piecewise_constant",
 ]
+Place = Literal["input", "output"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 STEP_RULES = (
     r"([0-9]{1,9}(\.[0-9]{1,9})?:[0-9]{1,9},)+[0-9]{1,9}(\.[0-9]{1,9})?",
@@ -57,6 +58,7 @@ class ConceptSettings:
     vectors: int = setting(
         1, "vectors per concept, each a token of the prompt: more say more, and take longer", at_least=1, at_most=64
     )
+    where: Place = setting("input", "input: vectors before the text encoder; output: after it, which is then unloaded")
     property: Literal["object", "style"] | None = setting(
         "object", "what the prompts describe; null: the bare token is the prompt"
     )

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concepts_cli.errors import UcdError, first_line, shown
+from concepts_cli.models import OUTPUT
+from concepts_cli.recipe.schema import Place
 from concepts_cli.runs.contents import MOST, is_token
 from concepts_cli.runs.reading import opened, read_object, read_tensors
 
@@ -22,17 +24,24 @@ Word = tuple[str, dict[str, "Tensor"]]  # <name>, and its vectors (V, D) by text
 PICKLED, SAFE = (".bin", ".pt", ".pth"), ".safetensors"
 MOST_VECTORS = 64
 MAX_BYTES = 2**28  # an embedding has some kilobytes
-NAMELESS = {"emb_params", "*"}  # keys of the only tensor, where the file's name is the word's
+NAMELESS = {"emb_params", "emp_params", "*"}  # keys of the only tensor, where the file's name is the word's
 HINT = "give a textual-inversion file: .safetensors, .bin or .pt"
 
 
-def read_words(path: Path, encoders: Mapping[str, set[str]]) -> list[Word]:
-    """The words in a file: of diffusers, AUTOMATIC1111, ComfyUI, kohya, or the published code's learned_embeds.bin.
+def read_words(path: Path, encoders: Mapping[str, set[str]]) -> tuple[list[Word], Place]:
+    """The words in a file of diffusers, AUTOMATIC1111, ComfyUI, kohya, OneTrainer or the published code, and whether
+    they are for the text encoder's `input` or `output`.
 
     `encoders` are the model's text encoders, each with the keys that it may have in such files. Raises UcdError for a
     file that holds no words, or those of another kind of model.
     """
     name, tensors = _content(path)
+    if at_output := {key.removesuffix(OUTPUT): each for key, each in tensors.items() if key.endswith(OUTPUT)}:
+        tensors = at_output  # what is for the input beside it is zeros
+    return _words(path, name, tensors, encoders), "output" if at_output else "input"
+
+
+def _words(path: Path, name: str, tensors: Mapping[str, Tensor], encoders: Mapping[str, set[str]]) -> list[Word]:
     found = {encoder: key for encoder, keys in encoders.items() for key in keys if key in tensors}
     if set(found) == set(encoders) and len(tensors) == len(encoders):
         return [_word(path, name, {encoder: tensors[key] for encoder, key in found.items()})]

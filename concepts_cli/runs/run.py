@@ -158,7 +158,7 @@ class Run:
     def teach(self, model: DiffusionModel) -> None:
         """Add the run's concepts to the model's vocabulary. Raises UcdError if their width differs from the model's."""
         self.check_fits(model)
-        model.set_concepts(self.tokens, self.embeddings)
+        model.set_concepts(self.tokens, self.embeddings, self.recipe.concepts.where)
 
     # ---- writing
 
@@ -182,7 +182,8 @@ class Run:
         metadata = {"tokens": json.dumps(list(tokens)), "model": model, "ucd": __version__} | _versions()
         if weights is not None:
             write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
-        for k, token in enumerate(tokens):
+        # Most tools have no place for vectors after the text encoder; `ucd export` writes them for the one that has.
+        for k, token in enumerate(tokens if self.recipe.concepts.where == "input" else ()):
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
             rows = vectors_of(embeddings, k)
             named = {token: rows[SOLE_ENCODER]} if set(rows) == {SOLE_ENCODER} else rows

@@ -30,6 +30,7 @@ BOTH = {"clip_l", "clip_g"}
 READERS = {
     "a1111": lambda tensors: tensors if set(tensors) >= BOTH else {"": only(tensors)},
     "kohya": lambda tensors: tensors if "clip_l" in tensors else {"": tensors["emb_params"]},
+    "onetrainer": lambda tensors: tensors if "clip_l" in tensors else {"": tensors["emp_params"]},
     "comfyui": lambda tensors: tensors if BOTH & set(tensors) else {"": next(iter(tensors.values()))},
 }
 

@@ -183,6 +183,7 @@ WITHOUT_A_FLAG = {
     "concepts.unit_norm": False,
     "concepts.shared_sentence": False,
     "concepts.vectors": 1,
+    "concepts.where": "input",
     "weights.constraint": "none",
     "weights.trained": True,
     "weights.per_image": True,
