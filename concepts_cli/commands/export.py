@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from concepts_cli.errors import UcdError, did_you_mean
-from concepts_cli.models import TOKEN, TOOLS, family_of
+from concepts_cli.models import OUTPUT, OUTPUT_TOOL, TOKEN, TOOLS, family_of
+from concepts_cli.models.embeddings import vectors_of
 from concepts_cli.output import Output
 from concepts_cli.paths import public_path
 from concepts_cli.pictures.words import named_tokens
@@ -19,6 +20,7 @@ USE = {
     "a1111": "copy them into embeddings/; {name} in a prompt is the concept",
     "comfyui": "copy them into models/embeddings/; embedding:{name} in a prompt is the concept",
     "kohya": "name them in --textual_inversion_embeddings; {name} in a prompt is the concept",
+    "onetrainer": "name one as the base embedding, or as an additional one with the placeholder {name}",
 }
 
 
@@ -44,16 +46,18 @@ def export(
     if tool not in tools:
         hint = f"use --for {' or --for '.join(tools)}" if tools else "the files in embeddings/ hold the numbers"
         raise UcdError(f"{tool} doesn't load words for {public_path(model)}", hint)
+    ending = OUTPUT if run.recipe.concepts.where == "output" else ""
+    if ending and tool != OUTPUT_TOOL:
+        hint = f"use --for {OUTPUT_TOOL}" if OUTPUT_TOOL in tools else "concepts.safetensors holds the numbers"
+        raise UcdError(f"{tool} doesn't load words at the output of a text encoder", hint)
     tokens = named_tokens(run, concepts or ["all"])
     folder = output or run.path / "exports" / tool
     paths = {token: folder / f"{_plain(run.name)}-{bare_name(token)}.safetensors" for token in tokens}
     for path in paths.values():
         check_file(path, force=force)
     for token, path in paths.items():
-        row = run.tokens.index(token)
-        tensors = {
-            key.replace(TOKEN, token): run.embeddings[encoder][row : row + 1] for encoder, key in tools[tool].items()
-        }
+        vectors = vectors_of(run.embeddings, run.tokens.index(token))
+        tensors = {key.replace(TOKEN, token) + ending: vectors[encoder] for encoder, key in tools[tool].items()}
         write_safetensors(path, tensors, {"format": "pt", "token": token, "model": public_path(model)})
     if out:
         out.note(USE[tool].format(name=next(iter(paths.values())).stem))

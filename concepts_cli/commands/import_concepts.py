@@ -20,10 +20,11 @@ from concepts_cli.recipe import Recipe
 from concepts_cli.recipe.fields import override
 from concepts_cli.recipe.loading import plain_name
 from concepts_cli.recipe.schema import ConceptSettings, DataSettings
-from concepts_cli.runs.foreign import Word, read_published_images, read_published_weights, read_words
+from concepts_cli.runs.foreign import NAMELESS, Word, read_published_images, read_published_weights, read_words
 from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.runs.training_folder import make_training_folder
 
+ONE_BY_ONE = "import them one by one"
 EMBEDDINGS, WEIGHTS, IMAGES = PUBLISHED = ("learned_embeds.bin", "weights.bin", "dataset_info.json")
 
 
@@ -47,7 +48,10 @@ def import_concepts(
     out = out or Output(quiet=True)
     given = [inside for file in files for inside in _inside(file)]
     encoders = _encoders(model)
-    words = [word for file in given if file.name not in (WEIGHTS, IMAGES) for word in read_words(file, encoders)]
+    read = [read_words(file, encoders) for file in given if file.name not in (WEIGHTS, IMAGES)]
+    words, places = [word for words, _ in read for word in words], {where for _, where in read}
+    if len(places) > 1:
+        raise UcdError("some of these words are for the input of the text encoder, some for its output", ONE_BY_ONE)
     if not words:
         raise UcdError(f"no words in {', '.join(map(str, files))}", f"the published code's are in {EMBEDDINGS}")
     tokens, embeddings = _table(words)
@@ -56,7 +60,12 @@ def import_concepts(
         name=plain_name(files[0].resolve().stem),
         model=_place(model),
         data=DataSettings(images=tuple(dict.fromkeys(str(Path(each.path).parent) for each in records)) or ("images",)),
-        concepts=ConceptSettings(count=len(tokens), tokens=tuple(map(bare_name, tokens))),
+        concepts=ConceptSettings(
+            count=len(tokens),
+            vectors=len(words[0][1][next(iter(encoders))]),
+            where=places.pop(),
+            tokens=tuple(map(bare_name, tokens)),
+        ),
     )
     if name:
         recipe = override(recipe, {"name": name})
@@ -88,19 +97,24 @@ def _encoders(model: str) -> dict[str, set[str]]:
     keys: dict[str, set[str]] = defaultdict(set)
     for of_tool in tools.values():
         for encoder, key in of_tool.items():
-            keys[encoder] |= {key} - {TOKEN, "emb_params"}
+            keys[encoder] |= {key} - {TOKEN, *NAMELESS}
     return dict(keys)
 
 
 def _table(words: Sequence[Word]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """The K words and their embeddings by text encoder, (K, D) each."""
+    """The K words and their embeddings by text encoder, (K, D) or, of V vectors, (K, V, D)."""
     tokens = tuple(token for token, _ in words)
     if len({token.casefold() for token in tokens}) < len(tokens):
         raise UcdError("several of these words have the same name", "rename a file, or import them one by one")
     widths = [{encoder: row.shape[1] for encoder, row in rows.items()} for _, rows in words]
     if other := next((token for token, width in zip(tokens, widths, strict=True) if width != widths[0]), None):
-        raise UcdError(f"{other} and {tokens[0]} were learned on different models", "import them one by one")
-    return tokens, {encoder: torch.cat([rows[encoder] for _, rows in words]) for encoder in words[0][1]}
+        raise UcdError(f"{other} and {tokens[0]} were learned on different models", ONE_BY_ONE)
+    counts = {len(next(iter(rows.values()))) for _, rows in words}
+    if len(counts) > 1:
+        has = " and ".join(map(str, sorted(counts)))
+        raise UcdError(f"these words have {has} vectors", ONE_BY_ONE)
+    tables = {encoder: torch.stack([rows[encoder] for _, rows in words]) for encoder in words[0][1]}
+    return tokens, {encoder: table.squeeze(1) for encoder, table in tables.items()}
 
 
 def _weights(

@@ -260,6 +260,9 @@ def check_before(recipe: Recipe, device: str | None) -> bool:
     if family is None:
         return False
     family.sampler_name(recipe.sample.scheduler)
+    if recipe.concepts.where not in family.places:
+        problem = f"concepts.where: {recipe.model} takes no concepts at the {recipe.concepts.where} of its text encoder"
+        raise UcdError(problem, f"--set concepts.where={family.places[0]}")
     return True
 
 
@@ -283,7 +286,8 @@ def plan(
     if not is_checked:
         out.warn(f"the hub can't be reached: {recipe.model} is not checked")
     elif recipe.concepts.initial:
-        check_words(recipe.model, recipe.concepts.initial, revision=recipe.model_revision)
+        vectors = recipe.concepts.vectors
+        check_words(recipe.model, recipe.concepts.initial, vectors=vectors, revision=recipe.model_revision)
     records = read_training_images(recipe, out)
     _warn_of_images(recipe, records, out)
     count = len(records)
@@ -332,5 +336,6 @@ def _preview_model(recipe: Recipe, training: Training) -> DiffusionModel:
     if dtype in (None, model.dtype):
         return model
     copy = load_model(recipe.model, revision=recipe.model_revision, device=model.device, dtype=dtype)
-    copy.set_concepts(training.objective.tokens, dict(training.concepts.embeddings.items()))
+    concepts = training.concepts
+    copy.set_concepts(training.objective.tokens, dict(concepts.embeddings.items()), concepts.where)
     return copy

@@ -1,4 +1,7 @@
-"""What is learned, and nothing else: K word embeddings per text encoder, and one weight per image and concept."""
+"""What is learned, and nothing else: K word embeddings per text encoder, and one weight per image and concept.
+
+A concept's embedding is a vector (D), or V of them: tables are (K, D) or, with `concepts.vectors` above 1, (K, V, D).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.nn import functional as F
 from concepts_cli.errors import UcdError
 from concepts_cli.models.embeddings import from_file, to_file
 from concepts_cli.models.interface import DiffusionModel
-from concepts_cli.models.text import sole_piece
+from concepts_cli.models.text import check_pieces
 
 
 def concept_tokens(count: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -20,8 +23,8 @@ def concept_tokens(count: int, names: Sequence[str] | None = None) -> tuple[str,
 
 
 class Concepts(nn.Module):
-    """Embeddings by text encoder, (K, D) each, shared by all images; and raw weights, (N, K), or (1, K) if all images
-    share one row.
+    """Embeddings by text encoder, shared by all images; and raw weights, (N, K), or (1, K) if all images share one
+    row.
     """
 
     def __init__(
@@ -29,13 +32,15 @@ class Concepts(nn.Module):
         embeddings: Mapping[str, Tensor],
         raw_weights: Tensor,
         *,
+        where: str = "input",
         constraint: str = "none",
         train_weights: bool = True,
     ):
+        """`where` is the embeddings' place, of the model's `places`."""
         super().__init__()
         self.embeddings = nn.ParameterDict({name: nn.Parameter(table.float()) for name, table in embeddings.items()})
         self.raw_weights = nn.Parameter(raw_weights.float(), requires_grad=train_weights)
-        self.constraint = constraint
+        self.where, self.constraint = where, constraint
 
     @property
     def count(self) -> int:
@@ -43,8 +48,8 @@ class Concepts(nn.Module):
 
     @property
     def joint_embeddings(self) -> Tensor:
-        """Each concept's embeddings side by side, (K, sum of D)."""
-        tables = list(self.embeddings.values())
+        """Each concept's embeddings side by side, (K, sum of V * D)."""
+        tables = [table.flatten(1) for table in self.embeddings.values()]
         return torch.cat(tables, dim=1) if len(tables) > 1 else tables[0]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -103,44 +108,53 @@ def initial_embeddings(
     model: DiffusionModel,
     count: int,
     *,
+    vectors: int = 1,
+    where: str = "input",
     words: Sequence[str] | None,
     spread: float,
     generator: torch.Generator,
     unit_norm: bool = False,
     start: str = "table",
 ) -> dict[str, Tensor]:
-    """The initial embeddings, (K, D) by text encoder: random ones, or at given words.
+    """The initial embeddings by text encoder: random ones, or at given words.
 
-    Random ones are normal, with `start="table"` around the mean of the encoder's token table and with its deviation in
-    each dimension, with `"normal"` around 0 with deviation 1; `spread` multiplies the deviation. `words` has one word
-    for all concepts or one per concept, each a single token of the model; the random part of `"table"` is then added
-    only where concepts share a word. `unit_norm` finally scales each embedding to length 1. Raises UcdError for a word
-    that the model splits.
+    Random ones are normal, with `start="table"` around the mean of the encoder's token table (with `where="output"` of
+    its states of words) and with its deviation in each dimension, with `"normal"` around 0 with deviation 1; `spread`
+    multiplies the deviation. `words` has one word for all concepts or one per concept, each of at most as many tokens
+    as a concept has vectors; the random part of `"table"` is then added only where concepts share a word. `unit_norm`
+    finally scales each vector to length 1. Raises UcdError for a word of more tokens.
     """
-    rows = _rows_of(model, count, words) if words else {}
+    words = _word_each(words, count, vectors, model) if words else ()
     starts = {}
-    for encoder, weights in model.tables.items():
+    for encoder, weights in model.typical_vectors(where).items():
         table = weights.float().cpu()
-        normal = torch.randn(count, table.shape[1], generator=generator) * spread
+        normal = torch.randn(count, *several(vectors), table.shape[1], generator=generator) * spread
         noise = normal * table.std(dim=0)
-        if rows:
-            shared = torch.tensor([rows[encoder].count(row) > 1 for row in rows[encoder]])
-            chosen = table[rows[encoder]] + noise * shared[:, None]
+        if words:
+            pieces = [model.pieces(word)[encoder] for word in words]
+            noise[torch.tensor([pieces.count(own) == 1 for own in pieces])] = 0
+            found = [model.word_vectors(word, where)[encoder].float().cpu() for word in words]
+            repeated = [own[torch.arange(vectors) % len(own)] for own in found]  # (V, D) each
+            chosen = torch.stack(repeated).reshape(noise.shape) + noise
         else:
             chosen = normal if start == "normal" else table.mean(dim=0) + noise
-        starts[encoder] = F.normalize(chosen, dim=1) if unit_norm else chosen
+        starts[encoder] = F.normalize(chosen, dim=-1) if unit_norm else chosen
     return starts
 
 
-def _rows_of(model: DiffusionModel, count: int, words: Sequence[str]) -> dict[str, list[int]]:
-    """The table row of each concept's word, by text encoder."""
+def several(vectors: int) -> tuple[int, ...]:
+    """The dimension that a table of embeddings has if a concept has several vectors."""
+    return (vectors,) if vectors > 1 else ()
+
+
+def _word_each(words: Sequence[str], count: int, vectors: int, model: DiffusionModel) -> list[str]:
+    """The word that each of K concepts starts from. Raises UcdError for one of more tokens than a concept's vectors."""
     words = list(words) * count if len(words) == 1 else list(words)
     if len(words) != count:
         raise UcdError(
             f"concepts.initial: {len(words)} words for {count} concepts", "give one word for all, or one per concept"
         )
-    rows: dict[str, list[int]] = {encoder: [] for encoder in model.tables}
     for word in words:
-        for encoder, pieces in model.pieces(word).items():
-            rows[encoder].append(sole_piece(word, pieces))
-    return rows
+        for pieces in model.pieces(word).values():
+            check_pieces(word, pieces, vectors)
+    return words

@@ -33,15 +33,16 @@ class Subject:
 def tokens_of(model: DiffusionModel, prompt: str, subject: Subject, *, word_only: bool = False) -> list[int]:
     """The tokens of `prompt` whose attention shows where the subject is.
 
-    In a causal text encoder, every token after a word has read it. In the subject's own prompt, all tokens from its
-    word on count, including the end of the text and its padding, which know most about the picture; in any other
-    prompt, or with `word_only`, only the word itself. Raises UcdError if the word is not in the prompt.
+    In a causal text encoder, every token after a word has read it, unless it is a concept at the encoder's output. In
+    the subject's own prompt, all tokens from its word on count, including the end of the text and its padding, which
+    know most about the picture; in any other prompt, or with `word_only`, only the word itself. Raises UcdError if the
+    word is not in the prompt.
     """
     positions = model.positions(prompt, subject.word)
     if not positions:
         where = "part of the prompt that the model reads" if model.is_truncated(prompt) else "prompt"
         raise UcdError(f"{subject.word!r} is not in the {where}: {prompt!r}", "name a word of the prompt")
-    if prompt == subject.prompt and model.is_causal and not word_only:
+    if prompt == subject.prompt and model.is_causal and model.where == "input" and not word_only:
         return list(range(positions[0], model.max_tokens))
     return positions
 

@@ -25,6 +25,7 @@ from concepts_cli.data.images import ImageRecord, open_image, to_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import DiffusionModel
 
+ENCODED = 8  # images in a call of the image encoder
 KEPT_BYTES = 256 * 2**20  # of latents to keep in memory once read
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation of one image's latents, each (C, h, w)
 
@@ -74,7 +75,7 @@ class CachedLatents:
         """Those of `rows` that are not cached yet."""
         return [row for row in rows if not self._is_there(row)]
 
-    def encode_missing(self, rows: Sequence[int], *, batch_size: int = 8) -> Iterator[int]:
+    def encode_missing(self, rows: Sequence[int], *, batch_size: int = ENCODED) -> Iterator[int]:
         """Encode and cache `rows`, one batch at a time; yield each row when it is done."""
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
@@ -132,7 +133,7 @@ def encode(
     resolution: int,
     resize: str,
     mirrored: bool,
-    batch_size: int = 8,
+    batch_size: int = ENCODED,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the mean and standard deviation of one batch of images at a time, (O, B, C, h, w) each."""
     for start in range(0, len(records), batch_size):

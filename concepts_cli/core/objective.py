@@ -53,7 +53,7 @@ class Objective(ABC):
     def __init__(self, model: DiffusionModel, concepts: Concepts, tokens: Sequence[str], sentences: Sequence[str]):
         self.model, self.concepts = model, concepts.to(model.device)
         self.tokens, self.sentence_count = tuple(tokens), len(sentences)
-        model.set_concepts(tokens, dict(self.concepts.embeddings.items()))
+        model.set_concepts(tokens, dict(self.concepts.embeddings.items()), concepts.where)
         self.prompts, where = model.tokenize([s.format(t) for s in sentences for t in tokens]).distinct()
         self.prompt_of = where.unflatten(0, (len(sentences), len(tokens))).cpu()  # (S, K) rows of `prompts`
 

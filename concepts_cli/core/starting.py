@@ -9,13 +9,14 @@ Shapes: N images, L landmarks (the images that words are learned from), W candid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from concepts_cli.core.concepts import several
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import Latents
 from concepts_cli.errors import UcdError
@@ -35,7 +36,7 @@ FEW = 64  # landmarks, or eight per concept
 ROWS = 64  # of a model call
 SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
 
-Words = dict[str, Tensor]  # by text encoder, (W, D) each
+Words = dict[str, Tensor]  # by text encoder, (W, D) each, or (W, V, D) for words of V vectors
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class ImageStart:
         sentences: Sequence[str],
         sentences_of: Sequence[range] = (),
         restarts: int = 3,
+        vectors: int = 1,
+        where: str = "input",
         seed: int = 0,
     ):
         """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
@@ -77,6 +80,7 @@ class ImageStart:
                 f"{len(latents)} images can't start {count} concepts", "add images, or set concepts.start: table"
             )
         self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
+        self.vectors, self.where = vectors, where
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
         self.generator = seeded(seed, "start")
@@ -155,13 +159,18 @@ class ImageStart:
         return mean.scatter(1, rivals, torch.stack([each.mean(dim=0) for each in seen]))
 
     def _mean_words(self, count: int) -> Words:
-        """(W, D) by text encoder: all at the mean of its token table, so that they differ only by what images teach."""
-        means = {encoder: table.float().mean(dim=0) for encoder, table in self.model.tables.items()}
-        return {encoder: mean.repeat(count, 1).requires_grad_() for encoder, mean in means.items()}
+        """Words at the mean of the encoder's token table, so that they differ only by what images teach."""
+        means = {encoder: table.float().mean(dim=0) for encoder, table in self._typical.items()}
+        shape = (count, *several(self.vectors), 1)
+        return {encoder: mean.repeat(shape).requires_grad_() for encoder, mean in means.items()}
+
+    @property
+    def _typical(self) -> Mapping[str, Tensor]:
+        return self.model.typical_vectors(self.where)
 
     def _teach(self, words: Words) -> list[str]:
         tokens = [f"<candidate{n}>" for n in range(len(next(iter(words.values()))))]
-        self.model.set_concepts(tokens, words)
+        self.model.set_concepts(tokens, words, self.where)
         return tokens
 
     def _train(self, words: Words, images: Tensor, owners: Tensor, steps: int, rate: float) -> Iterator[None]:
@@ -170,7 +179,7 @@ class ImageStart:
         A step shows every image once, at times that cover the process evenly, each with one of its templates.
         """
         tokens, count = self._teach(words), len(images)
-        rates = {name: rate * float(table.float().std(dim=0).mean()) for name, table in self.model.tables.items()}
+        rates = {name: rate * float(table.float().std(dim=0).mean()) for name, table in self._typical.items()}
         optimizer = torch.optim.AdamW([{"params": [words[name]], "lr": rates[name]} for name in words], weight_decay=0)
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for _ in range(steps):

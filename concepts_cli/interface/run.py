@@ -89,7 +89,10 @@ class Run:
 
     @property
     def embeddings(self) -> dict[str, Tensor]:
-        """The learned words by text encoder, (K, D) each. Raises UcdError for a run that is not finished."""
+        """The learned words by text encoder, (K, D) or, of V vectors, (K, V, D).
+
+        Raises UcdError for a run that is not finished.
+        """
         return self._folder.embeddings
 
     @property
@@ -320,7 +323,8 @@ class Run:
     ) -> list[Path]:
         """Write the concepts as files that another tool loads, and return their paths: `ucd export`.
 
-        `tool` is diffusers, a1111, comfyui or kohya. Raises UcdError for a tool that doesn't load this model's words.
+        `tool` is diffusers, a1111, comfyui, kohya or onetrainer. Raises UcdError for a tool that doesn't load this
+        model's words.
 
             run.export("comfyui", concepts="t1")
         """

@@ -133,7 +133,11 @@ class NamingMetric(Metric):
         vocabulary = without_fragments(inputs.model.whole_words(), built_in=inputs.is_built_in)
         encoder, table = next(iter(inputs.model.tables.items()))
         known = table.float().cpu().numpy()[list(vocabulary.values())]
-        neighbours = nearest_words(inputs.run.embeddings[encoder].float().numpy(), known, list(vocabulary))
+        learned = inputs.run.embeddings[encoder].numpy()
+        learned = learned.reshape(len(learned), -1, known.shape[1]).mean(axis=1)  # of several vectors, their mean
+        neighbours: list[list[Word]] = [[] for _ in learned]
+        if inputs.run.recipe.concepts.where == "input":  # the others are not in the space of the table
+            neighbours = nearest_words(learned, known, list(vocabulary))
         seen = seen_words(inputs.clip.score(features, inputs.words), owners, inputs.words)
         weights = inputs.run.weights.float().numpy()
         dead, duplicates = dead_concepts(weights), duplicate_concepts(features, owners)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
 
 SOLE_ENCODER = "text_encoder"  # the name of a family's only text encoder
-TOOLS = ("diffusers", "a1111", "comfyui", "kohya")  # that embeddings are written for
+TOOLS = ("diffusers", "a1111", "comfyui", "kohya", "onetrainer")  # that embeddings are written for
+OUTPUT = "_out"  # ends the keys of vectors after the text encoder, in files of the one tool that has them
+OUTPUT_TOOL = "onetrainer"
 TOKEN = "{token}"  # stands for a concept's word in a key of their files
 
 # The `_class_name` in a pipeline's model_index.json -> the family, or `module:Class` to import it from.
@@ -76,11 +78,11 @@ def family_of(name: str, *, revision: str | None = None) -> type[DiffusionModel]
     return family
 
 
-def check_words(name: str, words: Sequence[str], *, revision: str | None = None) -> None:
-    """Raise UcdError for a word that is not a single token of the model; only its tokenizers are loaded."""
+def check_words(name: str, words: Sequence[str], *, vectors: int = 1, revision: str | None = None) -> None:
+    """Raise UcdError for a word of more tokens than a concept has vectors; only the model's tokenizers are loaded."""
     from transformers import AutoTokenizer
 
-    from concepts_cli.models.text import sole_piece
+    from concepts_cli.models.text import check_pieces
 
     for folder in family_of(name, revision=revision).tokenizers:
         try:
@@ -88,7 +90,7 @@ def check_words(name: str, words: Sequence[str], *, revision: str | None = None)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _not_loaded(name, error) from error
         for word in words:
-            sole_piece(word, tokenizer(word, add_special_tokens=False).input_ids)
+            check_pieces(word, tokenizer(word, add_special_tokens=False).input_ids, vectors)
 
 
 def source_of(name: str) -> str:

@@ -45,6 +45,8 @@ def check(model: UNetDiffusion, prompt: str, guidance_scale: float, settings: Sa
         has = f"{model.name} has {' x '.join(map(str, sorted(sides)))} px and {model.max_tokens} tokens"
         needs = f"pictures of {known[0]} or {known[1]} px and {TOKENS} tokens"
         raise UcdError(f"daam needs {needs}; {has}", native)
+    if model.where != "input":
+        raise UcdError("daam reads prompts by itself, without concepts at the text encoder's output", native)
     if settings.corrector_steps:
         raise UcdError("daam has no corrector steps", f"--corrector-steps 0, or {native}")
     if guidance_scale <= 1:

@@ -1,7 +1,8 @@
 """Concept embeddings in memory and in files, one per text encoder.
 
-In memory, a mapping from text encoder to a tensor (K, D). In a file, a model with one text encoder has the tensor
-`embeddings`, any other has one tensor per encoder, such as `embeddings.text_encoder_2`.
+In memory, a mapping from text encoder to a tensor (K, D), or (K, V, D) for concepts of V vectors. In a file, a model
+with one text encoder has the tensor `embeddings`, any other has one tensor per encoder, such as
+`embeddings.text_encoder_2`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ def to_file(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if set(embeddings) == {SOLE_ENCODER}:
         return {"embeddings": embeddings[SOLE_ENCODER]}
     return {f"embeddings.{encoder}": tensor for encoder, tensor in embeddings.items()}
+
+
+def vectors_of(embeddings: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """The vectors of concept k by text encoder, (V, D) each, as other tools' files have them."""
+    return {encoder: table[k].reshape(-1, table.shape[-1]) for encoder, table in embeddings.items()}
 
 
 def from_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

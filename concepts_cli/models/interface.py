@@ -14,11 +14,13 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.noise import Noise
+
+SENTENCE = "a photo of a {}"  # where words are read whose states concepts at the output start from
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,26 @@ class DiffusionModel(ABC):
     def load(cls, source: str, *, name: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> Self:
         """The model in a folder or on the hub (`source`). May raise OSError, ValueError, KeyError or RuntimeError."""
 
+    @classmethod
+    def skeleton(cls, source: str, *, name: str, revision: str | None, dtype: torch.dtype) -> Self:
+        """The model without its weights, on the meta device: by its configuration alone. Token ids are on the CPU.
+
+        Raises UcdError for a family that is not known well enough for that.
+        """
+        raise UcdError(f"what {name} takes can't be told from its configuration")
+
+    def parts(self) -> Mapping[str, list[nn.Module]]:
+        """The modules that hold its weights: those that `text`, `images` and the `network` need."""
+        return {}
+
     # ---- text
 
     tokenizers: tuple[str, ...] = ("tokenizer",)  # their folders in the model's own
     # Tools that load this family's embeddings -> the key of each text encoder in their files; TOKEN is the word.
     tools: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
     is_causal: bool  # whether a token reads only those before it
+    places: tuple[str, ...] = ("input",)  # where concepts may be: before the text encoders, or after them (`output`)
+    where: str = "input"  # the place of the present concepts
     max_tokens: int  # T
 
     @property
@@ -128,12 +144,25 @@ class DiffusionModel(ABC):
         """
 
     @abstractmethod
-    def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
-        """Make K `tokens` stand for the rows of `embeddings`, (K, D) by text encoder, in every later prompt.
+    def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], where: str = "input") -> None:
+        """Make K `tokens` stand for the rows of `embeddings` in every later prompt: by text encoder (K, D), or
+        (K, V, D) for concepts of V vectors, each of which is a token to the encoder. They take the place of a word's
+        vector before the text encoder, or, `where` that is one of `places`, of its state after it.
 
         Nothing is copied: gradients flow to the tensors, and later changes to them take effect. Raises UcdError for a
         word that the vocabulary already has.
         """
+
+    def typical_vectors(self, where: str) -> Mapping[str, Tensor]:
+        """What vectors at this place look like, (M, D) by text encoder: the table, or states of words."""
+        return self.tables
+
+    def word_vectors(self, word: str, where: str) -> Mapping[str, Tensor]:
+        """The vectors of a word's tokens at this place, by text encoder, one per piece."""
+        return {encoder: self.tables[encoder][pieces] for encoder, pieces in self.pieces(word).items()}
+
+    def keep_only(self, prompts: Sequence[str]) -> None:  # noqa: B027
+        """Free what only other prompts would need. A concept at the `output` may take another's place in them."""
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tokens:
@@ -181,6 +210,9 @@ class DiffusionModel(ABC):
     @abstractmethod
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, 3, H, W) in [-1, 1] -> mean and standard deviation (B, C, h, w) of their latents."""
+
+    def forget_images(self) -> None:  # noqa: B027
+        """Free what only `encode_images` and `decode` need; they can't be called from now on."""
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from concepts_cli.errors import UcdError
-from concepts_cli.models import configuration_of, is_single_file
-from concepts_cli.models.conditioning import Tokens
-from concepts_cli.models.interface import DiffusionModel
+from concepts_cli.models import configuration_of, is_single_file, read_index
+from concepts_cli.models.conditioning import Conditioning, Tokens
+from concepts_cli.models.interface import SENTENCE, DiffusionModel
+from concepts_cli.models.kept_texts import KeptTexts
+from concepts_cli.models.skeletons import part_without_weights
 from concepts_cli.models.text import TextEncoder, freeze
+
+TEXTS = 16  # prompts in a call of the text encoders
+TYPICAL = 256  # words to know the encoders' states by
 
 
 class LatentDiffusion(DiffusionModel):
-    """A frozen latent diffusion model; a family adds `noise`, `resolution`, `encode`, `predict` and its samplers."""
+    """A frozen latent diffusion model; a family adds `noise`, `resolution`, `read`, `predict` and its samplers."""
 
-    is_causal = True
+    is_causal, places = True, ("input", "output")
     pipeline_class: ClassVar[str]  # of diffusers
     network_name: ClassVar[str]  # the network's, among the pipeline's parts
     encoders: ClassVar[Mapping[str, str]]  # text encoders by the names of their embeddings -> their parts' suffix
@@ -48,6 +54,9 @@ class LatentDiffusion(DiffusionModel):
         }
         self.text = next(iter(self.texts.values()))
         self.max_tokens = self.text.max_tokens
+        self._outputs: list[Tensor] = []  # the concepts' vectors by text encoder, if they come after them
+        self._kept: KeptTexts | None = None
+        self._typical: dict[str, Tensor] = {}
         self.image_scale = self.size_multiple = 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @classmethod
@@ -76,6 +85,24 @@ class LatentDiffusion(DiffusionModel):
         )
         return cls(pipeline, name, device=device, dtype=dtype)
 
+    @classmethod
+    def skeleton(cls, source: str, *, name: str, revision: str | None, dtype: torch.dtype) -> Self:
+        import diffusers
+
+        index = read_index(name, revision=revision)
+        settings = {key: value for key, value in index.items() if key[0] != "_" and not isinstance(value, list)}
+        parts = {
+            part: part_without_weights(source, part, *kind, revision=revision, dtype=dtype)
+            for part, kind in index.items()
+            if isinstance(kind, list) and part not in cls.left_out and None not in kind
+        }
+        pipeline = getattr(diffusers, cls.pipeline_class)(**settings | parts | dict(cls.left_out))
+        return cls(pipeline, name, device=torch.device("meta"), dtype=dtype)
+
+    def parts(self) -> Mapping[str, list[nn.Module]]:
+        texts: list[nn.Module] = [text.encoder for text in self.texts.values()]
+        return {"text": texts, "images": [self.vae], "network": [self.network]}
+
     @property
     def tokenizer(self) -> Any:
         """Of the first text encoder."""
@@ -92,12 +119,72 @@ class LatentDiffusion(DiffusionModel):
     def tables(self) -> Mapping[str, Tensor]:
         return {encoder: text.table for encoder, text in self.texts.items()}
 
-    def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
-        for encoder, text in self.texts.items():
-            text.set_concepts(tokens, embeddings[encoder])
+    def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], where: str = "input") -> None:
+        self.where = where
+        self._outputs = [embeddings[encoder] for encoder in self.texts] if where == "output" else []
+        for encoder, text in self.texts.items():  # concepts at the output are zeros at the input, as in OneTrainer
+            text.set_concepts(tokens, torch.zeros_like(embeddings[encoder]) if self._outputs else embeddings[encoder])
 
     def tokenize(self, prompts: Sequence[str]) -> Tokens:
         return Tokens({encoder: text.tokenize(prompts) for encoder, text in self.texts.items()})
+
+    @abstractmethod
+    def read(self, tokens: Tokens) -> Conditioning:
+        """What the text encoders make of prompts, with `hidden_states` (P, T, sum of D)."""
+
+    def encode(self, tokens: Tokens) -> Conditioning:
+        if not self._outputs:
+            return self.read(tokens)
+        rows = self._learned_rows(tokens)
+        with torch.no_grad():
+            conditioning = self._frozen(tokens)
+        hidden = conditioning.tensors["hidden_states"]
+        learned = torch.cat([table.flatten(0, -2) for table in self._outputs], dim=-1).to(hidden)
+        hidden = torch.where((rows >= 0)[..., None].to(hidden.device), learned[rows.clamp(min=0)], hidden)
+        return Conditioning(conditioning.tensors | {"hidden_states": hidden})
+
+    def _frozen(self, tokens: Tokens) -> Conditioning:
+        """The conditioning without concepts at the output."""
+        if self._kept is None:
+            return self.read(tokens)
+        return self._kept.look_up(next(iter(tokens.tensors.values())), self._learned_rows(tokens) >= 0)
+
+    def _learned_rows(self, tokens: Tokens) -> Tensor:  # (P, T)
+        return self.text.learned_rows(next(iter(tokens.tensors.values())))
+
+    @torch.no_grad()
+    def keep_only(self, prompts: Sequence[str]) -> None:
+        """Encode prompts of concepts at the output, and unload the text encoders."""
+        tokens = self.tokenize(list(dict.fromkeys(prompts)))
+        parts = torch.arange(len(tokens)).split(TEXTS)
+        conditioning = Conditioning.join(self.read(tokens[part.to(self.device)]) for part in parts)
+        self._kept = KeptTexts(next(iter(tokens.tensors.values())), self._learned_rows(tokens) >= 0, conditioning)
+        for text in self.texts.values():
+            text.unload()
+
+    @torch.no_grad()
+    def typical_vectors(self, where: str) -> Mapping[str, Tensor]:
+        """At the output, the states of whole words from all over the vocabulary, the last token of each."""
+        if where == "input":
+            return self.tables
+        if not self._typical:
+            words = list(self.whole_words())
+            found = [self.word_vectors(word, where) for word in words[:: max(1, len(words) // TYPICAL)]]
+            self._typical = {encoder: torch.stack([each[encoder][-1] for each in found]) for encoder in self.texts}
+        return self._typical
+
+    @torch.no_grad()
+    def word_vectors(self, word: str, where: str) -> Mapping[str, Tensor]:
+        """At the output, the states of the word's tokens in a short sentence."""
+        if where == "input":
+            return super().word_vectors(word, where)
+        prompt = SENTENCE.format(word)
+        hidden = self._frozen(self.tokenize([prompt])).tensors["hidden_states"][0]  # (T, sum of D)
+        states = hidden.split([text.table.shape[1] for text in self.texts.values()], dim=1)
+        return {
+            encoder: own[text.positions(prompt, word)[-len(text.pieces(word)) :]]
+            for own, (encoder, text) in zip(states, self.texts.items(), strict=True)
+        }
 
     def pieces(self, text: str) -> Mapping[str, list[int]]:
         return {encoder: own.pieces(text) for encoder, own in self.texts.items()}
@@ -128,6 +215,9 @@ class LatentDiffusion(DiffusionModel):
         scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0
         latents = (latents / scale + shift).to(self.vae.dtype)
         return (self.vae.decode(latents, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+
+    def forget_images(self) -> None:
+        self.vae.to("meta")
 
     @property
     def fingerprint(self) -> str:

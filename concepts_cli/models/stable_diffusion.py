@@ -14,8 +14,10 @@ class StableDiffusion(UNetDiffusion):
 
     pipeline_class = "StableDiffusionPipeline"
     encoders: ClassVar = {SOLE_ENCODER: ""}
-    # In one tensor, whose key only diffusers reads: it is the word; the others take the file's name.
-    tools: ClassVar = {tool: {SOLE_ENCODER: TOKEN if tool == "diffusers" else "emb_params"} for tool in TOOLS}
+    # In one tensor, whose key is the word, or a name of the tool's; the word is then the file's name.
+    tools: ClassVar = {
+        tool: {SOLE_ENCODER: {"diffusers": TOKEN, "onetrainer": "emp_params"}.get(tool, "emb_params")} for tool in TOOLS
+    }
     left_out: ClassVar = {
         "safety_checker": None,
         "feature_extractor": None,
@@ -23,5 +25,5 @@ class StableDiffusion(UNetDiffusion):
         "requires_safety_checker": False,
     }
 
-    def encode(self, tokens: Tokens) -> Conditioning:
+    def read(self, tokens: Tokens) -> Conditioning:
         return Conditioning({"hidden_states": self.text(tokens.tensors[SOLE_ENCODER])})

@@ -40,14 +40,14 @@ class StableDiffusionXL(UNetDiffusion):
         if dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae.float()  # the published image encoder overflows in half precision, and says so by this flag
 
-    def encode(self, tokens: Tokens) -> Conditioning:
+    def read(self, tokens: Tokens) -> Conditioning:
         outputs = [
             text.encoder(tokens.tensors[encoder], output_hidden_states=True) for encoder, text in self.texts.items()
         ]
         hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)  # (P, T, D1 + D2)
         pooled = outputs[-1].text_embeds
         if self.empty_is_zeros:
-            empty = (tokens.tensors["clip_l"] == self._empty).all(dim=1)
+            empty = (tokens.tensors["clip_l"] == self._empty).all(dim=1).to(hidden.device)
             hidden = hidden.masked_fill(empty[:, None, None], 0)
             pooled = pooled.masked_fill(empty[:, None], 0)
         return Conditioning({"hidden_states": hidden, "pooled": pooled})

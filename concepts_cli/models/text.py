@@ -30,6 +30,7 @@ class TextEncoder:
         most = self.most_tokens or encoder.config.max_position_embeddings
         tokenizer.model_max_length = min(tokenizer.model_max_length, most)
         self._tokens = LearnedTokens(table)
+        self._spelled: dict[str, str] = {}  # a learned word of several tokens -> these tokens
         encoder.set_input_embeddings(self._tokens)
 
     @property
@@ -38,41 +39,68 @@ class TextEncoder:
         return self._tokens.table.weight
 
     @property
+    def device(self) -> torch.device:
+        """Where token ids go: where the encoder is, or was before `unload`."""
+        return self._tokens.device
+
+    @property
     def max_tokens(self) -> int:
         return self.tokenizer.model_max_length
 
     def set_concepts(self, tokens: Sequence[str], embeddings: Tensor) -> None:
-        """Make `tokens` stand for the rows of `embeddings` (K, D) from now on; gradients flow to them.
+        """Make `tokens` stand for the rows of `embeddings`, (K, D) or (K, V, D), from now on; gradients flow to them.
 
-        Raises UcdError for a word that the vocabulary already has.
+        A word with V vectors is V tokens to the encoder, named as diffusers names them: `<t1>`, `<t1>_1`, ... Raises
+        UcdError for a word that the vocabulary already has.
         """
         known = set(self.tokenizer.get_vocab()) - set(self.tokenizer.get_added_vocab())
         if taken := known.union(self.tokenizer.all_special_tokens).intersection(tokens):
             raise UcdError(
                 f"the model's vocabulary already has a word {sorted(taken)[0]!r}", "give the concepts other names"
             )
-        self.tokenizer.add_tokens(list(tokens))
-        self._tokens.learn(self.tokenizer.convert_tokens_to_ids(list(tokens)), embeddings)
+        others = range(1, embeddings.shape[1] if embeddings.ndim == 3 else 1)
+        spelled = {token: [token, *(f"{token}_{n}" for n in others)] for token in tokens}
+        every = [part for parts in spelled.values() for part in parts]
+        self._spelled = {token: "".join(parts) for token, parts in spelled.items()} if others else {}
+        self.tokenizer.add_tokens(every)
+        self._tokens.learn(self.tokenizer.convert_tokens_to_ids(every), embeddings)
+
+    def spelled(self, text: str) -> str:
+        """The text with every learned word as the tokens that it is to the encoder."""
+        for token, parts in self._spelled.items():
+            text = text.replace(token, parts)
+        return text
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (P, T) on the encoder's device; a long prompt is cut at T tokens."""
         batch = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
+            list(map(self.spelled, prompts)),
+            padding="max_length",
+            max_length=self.max_tokens,
+            truncation=True,
+            return_tensors="pt",
         )
-        return batch.input_ids.to(self.table.device)
+        return batch.input_ids.to(self.device)
+
+    def learned_rows(self, ids: Tensor) -> Tensor:
+        """Which row of all concepts' vectors each token is, (P, T), or -1."""
+        return self._tokens.rows(ids)
 
     def pieces(self, text: str) -> list[int]:
         """The token ids of a text by itself, without start, end and padding."""
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        return self.tokenizer(self.spelled(text), add_special_tokens=False).input_ids
 
     def is_truncated(self, prompt: str) -> bool:
-        return len(self.tokenizer(prompt).input_ids) > self.max_tokens
+        return len(self.tokenizer(self.spelled(prompt)).input_ids) > self.max_tokens
 
     def positions(self, prompt: str, text: str) -> list[int]:
         """Which of the T tokens of `prompt` (0 is the start token) belong to an occurrence of `text`."""
-        ids, part = self.tokenize([prompt])[0].tolist(), self.pieces(text)
-        starts = [i for i in range(len(ids) - len(part) + 1) if part and ids[i : i + len(part)] == part]
-        return sorted({start + i for start in starts for i in range(len(part))})
+        ids = self.tokenize([prompt])[0].tolist()
+        for part in (self.pieces(text), self.pieces(f" {text}")):  # some vocabularies have a space before a word
+            starts = [i for i in range(len(ids) - len(part) + 1) if part and ids[i : i + len(part)] == part]
+            if starts:
+                return sorted({start + i for start in starts for i in range(len(part))})
+        return []
 
     def whole_words(self) -> dict[str, int]:
         """The tokens of CLIP's byte-pair vocabulary that are whole words, with their rows of the table."""
@@ -90,17 +118,19 @@ class TextEncoder:
             self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
             self.encoder.train()  # transformers checkpoints only in training mode; without dropout, it is the same
 
+    def unload(self) -> None:
+        """Free the encoder's weights: it can tokenize from now on, and no longer encode."""
+        self.encoder.to("meta")
+
     def __call__(self, input_ids: Tensor) -> Tensor:  # (P, T) -> (P, T, D)
         return self.encoder(input_ids)[0]
 
 
-def sole_piece(word: str, pieces: Sequence[int]) -> int:
-    """The only token of a word that a concept is to start from. Raises UcdError if it has several, or none."""
-    if len(pieces) != 1:
-        raise UcdError(
-            f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", "choose words that are a single token"
-        )
-    return pieces[0]
+def check_pieces(word: str, pieces: Sequence[int], vectors: int = 1) -> None:
+    """Raise UcdError for a word of more tokens than the concept has vectors that start from it, or none."""
+    if not 0 < len(pieces) <= vectors:
+        hint = f"choose words of at most {vectors} tokens" if vectors > 1 else "choose words that are a single token"
+        raise UcdError(f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", hint)
 
 
 def freeze(modules: Sequence[torch.nn.Module], device: torch.device) -> None:

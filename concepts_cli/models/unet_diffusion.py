@@ -18,7 +18,7 @@ from concepts_cli.models.unet_attention import UNetAttention
 
 
 class UNetDiffusion(LatentDiffusion):
-    """A family adds `encode`, and what else its network is told about each row."""
+    """A family adds `read`, and what else its network is told about each row."""
 
     network_name = "unet"
     samplers = tuple(SCHEDULERS)

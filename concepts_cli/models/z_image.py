@@ -32,13 +32,13 @@ class ChatEncoder(TextEncoder):
     def tokenize_with_mask(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids, and 1 where they are not padding, (P, T) each."""
         batch = self.tokenizer(
-            [self._message(prompt) for prompt in prompts],
+            [self.spelled(self._message(prompt)) for prompt in prompts],
             padding="max_length",
             max_length=self.max_tokens,
             truncation=True,
             return_tensors="pt",
         )
-        return batch.input_ids.to(self.table.device), batch.attention_mask.to(self.table.device)
+        return batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         return self.tokenize_with_mask(prompts)[0]
@@ -103,12 +103,13 @@ class ZImage(LatentDiffusion):
         ids, mask = self.text.tokenize_with_mask(prompts)
         return Tokens({SOLE_ENCODER: ids, "mask": mask})
 
-    def encode(self, tokens: Tokens) -> Conditioning:
+    def read(self, tokens: Tokens) -> Conditioning:
         ids, mask = tokens.tensors[SOLE_ENCODER], tokens.tensors["mask"].bool()
         used = int(mask.any(dim=0).nonzero().max()) + 1  # prompts are short: what follows is padding in all of them
-        output = self.text.encoder(
-            ids[:, :used], attention_mask=mask[:, :used], output_hidden_states=True, use_cache=False
-        )
+        needed: Any = mask[:, :used]
+        if self.tokenizer.padding_side == "right":  # no token reads what follows it, and padding is left out below
+            needed = {"full_attention": None}  # what transformers makes of no mask, without looking into tensors
+        output = self.text.encoder(ids[:, :used], attention_mask=needed, output_hidden_states=True, use_cache=False)
         hidden = F.pad(output.hidden_states[-2], (0, 0, 0, ids.shape[1] - used))  # (P, T, D)
         return Conditioning({"hidden_states": hidden, "mask": mask})
 

@@ -21,6 +21,7 @@ Schedule = Literal[
     "polynomial",
     "piecewise_constant",
 ]
+Place = Literal["input", "output"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 STEP_RULES = (
     r"([0-9]{1,9}(\.[0-9]{1,9})?:[0-9]{1,9},)+[0-9]{1,9}(\.[0-9]{1,9})?",
@@ -54,6 +55,10 @@ class DataSettings:
 @dataclass(frozen=True, kw_only=True)
 class ConceptSettings:
     count: int = setting(5, "number of concepts to discover", at_least=1, at_most=1000)
+    vectors: int = setting(
+        1, "vectors per concept, each a token of the prompt: more say more, and take longer", at_least=1, at_most=64
+    )
+    where: Place = setting("input", "input: vectors before the text encoder; output: after it, which is then unloaded")
     property: Literal["object", "style"] | None = setting(
         "object", "what the prompts describe; null: the bare token is the prompt"
     )

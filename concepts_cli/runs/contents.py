@@ -46,7 +46,7 @@ def read_tokens(path: Path, metadata: dict[str, str] | None = None) -> tuple[str
 
 
 def read_concepts(path: Path) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """The K tokens, and their embeddings by text encoder, (K, D) each, float32."""
+    """The K tokens, and their embeddings by text encoder, (K, D) or, of V vectors, (K, V, D), float32."""
     metadata, tensors = read_tensors(path)
     tokens, embeddings = read_tokens(path, metadata), from_file(tensors)
     if not embeddings:
@@ -55,7 +55,7 @@ def read_concepts(path: Path) -> tuple[tuple[str, ...], dict[str, Tensor]]:
         _check_floats(path, "the embeddings", table)
         if table.numel() and table.abs().max() > MOST:
             raise damaged(path, f"its embeddings reach {table.abs().max():.0e}, and at most {MOST:.0e} makes sense")
-        if table.ndim != 2 or len(table) != len(tokens) or not table.numel():
+        if table.ndim not in (2, 3) or len(table) != len(tokens) or not table.numel():
             raise damaged(path, f"it names {len(tokens)} concepts, and its embeddings are {tuple(table.shape)}")
     return tokens, embeddings
 

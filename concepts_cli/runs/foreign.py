@@ -12,26 +12,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concepts_cli.errors import UcdError, first_line, shown
+from concepts_cli.models import OUTPUT
+from concepts_cli.recipe.schema import Place
 from concepts_cli.runs.contents import MOST, is_token
 from concepts_cli.runs.reading import opened, read_object, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Word = tuple[str, dict[str, "Tensor"]]  # <name>, and its embedding (1, D) by text encoder
+Word = tuple[str, dict[str, "Tensor"]]  # <name>, and its vectors (V, D) by text encoder
 PICKLED, SAFE = (".bin", ".pt", ".pth"), ".safetensors"
+MOST_VECTORS = 64
 MAX_BYTES = 2**28  # an embedding has some kilobytes
-NAMELESS = {"emb_params", "*"}  # keys of the only tensor, where the file's name is the word's
+NAMELESS = {"emb_params", "emp_params", "*"}  # keys of the only tensor, where the file's name is the word's
 HINT = "give a textual-inversion file: .safetensors, .bin or .pt"
 
 
-def read_words(path: Path, encoders: Mapping[str, set[str]]) -> list[Word]:
-    """The words in a file: of diffusers, AUTOMATIC1111, ComfyUI, kohya, or the published code's learned_embeds.bin.
+def read_words(path: Path, encoders: Mapping[str, set[str]]) -> tuple[list[Word], Place]:
+    """The words in a file of diffusers, AUTOMATIC1111, ComfyUI, kohya, OneTrainer or the published code, and whether
+    they are for the text encoder's `input` or `output`.
 
     `encoders` are the model's text encoders, each with the keys that it may have in such files. Raises UcdError for a
-    file that holds no words, or those of another kind of model, and for words of several vectors.
+    file that holds no words, or those of another kind of model.
     """
     name, tensors = _content(path)
+    if at_output := {key.removesuffix(OUTPUT): each for key, each in tensors.items() if key.endswith(OUTPUT)}:
+        tensors = at_output  # what is for the input beside it is zeros
+    return _words(path, name, tensors, encoders), "output" if at_output else "input"
+
+
+def _words(path: Path, name: str, tensors: Mapping[str, Tensor], encoders: Mapping[str, set[str]]) -> list[Word]:
     found = {encoder: key for encoder, keys in encoders.items() for key in keys if key in tensors}
     if set(found) == set(encoders) and len(tensors) == len(encoders):
         return [_word(path, name, {encoder: tensors[key] for encoder, key in found.items()})]
@@ -105,13 +115,13 @@ def _floats(path: Path, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _word(path: Path, name: str, tensors: Mapping[str, Tensor]) -> Word:
-    """A word with a name that is safe as a file's. Raises UcdError for one of several vectors."""
+    """A word with a name that is safe as a file's. Raises UcdError for tensors that are not its vectors."""
     token = "<" + re.sub(r"[^\w-]+", "-", name).strip("-") + ">"
     if not is_token(token):
         raise UcdError(f"{path}: {shown(name)} can't name a concept", "rename the file")
     rows = {encoder: tensor.reshape(1, -1) if tensor.ndim == 1 else tensor for encoder, tensor in tensors.items()}
-    for tensor in rows.values():
-        if tensor.ndim != 2 or len(tensor) != 1:
-            vectors = " x ".join(map(str, tensor.shape[:-1]))
-            raise UcdError(f"{path}: {shown(name)} has {vectors} vectors", "only words of one vector can be imported")
+    counts = {tuple(tensor.shape[:-1]) for tensor in rows.values()}
+    if len(counts) > 1 or any(len(count) != 1 or count[0] > MOST_VECTORS for count in counts):
+        vectors = " and ".join(" x ".join(map(str, count)) for count in sorted(counts))
+        raise UcdError(f"{path}: {shown(name)} has {vectors} vectors", f"a word has 1 to {MOST_VECTORS}")
     return token, rows

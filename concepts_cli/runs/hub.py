@@ -55,9 +55,13 @@ def push_to_hub(run: Run) -> str:
 def _card(run: Run) -> str:
     """The page that the Hub shows: how to load the concepts."""
     base = f"base_model: {run.recipe.model}\n" if "/" in run.recipe.model and run.recipe.model[0] not in "/.~" else ""
-    return (
+    card = (
         f"---\n{base}library_name: diffusers\ntags: [textual_inversion, concept-discovery]\n---\n\n# {run.name}\n\n"
-        f"{len(run.tokens)} visual concepts, discovered in {len(run.images)} unlabelled images with `ucd`.\n\n"
-        f"```python\npipeline.load_textual_inversion('{run.recipe.train.push_to_hub}', "
+        f"{len(run.tokens)} visual concepts, discovered in {len(run.images)} unlabelled images with `ucd`.\n"
+    )
+    if run.recipe.concepts.where == "output":  # diffusers loads no such words
+        return card
+    return card + (
+        f"\n```python\npipeline.load_textual_inversion('{run.recipe.train.push_to_hub}', "
         "weight_name='embeddings/t1.safetensors')\n```\n"
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import SOLE_ENCODER
-from concepts_cli.models.embeddings import to_file
+from concepts_cli.models.embeddings import to_file, vectors_of
 from concepts_cli.paths import public_path
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.contents import read_checkpoint, read_concepts, read_images, read_weights
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def embeddings(self) -> dict[str, Tensor]:
-        """By text encoder, (K, D) each, float32."""
+        """By text encoder, (K, D) or, of V vectors, (K, V, D), float32."""
         return self._concepts[1]
 
     @cached_property
@@ -145,7 +145,8 @@ class Run:
     def check_fits(self, model: DiffusionModel) -> None:
         """Raise UcdError if the concepts' width differs from the model's."""
         widths = [
-            {encoder: table.shape[1] for encoder, table in tables.items()} for tables in (self.embeddings, model.tables)
+            {encoder: table.shape[-1] for encoder, table in tables.items()}
+            for tables in (self.embeddings, model.tables)
         ]
         if widths[0] != widths[1]:
             have, need = (" and ".join(str(each[encoder]) for encoder in sorted(each)) for each in widths)
@@ -157,7 +158,7 @@ class Run:
     def teach(self, model: DiffusionModel) -> None:
         """Add the run's concepts to the model's vocabulary. Raises UcdError if their width differs from the model's."""
         self.check_fits(model)
-        model.set_concepts(self.tokens, self.embeddings)
+        model.set_concepts(self.tokens, self.embeddings, self.recipe.concepts.where)
 
     # ---- writing
 
@@ -173,17 +174,18 @@ class Run:
             write_text(self.path / IMAGES, "".join(map(image_line, images)))
 
     def save_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], weights: Tensor | None) -> None:
-        """Write the concepts, (K, D) by text encoder, one file per concept for other tools, and the weights (N, K), if
-        there are any.
+        """Write the concepts, embeddings by text encoder, one file per concept for other tools, and the weights (N, K),
+        if there are any.
         """
         self.check_there()
         model = public_path(self.recipe.model)
         metadata = {"tokens": json.dumps(list(tokens)), "model": model, "ucd": __version__} | _versions()
         if weights is not None:
             write_safetensors(self.path / WEIGHTS, {"weights": weights}, {"tokens": metadata["tokens"]})
-        for k, token in enumerate(tokens):
+        # Most tools have no place for vectors after the text encoder; `ucd export` writes them for the one that has.
+        for k, token in enumerate(tokens if self.recipe.concepts.where == "input" else ()):
             path = self.path / "embeddings" / f"{bare_name(token)}.safetensors"
-            rows = {encoder: table[k : k + 1] for encoder, table in embeddings.items()}
+            rows = vectors_of(embeddings, k)
             named = {token: rows[SOLE_ENCODER]} if set(rows) == {SOLE_ENCODER} else rows
             write_safetensors(path, named, {"model": model})
         write_safetensors(self.path / CONCEPTS, to_file(embeddings), metadata)  # last: it marks the run as finished

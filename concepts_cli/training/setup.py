@@ -26,7 +26,7 @@ from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model, mirror_of, source_of
 from concepts_cli.models.device import chosen_device, dtype_of
-from concepts_cli.models.interface import DiffusionModel
+from concepts_cli.models.interface import SENTENCE, DiffusionModel
 from concepts_cli.output import Output
 from concepts_cli.processes.environment import is_launched, world_size
 from concepts_cli.recipe import BUILT_IN, FOR_PHOTOGRAPHS, Recipe
@@ -89,6 +89,11 @@ def earlier_run(recipe: Recipe) -> Run | None:
             f"train.start_from: {run.path} has {len(run.tokens)} concepts, concepts.count is {recipe.concepts.count}",
             f"--set concepts.count={len(run.tokens)}",
         )
+    for name in ("vectors", "where"):
+        before, now = getattr(run.recipe.concepts, name), getattr(recipe.concepts, name)
+        if before != now:
+            problem = f"train.start_from: {run.path} has concepts.{name}: {before}, not {now}"
+            raise UcdError(problem, f"--set concepts.{name}={before}")
     if recipe.train.start_from_weights:
         _ = run.weights
     return run
@@ -122,11 +127,21 @@ def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -
     # Refuse what the model can't do before the images are encoded, not at the first preview or after the training.
     model.check_size(recipe.data.resolution, recipe.data.resolution)
     check_settings(model, recipe.sample)
+    check_length(model, recipe)
     if settings.gradient_checkpointing:
         model.checkpoint_gradients()
     if settings.compile:
         model.compile()
     return model
+
+
+def check_length(model: DiffusionModel, recipe: Recipe) -> None:
+    """Raise UcdError if the vectors of a concept don't fit into the sentences that the model reads."""
+    vectors = recipe.concepts.vectors
+    for template in recipe.concepts.templates() if vectors > 1 else ():
+        if model.is_truncated(template.format("a " * vectors)):
+            problem = f"concepts.vectors: {model.name} reads {model.max_tokens} tokens, and {template!r} with {vectors}"
+            raise UcdError(f"{problem} vectors is longer", "set fewer, or concepts.property: null for the bare token")
 
 
 def prepare_training(
@@ -150,6 +165,10 @@ def prepare_training(
     concepts, places = recipe.concepts, recipe.data.images
     tokens = concept_tokens(concepts.count, concepts.tokens)
     sentences = [concepts.templates_of(place_of(each.path, places)) for each in records] if concepts.properties else []
+    if concepts.where == "output":
+        _keep_texts(recipe, model, tokens)
+    if not recipe.train.preview_every:
+        model.forget_images()
     start = None
     if concepts.start == "images" and not earlier and not resumed:
         start = _image_start(recipe, latents, sentences, model, accelerator, out)
@@ -164,6 +183,17 @@ def prepare_training(
         update=recipe.weights.update,
         accelerator=accelerator,
     )
+
+
+def _keep_texts(recipe: Recipe, model: DiffusionModel, tokens: Sequence[str]) -> None:
+    """Encode all that a training will read, and unload the text encoders: the concepts come after them."""
+    concepts, negative = recipe.concepts, recipe.sample.negative_prompt or ""
+    typical = model.typical_vectors(concepts.where)  # before it is too late to read words
+    blank = {name: torch.zeros(1, concepts.vectors, table.shape[1]) for name, table in typical.items()}
+    model.set_concepts(tokens[:1], blank, concepts.where)
+    words = [SENTENCE.format(word) for word in concepts.initial or ()]
+    sentences = [*concepts.templates(), concepts.prompt or "{}"]
+    model.keep_only(["", negative, *words, *(sentence.format(tokens[0]) for sentence in sentences)])
 
 
 def _image_start(
@@ -184,6 +214,8 @@ def _image_start(
             sentences=recipe.concepts.templates(),
             sentences_of=sentences,
             restarts=recipe.concepts.start_restarts,
+            vectors=recipe.concepts.vectors,
+            where=recipe.concepts.where,
             seed=recipe.train.seed,
         )
         for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
@@ -211,6 +243,8 @@ def _objective(
         words = initial_embeddings(
             model,
             count,
+            vectors=recipe.concepts.vectors,
+            where=recipe.concepts.where,
             words=recipe.concepts.initial,
             start="normal" if recipe.concepts.start == "normal" else "table",
             spread=recipe.concepts.initial_spread,
@@ -228,7 +262,13 @@ def _objective(
             if known.keys().isdisjoint(record.sha256 for record in records):
                 raise UcdError(f"train.start_from_weights: {earlier.path} was trained on none of these images")
             weights = torch.stack([known.get(record.sha256, weights[0]) for record in records])
-        concepts = Concepts(words, weights, constraint=settings.constraint, train_weights=settings.trained)
+        concepts = Concepts(
+            words,
+            weights,
+            where=recipe.concepts.where,
+            constraint=settings.constraint,
+            train_weights=settings.trained,
+        )
         return ComposedLoss(
             model,
             concepts,
@@ -241,7 +281,8 @@ def _objective(
         )
     owners = None if method == "textual-inversion" else cluster(recipe, records, model.device)
     weights = torch.full((len(records), count), 1 / count) if owners is None else F.one_hot(owners, count)
-    return InversionLoss(model, Concepts(words, weights, train_weights=False), tokens, sentences, owners=owners)
+    concepts = Concepts(words, weights, where=recipe.concepts.where, train_weights=False)
+    return InversionLoss(model, concepts, tokens, sentences, owners=owners)
 
 
 def _latents(

@@ -17,6 +17,7 @@ from concepts_cli.commands.train import train
 from concepts_cli.core.sampling import composed_scores, denoise, guided
 from concepts_cli.errors import UcdError
 from concepts_cli.models import TOOLS
+from concepts_cli.models.embeddings import vectors_of
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
 from tests.models.tiny_xl import build_xl
@@ -29,6 +30,7 @@ BOTH = {"clip_l", "clip_g"}
 READERS = {
     "a1111": lambda tensors: tensors if set(tensors) >= BOTH else {"": only(tensors)},
     "kohya": lambda tensors: tensors if "clip_l" in tensors else {"": tensors["emb_params"]},
+    "onetrainer": lambda tensors: tensors if "clip_l" in tensors else {"": tensors["emp_params"]},
     "comfyui": lambda tensors: tensors if BOTH & set(tensors) else {"": next(iter(tensors.values()))},
 }
 
@@ -38,14 +40,15 @@ def only(tensors):
     return tensor
 
 
-@pytest.fixture(params=["sd", "xl"])
+@pytest.fixture(params=[("sd", 1), ("xl", 1), ("sd", 3), ("xl", 3)], ids=str)
 def run(request, workplace, recipe_file, tmp_path):
-    overrides = ["train.max_steps=1"]
-    if request.param == "xl":
+    family, vectors = request.param
+    overrides = ["train.max_steps=1", f"concepts.vectors={vectors}", "concepts.property=null"]
+    if family == "xl":
         build_xl(tmp_path / "model")
         overrides.append(f"model={tmp_path / 'model'}")
     run = train(load_recipe(recipe_file, overrides), device="cpu", out=Output(quiet=True))
-    run.family = request.param
+    run.family = family
     return run
 
 
@@ -58,7 +61,7 @@ def test_tools_find_each_text_encoders_embedding(run, tool):
         found = READERS[tool](load_file(path))
         assert set(found) == set(ENCODERS[run.family])
         for key, encoder in ENCODERS[run.family].items():
-            torch.testing.assert_close(found[key], run.embeddings[encoder][row : row + 1])
+            torch.testing.assert_close(found[key], vectors_of(run.embeddings, row)[encoder])
         with safe_open(path, "pt") as file:
             assert file.metadata()["token"] == f"<t{row + 1}>" and "/" not in file.metadata()["model"]
 

@@ -26,14 +26,15 @@ from tests.models.tiny_z_image import build_z_image
 ROWS = torch.arange(64, dtype=torch.float32).reshape(2, 32) / 64
 
 
-@pytest.fixture(params=["sd", "xl", "z-image"])
+@pytest.fixture(params=[("sd", 1), ("xl", 1), ("z-image", 1), ("sd", 2), ("xl", 2)], ids=str)
 def run(request, workplace, recipe_file, tmp_path):
-    overrides = ["train.max_steps=1"]
-    if request.param != "sd":
-        (build_xl if request.param == "xl" else build_z_image)(tmp_path / "model")
+    family, vectors = request.param
+    overrides = ["train.max_steps=1", f"concepts.vectors={vectors}", "concepts.property=null"]
+    if family != "sd":
+        (build_xl if family == "xl" else build_z_image)(tmp_path / "model")
         overrides.append(f"model={tmp_path / 'model'}")
     run = train(load_recipe(recipe_file, overrides), device="cpu", out=Output(quiet=True))
-    run.tools = {"comfyui"} if request.param == "z-image" else set(TOOLS)
+    run.tools = {"comfyui"} if family == "z-image" else set(TOOLS)
     return run
 
 
@@ -123,10 +124,11 @@ class Malicious:
         ("bad.bin", [ROWS], "holds no words"),
         ("bad.bin", {"<t1>": "koala"}, "holds something other than words"),
         ("bad.bin", {"<t1>": ROWS[:1] * float("nan")}, "holds numbers that no word has"),
-        ("bad.bin", {"<t1>": ROWS}, "<t1> has 2 vectors"),
+        ("bad.bin", {"<t1>": ROWS[None]}, "<t1> has 1 x 2 vectors"),
         ("bad.bin", {"<t1>,<t2>,<t3>": ROWS}, "names 3 words and has 2 vectors"),
         ("bad.bin", {"../x/../y": ROWS[:1], "<x-y>": ROWS[:1]}, "have the same name"),
         ("bad.bin", {"<cat>": ROWS[:1], "<dog>": ROWS[:1, :16]}, "were learned on different models"),
+        ("bad.bin", {"<cat>": ROWS, "<dog>": ROWS[:1]}, "these words have 1 and 2 vectors"),
         ("bad.bin", {"<all>": ROWS[:1]}, "can't name a concept"),
         ("bad.safetensors", {"clip_l": ROWS[:1], "clip_g": ROWS[:1]}, "is made for another kind of model"),
         ("bad.safetensors", b"x", "is damaged"),

@@ -185,6 +185,7 @@ def test_a_whole_session_of_a_notebook(flow_run):
         ("sample.height=17", "17 x 16 pixels"),
         ("data.resolution=17", "17 x 17 pixels"),
         ("sample.eta=0.5", "flow-euler takes no eta, got 0.5"),
+        ("concepts.where=output", "takes no concepts at the output of its text encoder"),
     ],
 )
 def test_what_it_cannot_do_is_said_before_the_training(flow_run, workplace, setting, problem):

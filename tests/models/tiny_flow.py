@@ -183,7 +183,7 @@ class TinyFlow(DiffusionModel):
     def tables(self) -> Mapping[str, Tensor]:
         return {name: encoder.embed.weight for name, encoder in self.encoders.items()}
 
-    def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
+    def set_concepts(self, tokens: Sequence[str], embeddings: Mapping[str, Tensor], where: str = "input") -> None:
         for name, encoder in self.encoders.items():
             encoder.learn(tokens, embeddings[name])
 

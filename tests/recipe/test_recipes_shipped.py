@@ -182,6 +182,8 @@ WITHOUT_A_FLAG = {
     "concepts.initial_spread": 1,
     "concepts.unit_norm": False,
     "concepts.shared_sentence": False,
+    "concepts.vectors": 1,
+    "concepts.where": "input",
     "weights.constraint": "none",
     "weights.trained": True,
     "weights.per_image": True,
