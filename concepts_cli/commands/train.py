@@ -41,8 +41,9 @@ from concepts_cli.training.setup import (
     prepare_training,
     read_training_images,
     warn_of_photographs,
+    with_count,
 )
-from concepts_cli.training.telling import described, intention, state_lines
+from concepts_cli.training.telling import counted, described, intention, state_lines
 
 SAVE_SECONDS = 120  # that a kill can cost at most
 
@@ -136,6 +137,9 @@ class Trainer:
             recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None
         )
         self.tokens = self.training.objective.tokens
+        if recipe.concepts.count is None:
+            out.note(f"found {counted(len(self.tokens), 'kind')} of image")
+            self.recipe = recipe = with_count(recipe, len(self.tokens))
         folder = self._lock.folder if self._lock else None
         self.run = Run(broadcast_object_list([folder])[0])  # every process uses the main one's
         if state:
@@ -220,10 +224,11 @@ class Trainer:
 
 
 def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Recipe:
-    """The recipe with what it leaves open: the model's sampler, and the names of the run that it continues."""
+    """The recipe with what it leaves open: the model's sampler; the earlier run's number and names of concepts."""
     sample = replace(recipe.sample, scheduler=model.sampler_name(recipe.sample.scheduler))
     tokens = recipe.concepts.tokens or (before.recipe.concepts.tokens if before else None)
-    return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens))
+    count = recipe.concepts.count or (before.recipe.concepts.count if before else None)
+    return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens, count=count))
 
 
 def _warn_of_images(recipe: Recipe, records: Sequence[ImageRecord], out: Output) -> None:
@@ -240,7 +245,7 @@ def _warn_of_images(recipe: Recipe, records: Sequence[ImageRecord], out: Output)
 def _check_names(recipe: Recipe, run: Run) -> None:
     """Raise UcdError for names that are not those which a resumed run began with."""
     names, before = recipe.concepts.tokens, run.recipe.concepts.tokens
-    if names and concept_tokens(len(names), names) != concept_tokens(run.recipe.concepts.count, before):
+    if names and concept_tokens(len(names), names) != concept_tokens(run.recipe.concepts.most(), before):
         raise UcdError(f"concepts.tokens: {run.path} has other names", "resume with those, or train a new run")
 
 
@@ -296,7 +301,7 @@ def plan(
         run=str(folder),
         model=recipe.model,
         images=count,
-        concepts=recipe.concepts.count,
+        concepts=recipe.concepts.most(),
         steps=settings.max_steps or count * settings.iterations_per_image,
         images_per_step=min(step, epoch) if settings.epoch_ends_step else step,
     )

@@ -30,6 +30,7 @@ LEVELS = 6  # noise levels in it, at each of which an image's error is measured 
 MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, all but LISTED are measured at these levels only
 RIVALS, MORE = 3, 4  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 SURE = 3.0  # by so many standard errors
+MOST_COUNTED, KIND = 3.0, 0.1  # of a gain's deviations; by which one more kind explains images better, at least
 MOVES = 20  # of images between groups, at most
 TINY = 1e-6  # the least deviation of a word's gains: one that explains all images alike prefers none
 FEW = 64  # landmarks, or eight per concept
@@ -46,14 +47,16 @@ class Start:
     words: Words
     owners: Tensor
 
+    def __len__(self) -> int:
+        return len(next(iter(self.words.values())))
+
     def raw_weights(self, constraint: str, initial: float) -> Tensor:
         """Raw weights (N, K) of an image's own word and of the others.
 
         With `softmax` its own has about 0.8 of the weight for K = 5, which training can still move; without a
         constraint it has `initial`, and the others 0.
         """
-        count = len(next(iter(self.words.values())))
-        return F.one_hot(self.owners, count).float() * (3.0 if constraint == "softmax" else initial)
+        return F.one_hot(self.owners, len(self)).float() * (3.0 if constraint == "softmax" else initial)
 
 
 class ImageStart:
@@ -63,8 +66,9 @@ class ImageStart:
         self,
         model: DiffusionModel,
         latents: Latents,
-        count: int,
+        count: int | None,
         *,
+        at_most: int = 12,
         sentences: Sequence[str],
         sentences_of: Sequence[range] = (),
         restarts: int = 3,
@@ -73,13 +77,15 @@ class ImageStart:
         seed: int = 0,
     ):
         """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
-        words are learned from each landmark. Raises UcdError for fewer images than concepts.
+        words are learned from each landmark. Without a `count` the images tell it: from 2 to `at_most`. Raises UcdError
+        for fewer images than concepts.
         """
-        if len(latents) < count:
+        if len(latents) < (count or 2):
             raise UcdError(
-                f"{len(latents)} images can't start {count} concepts", "add images, or set concepts.start: table"
+                f"{len(latents)} images can't start {count or 2} concepts", "add images, or set concepts.start: table"
             )
         self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
+        self.at_most = min(count or at_most, len(latents))
         self.vectors, self.where = vectors, where
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
@@ -92,7 +98,7 @@ class ImageStart:
     def _landmarks(self) -> Tensor:
         """(L,) all images, or a random part of many."""
         order = torch.randperm(len(self.latents), generator=self.generator)
-        return order[: most_landmarks(self.count)].sort().values
+        return order[: most_landmarks(self.at_most)].sort().values
 
     def steps(self) -> Iterator[None]:
         landmarks, candidates = self.landmarks, []
@@ -112,7 +118,8 @@ class ImageStart:
         for image in landmarks:
             gains.append(self._likely_gains(words, image[None], seed=1)[0])
             yield
-        kept, owners = groups(of_others(torch.cat(gains)), self.count)
+        told = of_others(torch.cat(gains))
+        kept, owners = groups(told, self.count or number_of_kinds(told, self.at_most))
         words = {name: table[kept].clone().requires_grad_() for name, table in words.items()}
         yield from self._train(words, landmarks, owners, WORD_STEPS, WORD_RATE)
         found = self._sure_gains(words, torch.arange(len(self.latents)))
@@ -143,7 +150,7 @@ class ImageStart:
         mean, gains, likely = self._likely_gains(words, images, seed=2)
         centre, deviation = mean.mean(dim=0), mean.std(dim=0, correction=0).clamp(min=TINY)
         mean = (mean - centre) / deviation
-        places = mean.gather(1, likely).topk(min(RIVALS, self.count), dim=1).indices
+        places = mean.gather(1, likely).topk(min(RIVALS, mean.shape[1]), dim=1).indices
         rivals = likely.gather(1, places)  # (M, R)
         centre, deviation = centre[rivals], deviation[rivals]
         gains = (gains.gather(2, places.expand(len(gains), -1, -1)) - centre) / deviation
@@ -286,11 +293,7 @@ def groups(gains: Tensor, count: int) -> tuple[list[int], Tensor]:
     the word that explains them best; then each moves to the group whose words explain it best and whose images its own
     word does, until none moves.
     """
-    relative = gains.double()
-    for dim in (0, 1):
-        deviation = relative.std(dim=dim, keepdim=True, correction=0).clamp(min=TINY)
-        relative = (relative - relative.mean(dim=dim, keepdim=True)) / deviation
-    relative = relative.clamp(max=max(count - 1, 1) ** 0.5)
+    relative = standardized(gains).clamp(max=max(count - 1, 1) ** 0.5)
     kept = facilities(relative, count)
     owners = gains[:, kept].argmax(dim=1)
     owners[kept] = torch.arange(count)
@@ -303,6 +306,29 @@ def groups(gains: Tensor, count: int) -> tuple[list[int], Tensor]:
             break
         owners = moved
     return kept, owners
+
+
+def number_of_kinds(gains: Tensor, at_most: int) -> int:
+    """How many kinds of image there are, from 2 to `at_most`, by the gains (L, L) that `groups` takes.
+
+    Each further word explains the images better, much so while it stands for a kind of its own.
+    """
+    relative = standardized(gains).clamp(max=MOST_COUNTED)
+    explained = [0.0]
+    for count in range(1, min(at_most, len(gains)) + 1):
+        kept = facilities(relative, count)
+        explained.append(float(relative[:, kept].clamp(min=0).amax(dim=1).mean()))
+    added = torch.tensor(explained).diff()
+    return max(2, int((added >= KIND).sum()))
+
+
+def standardized(gains: Tensor) -> Tensor:
+    """Gains (L, L) in deviations: of each word over the images, then of each image over the words."""
+    relative = gains.double()
+    for dim in (0, 1):
+        deviation = relative.std(dim=dim, keepdim=True, correction=0).clamp(min=TINY)
+        relative = (relative - relative.mean(dim=dim, keepdim=True)) / deviation
+    return relative
 
 
 def facilities(gains: Tensor, count: int) -> list[int]:

@@ -115,7 +115,7 @@ def composition_cells(terms: Sequence[Term], sweeps: Sequence[Sweep]) -> Iterato
 
 
 def beside(run: Run, terms: Sequence[Term], others: Mapping[str, Run] | None = None) -> list[Term]:
-    """The terms as a composition takes them: where several concepts are to be seen, each has its prompt for that.
+    """The terms as a composition takes them: where several concepts with a prompt for that are to be seen, each has it.
 
     A picture of one thing alone and a picture of another alone have nothing in common, so a model for which "a photo
     of a dog" shows nothing else composes "a dog", which leaves room for others.
@@ -124,6 +124,7 @@ def beside(run: Run, terms: Sequence[Term], others: Mapping[str, Run] | None = N
         (path, used.recipe.concepts.prompt_of(token)): used.recipe.concepts.prompt_beside_of(token)
         for path, used in {"": run, **(others or {})}.items()
         for token in used.tokens
+        if used.recipe.concepts.prompt_beside
     }
     keys = [(term.run, term.prompt) for term in terms]
     if len({key for key, term in zip(keys, terms, strict=True) if key in concepts and term.weight > 0}) < 2:

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+AUTO = "auto"
+
 
 def setting(default: Any = dataclasses.MISSING, doc: str = "", **rules: Any) -> Any:
     """A dataclass field with its line of documentation and its rules.
 
-    Rules: those of recipe/numbers.py for numbers; `path` for a path relative to the file it is written in, where `~`
+    Rules: those of recipe/numbers.py for numbers; `auto` for a value that may be found instead, which is None in Python
+    and "auto" in a file; `path` for a path relative to the file it is written in, where `~`
     and `$NAME` are expanded; `model` for a name that is a path only if it starts like one; `pattern` for a regex and
     its description.
     """
@@ -103,7 +106,7 @@ def _value(kind: Any, node: Node, rules: Any) -> Any:
     """Convert the node to the type hint `kind`. Raises _Wrong."""
     expected = expected_words(kind, rules)
     if get_origin(kind) in (Union, types.UnionType):
-        if node.value is None:
+        if node.value == (AUTO if rules.get("auto") else None):
             return None
         kind = next(option for option in get_args(kind) if option is not types.NoneType)
     if get_origin(kind) is tuple:
@@ -151,7 +154,8 @@ def _scalar(kind: Any, text: str, rules: Any) -> Any:
 def expected_words(kind: Any, rules: Any) -> str:
     """Describe what a type hint and its rules allow: 'a whole number from 1 to 1,000 or null'."""
     if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join("null" if k is types.NoneType else expected_words(k, rules) for k in get_args(kind))
+        nothing = AUTO if rules.get("auto") else "null"
+        return " or ".join(nothing if k is types.NoneType else expected_words(k, rules) for k in get_args(kind))
     if get_origin(kind) is tuple:
         first, *rest = get_args(kind)
         many = "a list, each item" if rest == [...] else f"{1 + len(rest)} values, each"

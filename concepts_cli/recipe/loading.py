@@ -181,6 +181,8 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     initial, count, tokens = recipe.concepts.initial, recipe.concepts.count, recipe.concepts.tokens or ()
     if recipe.name and len(recipe.name.encode()) > LONGEST_NAME:
         yield ("name",), f"got {shown(recipe.name)}, expected at most {LONGEST_NAME} bytes: it names a folder"
+    if count is None and recipe.concepts.start != "images" and not recipe.train.start_from:
+        yield ("concepts.count", "concepts.start"), "auto is found by the start from the images: concepts.start: images"
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
         yield keys, f"got {len(initial)} words for {count} concepts, expected one for all, or one per concept"
@@ -194,7 +196,9 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("train.start_from_weights", "train.method"), f"{recipe.train.method} trains no weights"
     if recipe.train.start_from_weights and not recipe.weights.per_image:
         yield ("train.start_from_weights", "weights.per_image"), "a row per image needs per_image: true"
-    if tokens and len(tokens) != count:
+    if tokens and count is None:
+        yield ("concepts.tokens", "concepts.count"), "names need a number of concepts, not auto"
+    elif tokens and len(tokens) != count:
         keys = ("concepts.tokens", "concepts.count")
         yield keys, f"got {_counted(tokens, 'name')} for {count} concepts, expected one per concept"
     if len({token.strip("<>").casefold() for token in tokens}) < len(tokens):

@@ -54,7 +54,10 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptSettings:
-    count: int = setting(5, "number of concepts to discover", at_least=1, at_most=1000)
+    count: int | None = setting(
+        5, "number of concepts; auto: found in the images, by start: images", auto=True, at_least=1, at_most=1000
+    )
+    count_at_most: int = setting(12, "with count: auto, the largest number that is considered", at_least=2, at_most=100)
     vectors: int = setting(
         1, "vectors per concept, each a token of the prompt: more say more, and take longer", at_least=1, at_most=64
     )
@@ -93,6 +96,10 @@ class ConceptSettings:
         at_most=1000,
     )
     unit_norm: bool = setting(False, "scale every starting embedding to length 1")
+
+    def most(self) -> int:
+        """The number of concepts, or the largest that is considered."""
+        return self.count or self.count_at_most
 
     def templates(self) -> tuple[str, ...]:
         """All prompts that training draws from, with one `{}` each."""

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from concepts_cli.recipe.fields import choices
+from concepts_cli.recipe.fields import AUTO, choices
 from concepts_cli.recipe.schema import Recipe
 
 
@@ -34,7 +34,8 @@ def _dump(settings: Any, indent: str) -> Iterator[str]:
             yield f"{indent}{field.name}:{doc}"
             yield from (f"{indent}  - {yaml_scalar(item)}\n" for item in value)
         else:
-            yield f"{indent}{field.name}: {yaml_scalar(value)}{doc}"
+            automatic = value is None and field.metadata.get("auto")
+            yield f"{indent}{field.name}: {AUTO if automatic else yaml_scalar(value)}{doc}"
 
 
 def _choices(doc: str, kind: Any) -> str:

@@ -25,7 +25,7 @@ def cluster(recipe: Recipe, records: Sequence[ImageRecord], device: torch.device
     """
     from sklearn.cluster import KMeans
 
-    count, paths = recipe.concepts.count, [Path(record.path) for record in records]
+    count, paths = recipe.concepts.most(), [Path(record.path) for record in records]
     if len(paths) < count:
         raise UcdError(f"{len(paths)} images can't make {count} clusters", "add images, or lower concepts.count")
     features = _pixels(paths) if recipe.train.method == "ti-kmeans" else _clip_features(recipe, paths, device)

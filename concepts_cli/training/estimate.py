@@ -21,7 +21,7 @@ def expected_seconds(recipe: Recipe, images: int, steps: int, model: DiffusionMo
 
     None if a call doesn't fit into memory. Encoding the images, checkpoints and previews take little and don't count.
     """
-    count = recipe.concepts.count
+    count = recipe.concepts.most()
     each_step = recipe.train.batch_size * recipe.train.gradient_accumulation
     scored = min(count, recipe.train.concepts_per_image or count)
     trained, asked = steps * each_step * scored, float(steps * each_step)

@@ -84,7 +84,7 @@ def earlier_run(recipe: Recipe) -> Run | None:
     if not recipe.train.start_from:
         return None
     run = find_run(recipe.train.start_from)
-    if len(run.tokens) != recipe.concepts.count:
+    if recipe.concepts.count not in (None, len(run.tokens)):
         raise UcdError(
             f"train.start_from: {run.path} has {len(run.tokens)} concepts, concepts.count is {recipe.concepts.count}",
             f"--set concepts.count={len(run.tokens)}",
@@ -144,6 +144,11 @@ def check_length(model: DiffusionModel, recipe: Recipe) -> None:
             raise UcdError(f"{problem} vectors is longer", "set fewer, or concepts.property: null for the bare token")
 
 
+def with_count(recipe: Recipe, count: int) -> Recipe:
+    """The recipe with this number of concepts."""
+    return replace(recipe, concepts=replace(recipe.concepts, count=count))
+
+
 def prepare_training(
     recipe: Recipe,
     records: list[ImageRecord],
@@ -163,8 +168,8 @@ def prepare_training(
             out.note(f"starting from concepts of another model, {earlier.recipe.model}")
     latents = _latents(recipe, records, model, accelerator, out)
     concepts, places = recipe.concepts, recipe.data.images
-    tokens = concept_tokens(concepts.count, concepts.tokens)
     sentences = [concepts.templates_of(place_of(each.path, places)) for each in records] if concepts.properties else []
+    tokens = concept_tokens(concepts.most(), concepts.tokens)
     if concepts.where == "output":
         _keep_texts(recipe, model, tokens)
     if not recipe.train.preview_every:
@@ -172,6 +177,8 @@ def prepare_training(
     start = None
     if concepts.start == "images" and not earlier and not resumed:
         start = _image_start(recipe, latents, sentences, model, accelerator, out)
+    if start:
+        recipe, tokens = with_count(recipe, len(start)), tokens[: len(start)]
     return Training(
         _objective(recipe, records, model, tokens, earlier, start),
         latents,
@@ -211,6 +218,7 @@ def _image_start(
             model,
             latents,
             recipe.concepts.count,
+            at_most=recipe.concepts.count_at_most,
             sentences=recipe.concepts.templates(),
             sentences_of=sentences,
             restarts=recipe.concepts.start_restarts,
@@ -234,7 +242,7 @@ def _objective(
     start: Start | None,
 ) -> Objective:
     """The loss of the recipe's method, with K initial concepts."""
-    settings, count, method = recipe.weights, recipe.concepts.count, recipe.train.method
+    settings, count, method = recipe.weights, recipe.concepts.most(), recipe.train.method
     if earlier:
         words = earlier.embeddings
     elif start:

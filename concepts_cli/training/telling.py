@@ -21,7 +21,8 @@ def intention(recipe: Recipe, images: int, model: DiffusionModel, *, done: int =
     """
     steps = max((recipe.train.max_steps or images * recipe.train.iterations_per_image) - done, 0)
     starts = starts and recipe.concepts.start == "images"
-    what = f"{counted(recipe.concepts.count, 'concept')} in {counted(images, 'image')}, with {recipe.model} on "
+    most = "up to " * (recipe.concepts.count is None)
+    what = f"{most}{counted(recipe.concepts.most(), 'concept')} in {counted(images, 'image')}, with {recipe.model} on "
     what += f"{device_words(model.device)}: {'a start from the images, then ' * starts}{counted(steps, 'step')}"
     if recipe.train.compile:  # a call of another size would be compiled, too
         return what

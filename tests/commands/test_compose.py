@@ -20,7 +20,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.pictures.likeness import image_weights, like_terms
 from concepts_cli.pictures.names import public_term
-from concepts_cli.pictures.terms import parse_sweep, parse_term
+from concepts_cli.pictures.terms import beside, parse_sweep, parse_term
 from concepts_cli.recipe import load_recipe
 from concepts_cli.runs.run import Run
 
@@ -46,6 +46,21 @@ def make(run, terms, *, num_images=2, **options):
 def pixels(picture) -> np.ndarray:
     with Image.open(picture.path) as image:
         return np.asarray(image).astype(int)
+
+
+def test_concepts_leave_room_for_one_another(tiny_run):
+    recipe = (tiny_run.path / "recipe.yaml").read_text()
+    (tiny_run.path / "recipe.yaml").write_text(recipe.replace("prompt_beside: null", "prompt_beside: a {}"))
+    run = Run(tiny_run.path)
+
+    def prompts(*texts, of=run):
+        return [term.prompt for term in beside(of, [parse_term(of, text, 5.0) for text in texts])]
+
+    assert prompts("t1", "t2", "at night") == ["a <t1>", "a <t2>", "at night"]
+    assert prompts("t1", "at night") == ["a photo of a <t1>", "at night"]
+    assert prompts("t1@left", "t1@right") == ["a photo of a <t1>"] * 2  # alone in its place
+    assert prompts("t1", "t2=-1") == ["a photo of a <t1>", "a photo of a <t2>"]
+    assert prompts("t1", "t2", of=tiny_run) == ["a photo of a <t1>", "a photo of a <t2>"]
 
 
 @pytest.mark.parametrize(

@@ -477,6 +477,18 @@ def test_a_start_from_the_images_is_found_once(recipe_file, workplace, monkeypat
     assert torch.equal(resumed.embeddings["text_encoder"], words) and torch.equal(resumed.weights, weights)
 
 
+def test_the_number_of_concepts_is_found_once(recipe_file, workplace, monkeypatch):
+    own = ["concepts.start=images", "concepts.count=auto", "train.max_steps=2", "train.checkpoint_every=1"]
+    run = run_recipe(recipe_file, *own, "concepts.count_at_most=4")
+    count = len(run.tokens)
+    assert 2 <= count <= 4 and run.recipe.concepts.count == count and run.weights.shape == (6, count)
+    monkeypatch.setattr("concepts_cli.training.setup.ImageStart", None)  # not called again
+    resumed = run_recipe(recipe_file, *own, "train.max_steps=3", output=run.path, resume=True)
+    assert resumed.tokens == run.tokens
+    continued = run_recipe(recipe_file, "concepts.count=auto", f"train.start_from={run.path}", output=workplace / "on")
+    assert continued.tokens == run.tokens
+
+
 def test_more_concepts_than_images_cannot_start_from_them(recipe_file, workplace):
     with pytest.raises(UcdError, match="6 images can't start 7 concepts"):
         run_recipe(recipe_file, "concepts.start=images", "concepts.count=7")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from concepts_cli.core import starting
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.starting import ImageStart, Start, facilities, groups, of_others
+from concepts_cli.core.starting import ImageStart, Start, facilities, groups, number_of_kinds, of_others
 from concepts_cli.data.images import as_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.mini.corpus import draw_scene
@@ -60,15 +60,24 @@ def test_of_twins_one_is_kept():
 KINDS = torch.arange(12) // 4
 
 
-def gains_of_kinds(seed: int) -> torch.Tensor:
+def gains_of_kinds(seed: int, noise: float = 0.02) -> torch.Tensor:
     """How much the words of twelve images of three kinds explain each other, (12, 12), with some noise."""
-    return 0.1 * (KINDS[:, None] == KINDS) + 0.02 * torch.randn(12, 12, generator=seeded(seed, "gains"))
+    return 0.1 * (KINDS[:, None] == KINDS) + noise * torch.randn(12, 12, generator=seeded(seed, "gains"))
 
 
 def test_images_of_a_kind_are_a_group():
     kept, owners = groups(gains_of_kinds(0), 3)
     assert sorted(KINDS[kept].tolist()) == [0, 1, 2]
     assert (KINDS[kept][owners] == KINDS).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_number_of_kinds_is_found(seed):
+    gains = gains_of_kinds(seed, noise=0.005)
+    assert number_of_kinds(gains, 12) == 3
+    two = KINDS < 2
+    assert number_of_kinds(gains[two][:, two], 12) == 2
+    assert number_of_kinds(gains, 2) == 2
 
 
 def test_a_word_that_explains_a_bit_of_everything_stands_for_nothing():

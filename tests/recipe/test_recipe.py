@@ -141,7 +141,7 @@ def test_all_mistakes_at_once_each_with_its_line(write):
     )
     assert mistakes_of(path, "train.max_steps=x", "train.sede=1", "nonsense") == [
         "x.yaml:4: data.resolutoin: unknown key; did you mean resolution?",
-        "x.yaml:5: concepts.count: got 0, expected a whole number from 1 to 1,000",
+        "x.yaml:5: concepts.count: got 0, expected a whole number from 1 to 1,000 or auto",
         "x.yaml:7: train.learning_rate: got 'fast', expected a number above 0 and at most 1,000",
         "x.yaml:9: train.mixed_precision: got 'fp61', expected one of no, fp16, bf16; did you mean fp16?",
         "x.yaml:10: learning_rate: unknown key; did you mean train.learning_rate?",
@@ -372,6 +372,9 @@ def test_each_place_may_have_its_property(write):
             "concepts: {properties: [style, object]}",
             "concepts.properties: data.images has 1 entry, expected one property for each",
         ),
+        ("concepts: {count: auto}", "concepts.count: auto is found by the start from the images"),
+        ("concepts: {count: auto, start: images, tokens: [a]}", "concepts.tokens: names need a number of concepts"),
+        ("concepts: {count: null}", "concepts.count: got nothing, expected a whole number from 1 to 1,000 or auto"),
         ("model_revision: main", "model_revision: only a model on the hub has revisions"),
         ("train: {start_from_weights: true}", "train.start_from_weights: name the run in train.start_from"),
         ("train: {start_from: r}\nconcepts: {initial: dog}", "start from words or from another run's concepts"),
