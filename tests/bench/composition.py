@@ -4,7 +4,8 @@
     python -m tests.bench.composition --run runs/demo    all pairs of a run's concepts
 
 Prints Markdown. *Both* is the share of pictures in which the reader sees both; *each on its side* the share in which it
-sees the first in the left half and the second in the right one, each half enlarged by itself.
+sees the first in the left half and the second in the right one, each half by itself. The way "scenes" draws scenes of the
+corpus with one object's middle in each half: what the reader makes of the real thing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from concepts_cli.metrics.labels import read_labels
 from concepts_cli.metrics.scores import match_one_to_one
 from concepts_cli.mini import WEIGHTS
 from concepts_cli.mini.captions import CLASSES
+from concepts_cli.mini.corpus import SIZE, draw_scene
 from concepts_cli.mini.workshop.measure import load_reader
 from concepts_cli.mini.workshop.measure_pictures import draw_pairs
 from concepts_cli.mini.workshop.train_reader import read
@@ -33,7 +35,7 @@ from concepts_cli.models import load_model
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.runs.run import Run
 
-WAYS = ("one prompt", "sum", "corrected", "places", "places corrected")
+WAYS = ("one prompt", "sum", "corrected", "places", "places corrected", "scenes")
 Pair = tuple[int, int]  # places in CLASSES
 
 
@@ -56,6 +58,19 @@ def terms(way: str, prompts: dict[int, str], pair: Pair, weight: float) -> list[
     if way.startswith("places"):
         return [Term(first, weight, place=parse_place("left")), Term(second, weight, place=parse_place("right"))]
     return [Term(first, weight), Term(second, weight)]
+
+
+def real_scenes(pairs: Sequence[Pair], each: int, seed: int) -> np.ndarray:
+    """Scenes with the middle of the first object in the left half, and that of the second in the right: (N, 64, 64, 3)."""
+    pictures = []
+    for row, (a, b) in enumerate(pairs):
+        rng, left = np.random.default_rng((seed, row)), len(pictures)
+        while len(pictures) < left + each:
+            scene = draw_scene(rng, labels=(CLASSES[a], CLASSES[b]), night=False, style="")
+            (x, _), (other, _) = scene.facts.middles
+            if x < SIZE / 2 < other:
+                pictures.append(scene.image)
+    return np.stack(pictures)
 
 
 def halves(pictures: np.ndarray) -> np.ndarray:
@@ -101,7 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if way.endswith("corrected"):
             options = {"corrector_steps": chosen.corrector_steps, "corrector_step_size": chosen.corrector_step_size}
             used = replace(settings, **options)
-        pictures = np.stack([np.asarray(image) for image in generate({"": TaughtModel(model)}, requests, used)])
+        if way == "scenes":
+            pictures = real_scenes(pairs, chosen.each, chosen.seed)
+        else:
+            pictures = np.stack([np.asarray(image) for image in generate({"": TaughtModel(model)}, requests, used)])
         hits = read(reader, pictures).gather(1, wanted) >= limit
         sides = read(reader, halves(pictures)).unflatten(0, (2, -1))
         on_side = torch.stack([sides[side].gather(1, wanted)[:, side] >= limit for side in (0, 1)], dim=1)
