@@ -4,8 +4,8 @@
     python -m tests.bench.composition --run runs/demo    all pairs of a run's concepts
 
 Prints Markdown. *Both* is the share of pictures in which the reader sees both; *each on its side* the share in which it
-sees the first in the left half and the second in the right one, each half by itself. The way "scenes" draws scenes of the
-corpus with one object's middle in each half: what the reader makes of the real thing.
+sees the first in the left half and the second in the right one, each half by itself. The way "scenes" draws scenes of
+the corpus with one object's middle in each half: what the reader makes of the real thing.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def terms(way: str, prompts: dict[int, str], pair: Pair, weight: float) -> list[
 
 
 def real_scenes(pairs: Sequence[Pair], each: int, seed: int) -> np.ndarray:
-    """Scenes with the middle of the first object in the left half, and that of the second in the right: (N, 64, 64, 3)."""
+    """Scenes with the first object's middle in the left half and the second's in the right: (N, 64, 64, 3)."""
     pictures = []
     for row, (a, b) in enumerate(pairs):
         rng, left = np.random.default_rng((seed, row)), len(pictures)
