@@ -23,7 +23,7 @@ print(next(name for name, concept in concepts.items() if concept["matched_class"
 EOF
 }
 cart=$(concept quickstart "shopping cart") dog=$(concept quickstart dog) monkey=$(concept quickstart monkey)
-fountain=$(concept quickstart geyser) sepia=$(concept mini-styles vintage)
+fountain=$(concept quickstart geyser) mosque=$(concept quickstart mosque) sepia=$(concept mini-styles vintage)
 echo "cart $cart, dog $dog, monkey $monkey, fountain $fountain; mini-styles: sepia $sepia"
 
 # The sheet that a command writes, as docs/NAME: picture NAME COMMAND …
@@ -37,13 +37,14 @@ cp "$UCD_RUN/samples/grid.png" docs/overview.png
 picture compose compose "$monkey=5" "$place/mini-styles:$sepia=2" -n 6 --grid
 picture compose-text compose "$cart=4" "on a pink background=4" -n 6 --grid
 picture sweep compose "$monkey=4" --sweep "$place/mini-styles:$sepia=0:6:6" --sweep "at night=0:4:3" --seed 2
-picture places compose "$monkey@left=5" "$fountain@right=5" -n 6 --grid
+picture two compose "$monkey" "$mosque" -n 6 --grid
+picture places compose "$monkey@left=8" "$fountain@right=8" -n 6 --grid
 picture like compose --like recipes/data/quickstart/images/image-03.png "$dog=0" "$monkey=+5" -n 3 --grid
 picture heatmap visualize --concept "$monkey" --concept "$fountain" --num-images 1 --grid
 images=recipes/data/quickstart/images
 picture heatmap-images visualize $images/image-15.png $images/image-14.png $images/image-21.png $images/image-12.png \
   $images/image-19.png --grid
-"$bin/ucd" compose "$monkey@left=5" "$fountain@right=5" -n 6 --grid > /dev/null
+"$bin/ucd" compose "$monkey" "$mosque" -n 6 --grid > /dev/null
 "$bin/ucd" visualize --training-images --grid > /dev/null
 "$bin/ucd" report
 "$bin/python" - "$UCD_RUN/report.html" docs/report.png <<'EOF'
