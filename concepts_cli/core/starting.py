@@ -9,6 +9,7 @@ Shapes: N images, L landmarks (the images that words are learned from), W candid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ LEVELS = 6  # noise levels in it, at each of which an image's error is measured 
 MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, all but LISTED are measured at these levels only
 RIVALS, MORE = 3, 4  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 SURE = 3.0  # by so many standard errors
-MOST_COUNTED, KIND = 3.0, 0.1  # of a gain's deviations; by which one more kind explains images better, at least
+MOST_COUNTED, LEAST = 2.0, 1e-3  # deviations that count when kinds are counted, and the least variance among them
 MOVES = 20  # of images between groups, at most
 TINY = 1e-6  # the least deviation of a word's gains: one that explains all images alike prefers none
 FEW = 64  # landmarks, or eight per concept
@@ -311,15 +312,25 @@ def groups(gains: Tensor, count: int) -> tuple[list[int], Tensor]:
 def number_of_kinds(gains: Tensor, at_most: int) -> int:
     """How many kinds of image there are, from 2 to `at_most`, by the gains (L, L) that `groups` takes.
 
-    Each further word explains the images better, much so while it stands for a kind of its own.
+    Two images either are of a kind or are not, and how well their words explain each other is normally distributed in
+    either case. Of the groupings into 2, 3 and more kinds the likeliest wins: a kind that is two makes the first case
+    wide, and two that are one the second.
     """
     relative = standardized(gains).clamp(max=MOST_COUNTED)
-    explained = [0.0]
-    for count in range(1, min(at_most, len(gains)) + 1):
-        kept = facilities(relative, count)
-        explained.append(float(relative[:, kept].clamp(min=0).amax(dim=1).mean()))
-    added = torch.tensor(explained).diff()
-    return max(2, int((added >= KIND).sum()))
+    above = torch.ones_like(relative, dtype=torch.bool).triu(diagonal=1)
+    alike = ((relative + relative.T) / 2)[above]
+    likelihoods = []
+    for count in range(2, min(at_most, len(gains)) + 1):
+        owners = groups(gains, count)[1]
+        together = (owners[:, None] == owners)[above]
+        cases = [each for each in (alike[together], alike[~together]) if len(each)]
+        likelihoods.append(sum(_likelihood(each, len(alike)) for each in cases))
+    return 2 + max(range(len(likelihoods)), key=likelihoods.__getitem__)
+
+
+def _likelihood(values: Tensor, total: int) -> float:
+    """The logarithm of how likely it is that `values` are these of a `total`, normally distributed; up to a constant."""
+    return len(values) * (math.log(len(values) / total) - 0.5 * math.log(float(values.var(correction=0)) + LEAST))
 
 
 def standardized(gains: Tensor) -> Tensor:
