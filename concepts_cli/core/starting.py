@@ -329,7 +329,7 @@ def number_of_kinds(gains: Tensor, at_most: int) -> int:
 
 
 def _likelihood(values: Tensor, total: int) -> float:
-    """The logarithm of how likely it is that `values` are these of a `total`, normally distributed; up to a constant."""
+    """Log-likelihood, up to a constant, of normally distributed `values`, and of there being so many among `total`."""
     return len(values) * (math.log(len(values) / total) - 0.5 * math.log(float(values.var(correction=0)) + LEAST))
 
 
