@@ -130,8 +130,12 @@ class PicturePlan:
         """Generate the missing pictures in batches, and write and yield them one by one."""
         pictures = generate(taught, [request for _, request in missing], self.settings)
         for (path, request), picture in zip(missing, pictures, strict=True):
-            write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
+            write_png(path, picture, self.given_metadata(request))
             yield Picture(str(path), caption(request), request.seed)
+
+    def given_metadata(self, request: Request) -> dict[str, str]:
+        """The metadata that a picture carries: those that have a value."""
+        return {key: value for key, value in self.metadata(request).items() if value}
 
     def shared_metadata(self, request: Request) -> dict[str, str]:
         """The metadata that a generated picture and the reconstruction of a real one have in common."""
