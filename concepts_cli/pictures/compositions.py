@@ -9,7 +9,7 @@ from pathlib import Path
 from concepts_cli.core.sampling import composition
 from concepts_cli.errors import UcdError
 from concepts_cli.paths import public_path
-from concepts_cli.pictures.commands import making_command
+from concepts_cli.pictures.commands import elsewhere, making_command
 from concepts_cli.pictures.likeness import image_weights, like_terms
 from concepts_cli.pictures.names import file_name, public_term
 from concepts_cli.pictures.plan import PicturePlan, planned
@@ -70,8 +70,9 @@ def plan_composition(
             "give one sweep for a row, or two of different terms for a plane", "ucd compose --sweep t1=0:10:5"
         )
     name = "+".join([*([f"like {like.stem}"] if like else []), *texts, *sweeps])
-    folder = (output or run.path / "compositions") / file_name(name)
-    options: list[tuple[str, object]] = [("like", public_path(like or "")), ("output", public_path(output or ""))]
+    usual_folder = run.path / "compositions"
+    folder = (output or usual_folder) / file_name(name)
+    options: list[tuple[str, object]] = [("like", public_path(like or "")), ("output", elsewhere(output, usual_folder))]
     options += [*(("sweep", public_term(sweep)) for sweep in sweeps), ("grid", grid)]
     usual = override(run.recipe.sample, {"num_images": usual_images})
     whole = making_command(run, "compose", list(map(public_term, texts)), options, settings, usual)

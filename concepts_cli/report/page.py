@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from concepts_cli.drawing.hues import hues
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.paths import public_path, public_settings
@@ -87,9 +88,7 @@ class Page:
 
     @cached_property
     def hues(self) -> list[int]:
-        """One hue per concept: even steps around the circle, or the golden angle if there are many."""
-        count = len(self.names)
-        return [round(28 + k * (360 / count if count <= 8 else 137.508)) % 360 for k in range(count)]
+        return hues(len(self.names))
 
     @cached_property
     def weights(self) -> np.ndarray:
