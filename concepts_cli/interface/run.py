@@ -300,6 +300,10 @@ class Run(EditableRun):
             add_metrics(self._folder, result["metrics"], out)
         return Evaluation(result["metrics"])
 
-    def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
-        """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`."""
-        return report(self._folder, output=None if output is None else Path(output), force=force)
+    def report(self, output: AnyPath | None = None, *, others: Sequence[Run] = (), force: bool = False) -> Path:
+        """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`.
+
+        With `others` the page compares them with this run, and is called report-with-OTHERS.html.
+        """
+        folders = [other._folder for other in others]
+        return report(self._folder, folders, output=None if output is None else Path(output), force=force)

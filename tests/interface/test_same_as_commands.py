@@ -77,6 +77,7 @@ SAME = {
     "layer": "layers",
     "resolution": "resolutions",
     "head": "heads",
+    "runs": "others",  # of a report
     "maps": "save_maps",
     "masks": "save_masks",
 }
