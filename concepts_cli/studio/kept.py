@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def kept_mixes(folder: Path) -> list[dict[str, Any]]:
 
 
 def _term(text: str) -> tuple[str, float]:
-    """A term and its weight. Raises ValueError for one without."""
+    """A term and its weight. Raises ValueError for one without, or with one that is no number."""
     name, _, weight = text.rpartition("=")
+    if not name or not math.isfinite(float(weight)):
+        raise ValueError(text)
     return name, float(weight)

@@ -12,6 +12,7 @@ from PIL import Image
 
 import concepts_cli as ucd
 from concepts_cli.recipe import load_recipe
+from concepts_cli.runs.files import write_png
 from concepts_cli.studio.play import Studio
 
 
@@ -101,6 +102,13 @@ def test_a_kept_mix_comes_back_and_is_on_the_report(studio, tiny_run):
     run.compose({"t1": 1}, like=run.images[0].path, n=1, output=run.path / "compositions")
     assert len(studio.describe(0)["kept"]) == 2  # those have no terms of their own
     assert "ucd compose t1=3" in run.report().read_text()
+
+
+@pytest.mark.parametrize("said", ["t1=nan", "t1=inf", "t1", "=3", "t1=5 --seed x", "t1=5 --like a.png", "'", ""])
+def test_what_is_no_mix_is_not_among_the_kept(studio, tiny_run, said):
+    path = tiny_run.path / "compositions" / "odd" / "00000.png"
+    write_png(path, Image.new("RGB", (8, 8)), {"command": f"ucd compose {said}"})
+    assert studio.describe(0)["kept"] == []
 
 
 def test_a_mix_is_exported(studio):
