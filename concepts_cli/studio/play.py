@@ -183,7 +183,10 @@ def _read(terms: list[Any]) -> dict[str, float]:
 
 
 def _embedding_file(run: Run, weights: dict[str, float], name: str) -> bytes:
-    """The file of a mix's word, which diffusers, AUTOMATIC1111 and ComfyUI load."""
+    """The file of a mix's word, which diffusers, AUTOMATIC1111 and ComfyUI load, or OneTrainer."""
     with tempfile.TemporaryDirectory(prefix="ucd-") as folder:
-        (file,) = (run.blend(weights, name, output=folder).path / "embeddings").iterdir()
+        made = run.blend(weights, name, output=folder)
+        if made.recipe.concepts.where == "output":  # the one tool that has a place for it
+            return made.export("onetrainer")[0].read_bytes()
+        (file,) = (made.path / "embeddings").iterdir()
         return file.read_bytes()

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 import concepts_cli as ucd
+from concepts_cli.commands import derive
 from concepts_cli.recipe import load_recipe
+from tests.runs.folder import small_run, write_concepts
 
 
 @pytest.fixture
@@ -112,3 +114,12 @@ def test_a_mix_as_one_word(run):
     folder.write_text(blended.continuing_recipe())
     on = ucd.discover(folder, overrides={"train.max_steps": 1}, device="cpu").finish()
     assert on.concepts == ("hybrid",) and on.recipe.train.start_from == str(blended.path.absolute())
+
+
+def test_words_of_several_vectors_are_blended_vector_by_vector(tmp_path):
+    run = small_run(tmp_path / "run")
+    words = torch.arange(16.0).view(2, 2, 4)  # K=2 concepts of V=2 vectors
+    write_concepts(run.path, words)
+    blended = derive.blend(run, {"t1": 1, "t2": 3}, name="both", output=tmp_path / "both")
+    (table,) = blended.embeddings.values()
+    torch.testing.assert_close(table, (0.25 * words[0] + 0.75 * words[1])[None])
