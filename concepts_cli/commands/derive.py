@@ -86,7 +86,7 @@ def continuing_recipe(run: Run, name: str | None = None) -> str:
     """The YAML of a recipe that trains a run's concepts on, with the settings and the images they were trained with."""
     recipe = run.recipe
     train = replace(recipe.train, start_from=str(run.path.absolute()), start_from_weights=False)
-    concepts = replace(recipe.concepts, start="table", initial=None)
+    concepts = replace(recipe.concepts, count=len(run.tokens), start="table", initial=None)
     whole = replace(recipe, name=plain_name(name or f"{run.name}-on"), train=train, concepts=concepts)
     return dump_recipe(whole)
 
