@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from concepts_cli.commands.recipes import recipes as recipes
     from concepts_cli.commands.runs import list_runs as list_runs
     from concepts_cli.core.discovery import Step as Step
+    from concepts_cli.core.watching import Frame as Frame
     from concepts_cli.errors import UcdError as UcdError
     from concepts_cli.interface import Discovery as Discovery
     from concepts_cli.interface import Evaluation as Evaluation
@@ -54,6 +55,7 @@ _HOMES = {
     "commands.recipes": ("recipes",),
     "commands.runs": ("list_runs",),
     "core.discovery": ("Step",),
+    "core.watching": ("Frame",),
     "errors": ("UcdError",),
     "models.interface": ("Selection",),
     "pictures.overlays": ("MapSettings",),

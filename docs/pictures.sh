@@ -57,3 +57,31 @@ with sync_playwright() as driver:
     page.goto(pathlib.Path(sys.argv[1]).resolve().as_uri())
     page.screenshot(path=sys.argv[2])
 EOF
+
+# The studio's page, where Gradio is installed.
+if "$bin/python" -c "import gradio" 2> /dev/null; then
+  "$bin/ucd" studio > "$place/studio.txt" &
+  studio=$!
+  until grep -q http "$place/studio.txt"; do sleep 1; done
+  "$bin/python" - "$(cat "$place/studio.txt")" "$monkey" "$dog" "$fountain" docs/studio.png <<'EOF'
+import shutil, sys
+from playwright.sync_api import sync_playwright
+
+address, monkey, dog, fountain, picture = sys.argv[1:]
+with sync_playwright() as driver:
+    browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    page = browser.new_page(viewport={"width": 1280, "height": 672})
+    page.goto(address)
+    page.locator(".clear").click()
+    for name, weight in ((monkey, 5), (dog, 4), (fountain, -1.5)):
+        page.get_by_label(f"Weight of {name} as a number").fill(str(weight))
+    page.locator(".seed input").fill("1")
+    page.locator(".add input").fill("on a pink background")
+    page.keyboard.press("Enter")
+    page.locator(".keep:enabled").wait_for()
+    page.mouse.click(5, 5)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=picture)
+EOF
+  kill $studio
+fi

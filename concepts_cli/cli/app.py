@@ -22,6 +22,7 @@ from concepts_cli.cli import (
     report,
     runs,
     sample,
+    studio,
     train,
     visualize,
 )
@@ -78,6 +79,7 @@ _register("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _register("encode", encode.encode, encode.EXAMPLES)
 _register("export", export.export, export.EXAMPLES)
 _register("import", import_concepts.import_, import_concepts.EXAMPLES)
+_register("studio", studio.studio, studio.EXAMPLES)
 _register("report", report.report, report.EXAMPLES)
 _register("runs", runs.runs, runs.EXAMPLES)
 _register("rename", rename.rename, rename.EXAMPLES)

@@ -77,11 +77,18 @@ def _extras() -> Iterator[Finding]:
         metadata.version("daam") if daam else "not installed: only for --engine daam",
         "" if daam else "pip install 'concepts-cli[daam]' && pip install --no-deps daam==0.2.0",
     )
+    gradio = util.find_spec("gradio") is not None
+    yield Finding(
+        "studio",
+        gradio,
+        f"Gradio {metadata.version('gradio')}" if gradio else "no Gradio: only for `ucd studio`",
+        "" if gradio else "pip install 'concepts-cli[studio]'",
+    )
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     yield Finding(
         "Chromium",
         bool(browser),
-        browser or "not found: only for the tests of the report",
+        browser or "not found: only for the tests of the pages",
         "" if browser else "Debian: apt install chromium",
     )
 

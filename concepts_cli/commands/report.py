@@ -1,23 +1,27 @@
-"""`ucd report`: a run as one self-contained HTML page."""
+"""`ucd report`: a run, or several side by side, as one self-contained HTML page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from concepts_cli.report.comparison import Comparison
 from concepts_cli.report.page import Page
 from concepts_cli.runs.files import check_file, write_text
 from concepts_cli.runs.run import Run
 
 
-def report(run: Run, *, output: Path | None = None, force: bool = False) -> Path:
+def report(run: Run, others: Sequence[Run] = (), *, output: Path | None = None, force: bool = False) -> Path:
     """Write the page to report.html in the run's folder, or to `output`, and return its path.
 
-    The run's own page is always replaced. Raises UcdError for an unfinished run, and for another file that exists
-    already, unless `force`.
+    With `others` it compares all of them, in report-with-OTHERS.html. The run's own pages are always replaced. Raises
+    UcdError for an unfinished run, and for another file that exists already, unless `force`.
     """
-    path = output or run.path / "report.html"
+    name = f"report-with-{'-'.join(other.name for other in others)}.html" if others else "report.html"
+    path = output or run.path / name
     if output and output.is_dir():
-        path = output / "report.html"
+        path = output / name
     check_file(path, force=force or not output)
-    write_text(path, Page(run).render().encode("utf-8", "backslashreplace").decode())  # names may be no valid text
+    page = Comparison([run, *others]) if others else Page(run)
+    write_text(path, page.render().encode("utf-8", "backslashreplace").decode())  # names may be no valid text
     return path

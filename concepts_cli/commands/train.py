@@ -185,6 +185,8 @@ class Trainer:
             below=lambda: state_lines(losses, training),
         )
         saved = time.monotonic()
+        if settings.preview_every and training.step == 0 and self._is_main:
+            _preview(run, self.recipe, training, self._accelerator, 0)  # to compare with what becomes of it
         for step in steps:
             losses.append(step.loss)
             last = step.stopped or step.number == training.total_steps

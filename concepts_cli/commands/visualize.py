@@ -12,7 +12,7 @@ from concepts_cli.core.heat_maps import attention_of
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.paths import public_path
-from concepts_cli.pictures.commands import making_command
+from concepts_cli.pictures.commands import elsewhere, making_command
 from concepts_cli.pictures.heat_maps import draw_generated, draw_images
 from concepts_cli.pictures.known_words import warn_of_unknown_words
 from concepts_cli.pictures.names import public_term
@@ -108,7 +108,7 @@ def visualize(
     options += [
         ("training_images", training_images),
         *maps.options,
-        ("output", public_path(output or "")),
+        ("output", elsewhere(output, run.path / "heatmaps")),
         ("grid", grid),
     ]
     usual = heat_map_settings(run, {}, real=real, kind=maps.kind)

@@ -196,14 +196,8 @@ def generate(
     several taught models, the first starts from noise and decodes. Raises what `check_settings` raises, and UcdError
     for models that can't be composed.
     """
-    taught = _taught(model)
-    main = taught[""].model
-    for other in _different(taught_model.model for taught_model in taught.values())[1:]:
-        if reason := main.differs_from(other):
-            raise UcdError(f"{main.name} and {other.name} can't be composed: {reason}")
-    check_settings(main, settings)
-    negative_prompt = settings.negative_prompt or ""
-    texts = encode_texts(taught, requests, negative_prompt)
+    taught = checked_models(model, settings)
+    texts = encode_texts(taught, requests, settings.negative_prompt or "")
     start, size = 0, settings.batch_size
     while start < len(requests):
         batch = [requests[start]]
@@ -229,16 +223,9 @@ def _pictures(
 ) -> Tensor | None:
     """The pictures of one batch, (B, 3, H, W) in [0, 1]; None if they don't fit into memory and `may_fail`."""
     main = taught[""].model
-    generators = [torch.Generator().manual_seed(request.seed) for request in batch]
-    corrector = None
-    if settings.corrector_steps:
-        fresh = corrector_generators([request.seed for request in batch])
-        corrector = Langevin(settings.corrector_steps, settings.corrector_step_size, fresh, main.noise)
     try:
-        latents = seeded_noise(main, generators, height=settings.height, width=settings.width)
         predict = composed_scores(taught, batch, settings.negative_prompt or "", texts)
-        sampler = main.sampler(settings.scheduler)
-        *_, clean = denoise(sampler, latents, predict, settings.steps, generators, settings.eta, corrector)
+        *_, clean = denoise_seeds(main, [request.seed for request in batch], predict, settings)
         return main.decode(clean)
     except (MemoryError, RuntimeError) as error:
         if not may_fail or not memory_error(error):
@@ -246,6 +233,33 @@ def _pictures(
     if main.device.type == "cuda":
         torch.cuda.empty_cache()  # of what the failed batch has left
     return None
+
+
+def denoise_seeds(
+    model: DiffusionModel, seeds: Sequence[int], predict: Predict, settings: SampleSettings
+) -> Iterator[Tensor]:
+    """Denoise the noise of these seeds as the settings say; yields what `denoise` yields."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    corrector = None
+    if settings.corrector_steps:
+        fresh = corrector_generators(seeds)
+        corrector = Langevin(settings.corrector_steps, settings.corrector_step_size, fresh, model.noise)
+    latents = seeded_noise(model, generators, height=settings.height, width=settings.width)
+    sampler = model.sampler(settings.scheduler)
+    return denoise(sampler, latents, predict, settings.steps, generators, settings.eta, corrector)
+
+
+def checked_models(
+    model: DiffusionModel | Mapping[str, TaughtModel], settings: SampleSettings
+) -> Mapping[str, TaughtModel]:
+    """The models by run. Raises what `check_settings` raises, and UcdError for models that can't be composed."""
+    taught = _taught(model)
+    main = taught[""].model
+    for other in _different(taught_model.model for taught_model in taught.values())[1:]:
+        if reason := main.differs_from(other):
+            raise UcdError(f"{main.name} and {other.name} can't be composed: {reason}")
+    check_settings(main, settings)
+    return taught
 
 
 def check_settings(model: DiffusionModel, settings: SampleSettings) -> None:

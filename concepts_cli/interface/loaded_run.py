@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from concepts_cli.data.images import open_image
+from concepts_cli.models import source_of
 from concepts_cli.runs.run import Run as RunFolder
 from concepts_cli.runs.run import bare_name
 
@@ -19,17 +20,25 @@ if TYPE_CHECKING:
 SHOWN_CONCEPTS, SHOWN_IMAGES = 20, 8  # rows, and images per row, when a notebook shows a run
 
 
-class LoadedRun(RunFolder):
-    """Loads its model once, and again only for another device or precision."""
+Models = dict[tuple[object, ...], "DiffusionModel"]
 
-    _kept: tuple[tuple[object, ...], DiffusionModel] | None = None
+
+class LoadedRun(RunFolder):
+    """Loads its model once, and again only for another device or precision. Runs that share `models` share it."""
+
+    def __init__(self, path: Path, models: Models | None = None):
+        super().__init__(path)
+        self.models: Models = {} if models is None else models
 
     def load_model(self, device: str | None = None, dtype: torch.dtype | None = None) -> DiffusionModel:
-        if self._kept is None or self._kept[0] != (device, dtype):
-            self._kept = None  # first, so that there are never two in memory
-            self._kept = ((device, dtype), super().load_model(device, dtype))
-        model = self._kept[1]
-        self.teach(model)  # a composition may have taught it another run's concepts
+        source = source_of(self.recipe.model), self.recipe.model_revision
+        kept = (*source, device, dtype)
+        if kept not in self.models:
+            for other in [key for key in self.models if key[:2] == source]:
+                del self.models[other]  # first, so that there are never two of it in memory
+            self.models[kept] = super().load_model(device, dtype)
+        model = self.models[kept]
+        self.teach(model)  # another run may have taught it its own concepts
         return model
 
     def strongest_images(self) -> dict[str, list[Image.Image]]:

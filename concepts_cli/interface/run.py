@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from concepts_cli.commands import PICTURES
-from concepts_cli.commands.compose import compose
 from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import measure
-from concepts_cli.commands.export import export
-from concepts_cli.commands.rename import rename
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
 from concepts_cli.commands.visualize import heat_map_settings, visualize
 from concepts_cli.core import ROWS, STEPS
-from concepts_cli.data.images import ImageRecord
-from concepts_cli.drawing.contact_sheet import contact_sheet
-from concepts_cli.errors import UcdError
-from concepts_cli.interface.images import AnyImage, Images, as_files, is_one
-from concepts_cli.interface.loaded_run import LoadedRun
+from concepts_cli.interface.composing import ComposableRun
+from concepts_cli.interface.images import Images, as_files, is_one
 from concepts_cli.interface.options import (
     AnyPath,
     SampleOptions,
@@ -34,85 +28,32 @@ from concepts_cli.interface.options import (
     several,
     written_terms,
 )
-from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, png, read_picture
+from concepts_cli.interface.results import Evaluation, HeatMap, HeatMaps, Pictures, read_picture
 from concepts_cli.interface.silence import CallerOutput, silenced
 from concepts_cli.metrics.evaluation import add_metrics
 from concepts_cli.pictures.overlays import HeatMap as DrawnMap
 from concepts_cli.pictures.overlays import MapSettings
-from concepts_cli.pictures.plan import Picture
-from concepts_cli.recipe import Recipe
 from concepts_cli.runs.find import find_run
-from concepts_cli.runs.run import bare_name
-
-if TYPE_CHECKING:
-    from concepts_cli.models.interface import DiffusionModel
 
 
-def open_run(path: AnyPath | None = None, *, device: str | None = None) -> Run:
+def open_run(path: AnyPath | None = None, *, device: str | None = None, beside: Run | None = None) -> Run:
     """Open a run by its folder, or its name in `runs/`. Default: $UCD_RUN, then the newest run.
 
-    Its model runs on `device`, by default the fastest available. Raises UcdError if there is no such run.
+    Its model runs on `device`, by default the fastest available; runs opened `beside` another share its model if it is
+    the same. Raises UcdError if there is no such run.
 
         run = ucd.open_run("runs/demo")
     """
-    return Run(find_run(None if path is None else Path(path)).path, device=device)
+    return Run(find_run(None if path is None else Path(path)).path, device=device, beside=beside)
 
 
-class Run:
+class Run(ComposableRun):
     """A run folder. Shapes: N training images, K concepts, H W latents.
 
     Its model is loaded by the first call that needs it and kept. Calls that make pictures leave no files unless
     `output` names a folder. There they write what the command would, and keep existing pictures;
     `output=run.path / "samples"` is where `ucd sample` writes. Long calls take `progress`, which draws a bar on stderr.
     """
-
-    def __init__(self, path: AnyPath, *, device: str | None = None):
-        self._folder, self._device = LoadedRun(Path(path)), device
-
-    @property
-    def path(self) -> Path:
-        return self._folder.path
-
-    @property
-    def name(self) -> str:
-        return self._folder.name
-
-    @property
-    def recipe(self) -> Recipe:
-        """Every setting that was used. Raises UcdError when it is missing or damaged."""
-        return self._folder.recipe
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The names of the K concepts: t1, t2 and so on. Raises UcdError for a run that is not finished."""
-        return tuple(map(bare_name, self._folder.tokens))
-
-    @property
-    def embeddings(self) -> dict[str, Tensor]:
-        """The learned words by text encoder, (K, D) or, of V vectors, (K, V, D).
-
-        Raises UcdError for a run that is not finished.
-        """
-        return self._folder.embeddings
-
-    @property
-    def weights(self) -> Tensor:
-        """(N, K): how much of concept k is in training image i. Raises UcdError when they are missing or damaged.
-
-        strongest = [run.concepts[k] for k in run.weights.argmax(dim=1)]
-        """
-        return self._folder.weights
-
-    @property
-    def images(self) -> list[ImageRecord]:
-        """The N training images, in the order of the weights' rows: path, sha256, width, height."""
-        return self._folder.images
-
-    @property
-    @silenced()
-    def model(self) -> DiffusionModel:
-        """The frozen model, with the concepts in its vocabulary. Raises UcdError when it can't be loaded."""
-        return self._folder.load_model(self._device)
 
     @silenced()
     def sample(
@@ -148,45 +89,6 @@ class Run:
                 out=CallerOutput(progress),
             )
             return Pictures(read_picture(Path(picture.path)) for picture in made)
-
-    @silenced()
-    def compose(
-        self,
-        terms: Terms = (),
-        *,
-        like: AnyImage | None = None,
-        sweep: str | Sequence[str] = (),
-        n: int | None = None,
-        output: AnyPath | None = None,
-        force: bool = False,
-        progress: bool = False,
-        **options: Unpack[SampleOptions],
-    ) -> Pictures:
-        """`n` pictures of several concepts and texts at once, each with its weight: `ucd compose`.
-
-        A term is a concept, a concept of another run (`other:t1`), or free text, with an optional place where it acts:
-        `t1@left`, `a cat@0.5,0,1,1`. Weights may be negative. The terms of a list are written as for the command,
-        `"t1=5"`; without a weight they use the guidance scale. With `like` the image's own weights come first, and
-        terms change them. `sweep` varies the weight of a term, `"t1=0:10:5"`; two make a plane. `n` is by default 4, or
-        1 per weight of a sweep. Raises UcdError for an unknown run or concept, a weight that is not a number, and runs
-        whose models can't be composed.
-
-            run.compose({"t1": 5, "at night": 2})
-        """
-        count = n if n is not None else 1 if sweep else PICTURES
-        with output_folder(output) as folder, output_folder(None) as memory:
-            made = compose(
-                self._folder,
-                written_terms(terms),
-                sweeps=several(sweep),
-                like=None if like is None else as_files(like, memory)[0],
-                settings=sample_settings(self._folder, count, options),
-                output=folder,
-                force=force,
-                device=self._device,
-                out=CallerOutput(progress),
-            )
-            return Pictures(read_picture(Path(picture.path)) for picture in made if isinstance(picture, Picture))
 
     @silenced()
     def encode(
@@ -313,47 +215,10 @@ class Run:
             add_metrics(self._folder, result["metrics"], out)
         return Evaluation(result["metrics"])
 
-    def export(
-        self,
-        tool: str,
-        *,
-        concepts: str | Sequence[str] = (),
-        output: AnyPath | None = None,
-        force: bool = False,
-    ) -> list[Path]:
-        """Write the concepts as files that another tool loads, and return their paths: `ucd export`.
+    def report(self, output: AnyPath | None = None, *, others: Sequence[Run] = (), force: bool = False) -> Path:
+        """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`.
 
-        `tool` is diffusers, a1111, comfyui, kohya or onetrainer. Raises UcdError for a tool that doesn't load this
-        model's words.
-
-            run.export("comfyui", concepts="t1")
+        With `others` the page compares them with this run, and is called report-with-OTHERS.html.
         """
-        folder = None if output is None else Path(output)
-        return export(self._folder, tool=tool, concepts=several(concepts), output=folder, force=force)
-
-    def report(self, output: AnyPath | None = None, *, force: bool = False) -> Path:
-        """Write the page of the run, report.html in its folder by default, and return its path: `ucd report`."""
-        return report(self._folder, output=None if output is None else Path(output), force=force)
-
-    def rename(self, concept: str, name: str) -> None:
-        """Give a concept a name of your own, everywhere in the run folder: `ucd rename`.
-
-        Raises UcdError for a concept the run doesn't have, and for a name that is taken or can't be one.
-
-            run.rename("t3", "dog")
-        """
-        self._folder = LoadedRun(rename(self._folder, concept, name, out=CallerOutput()).path)
-
-    def __repr__(self) -> str:
-        if not self._folder.is_finished():
-            return f"<Run {self.path}, not finished>"
-        images = f" in {len(self.images)} images" if self._folder.has_images() else ""
-        return f"<Run {self.path}: {len(self.concepts)} concepts{images}, {self.recipe.model}>"
-
-    def _repr_png_(self) -> bytes | None:
-        """The training images with most of each concept, strongest first; None if one is missing."""
-        try:
-            rows = self._folder.strongest_images()
-        except UcdError:
-            return None
-        return png(contact_sheet(rows, title=self.name, detail="the images with most of each concept"))
+        folders = [other._folder for other in others]
+        return report(self._folder, folders, output=None if output is None else Path(output), force=force)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -18,6 +18,7 @@ from concepts_cli.errors import UcdError, memory_error
 from concepts_cli.output import LOUD_LIBRARIES, Output, is_debugging
 from concepts_cli.processes.environment import is_main
 
+T = TypeVar("T")
 _lock = threading.Lock()
 _calls = 0  # in progress, in all threads
 _undo = ExitStack()
@@ -67,6 +68,17 @@ def silenced() -> Iterator[None]:
             _calls -= 1
             if not _calls:
                 _undo.close()
+
+
+def silenced_steps(steps: Iterator[T]) -> Iterator[T]:
+    """Pass steps through, each silenced as a call is; what the caller does in between is not."""
+    while True:
+        with silenced():
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+        yield step
 
 
 def _silence() -> ExitStack:

@@ -31,6 +31,17 @@ def image_weights(run: Run, image: Path, device: str | None = None) -> list[floa
     return list(encoded.weights)
 
 
+def own_weights(run: Run, weights: Sequence[float], guidance_scale: float) -> dict[str, float]:
+    """The weight in a composition of each concept that counts in an image with these concept weights (K)."""
+    scale = guidance_scale if run.recipe.weights.constraint == "softmax" else 1.0
+    total = sum(abs(weight) for weight in weights) or 1.0
+    return {
+        token: round(scale * weight, 4)
+        for token, weight in zip(run.tokens, weights, strict=True)
+        if abs(weight) >= LEAST_SHARE * total
+    }
+
+
 def like_terms(
     run: Run,
     weights: Sequence[float],
@@ -44,13 +55,10 @@ def like_terms(
     Concepts with very little weight are left out. A change to something else, such as a text, a place or another run's
     concept, adds a term. Raises UcdError for terms that can't be read, and if none is left.
     """
-    scale = guidance_scale if run.recipe.weights.constraint == "softmax" else 1.0
-    total = sum(abs(weight) for weight in weights) or 1.0
     terms = {}
-    for token, weight in zip(run.tokens, weights, strict=True):
-        if abs(weight) >= LEAST_SHARE * total:
-            term = Term(run.recipe.concepts.prompt_of(token), round(scale * weight, 4))
-            terms[term_key(term)] = term
+    for token, weight in own_weights(run, weights, guidance_scale).items():
+        term = Term(run.recipe.concepts.prompt_of(token), weight)
+        terms[term_key(term)] = term
     for change in changes:
         added = ADDED.fullmatch(change) if isinstance(change, str) else None
         term = parse_term(run, f"{added['term']}={added['number']}" if added else change, guidance_scale, others)

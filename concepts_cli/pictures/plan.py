@@ -16,7 +16,7 @@ from concepts_cli.models import family_of, source_of
 from concepts_cli.models.device import chosen_device, default_precision, dtype_of
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.paths import public_path
-from concepts_cli.pictures.commands import making_command
+from concepts_cli.pictures.commands import elsewhere, making_command
 from concepts_cli.pictures.names import caption, file_name
 from concepts_cli.pictures.words import bracketed, is_concept, named_tokens, sentence
 from concepts_cli.recipe import SampleSettings
@@ -130,8 +130,12 @@ class PicturePlan:
         """Generate the missing pictures in batches, and write and yield them one by one."""
         pictures = generate(taught, [request for _, request in missing], self.settings)
         for (path, request), picture in zip(missing, pictures, strict=True):
-            write_png(path, picture, {key: value for key, value in self.metadata(request).items() if value})
+            write_png(path, picture, self.given_metadata(request))
             yield Picture(str(path), caption(request), request.seed)
+
+    def given_metadata(self, request: Request) -> dict[str, str]:
+        """The metadata that a picture carries: those that have a value."""
+        return {key: value for key, value in self.metadata(request).items() if value}
 
     def shared_metadata(self, request: Request) -> dict[str, str]:
         """The metadata that a generated picture and the reconstruction of a real one have in common."""
@@ -227,7 +231,7 @@ def concept_plan(
         by_folder[_free_name(text, {bare_name(token): "" for token in run.tokens} | by_folder)] = text
     folder = output or run.path / "samples"
     named = "all" if len(tokens) == len(run.tokens) else ",".join(map(bare_name, tokens))
-    options = [("concept", named), ("output", public_path(output or "")), ("grid", grid)]
+    options = [("concept", named), ("output", elsewhere(output, run.path / "samples")), ("grid", grid)]
     whole = making_command(run, "sample", texts, options, settings, run.recipe.sample)
     pictures = (
         (folder / name / f"{seed - settings.seed:05d}.png", guided(prompt, settings.guidance_scale, seed))

@@ -47,15 +47,16 @@ def read_losses(path: Path) -> list[tuple[int, float]]:
     return losses
 
 
-def loss_chart(losses: Sequence[tuple[int, float]]) -> Chart | None:
-    """The raw and the smoothed curve; None for fewer than two points."""
+def loss_chart(losses: Sequence[tuple[int, float]], shown: Sequence[tuple[int, float]] | None = None) -> Chart | None:
+    """The raw and the smoothed curve, on axes for all points that are `shown`, by default its own; None for fewer than
+    two points.
+    """
     if len(losses) < 2:
         return None
     steps, values = [step for step, _ in losses], [loss for _, loss in losses]
-    low, high = min(values), max(values)
+    (first, last), (low, high) = ((min(axis), max(axis)) for axis in zip(*(shown or losses), strict=True))
     room = max((high - low or abs(high) or 1.0) * 0.08, LEAST)
     low, high = low - room, high + room
-    first, last = min(steps), max(steps)
 
     def x(step: float) -> float:
         return round(LEFT + (step - first) / max(last - first, 1) * (WIDTH - LEFT - RIGHT), 1)

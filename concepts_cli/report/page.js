@@ -32,6 +32,31 @@ if (table) {
   });
 }
 
+// The map: a click on a concept leaves only its images, a second click all.
+const spots = [...document.querySelectorAll(".map .spot")];
+for (const spot of spots) {
+  spot.addEventListener("click", () => {
+    const chosen = spot.getAttribute("aria-pressed") === "true" ? null : spot.dataset.concept;
+    for (const other of spots) other.setAttribute("aria-pressed", String(other.dataset.concept === chosen));
+    for (const picture of spot.parentElement.querySelectorAll(".pic")) {
+      picture.classList.toggle("faint", chosen !== null && picture.dataset.strongest !== chosen);
+    }
+  });
+}
+
+// Before and after: the slider goes through the previews.
+const slider = document.querySelector("#step");
+slider?.addEventListener("input", () => {
+  const [steps, pictures] = [slider.dataset.steps.split("|"), slider.dataset.pictures.split("|")];
+  const shown = document.querySelector(".previews .now .pic");
+  shown.classList.remove(...pictures);
+  shown.classList.add(pictures[slider.value]);
+  shown.title = `samples at step ${steps[slider.value]}`;
+  shown.setAttribute("aria-label", shown.title);
+  document.querySelector(".previews output").textContent = steps[slider.value];
+  slider.setAttribute("aria-valuetext", `step ${steps[slider.value]}`);
+});
+
 // Enlarge a picture.
 const dialog = document.querySelector("dialog");
 document.addEventListener("click", (event) => {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from concepts_cli.drawing.hues import hues
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.paths import public_path, public_settings
 from concepts_cli.pictures.commands import command
 from concepts_cli.recipe import Recipe, dump_recipe
 from concepts_cli.report.chart import Chart, loss_chart, read_losses
+from concepts_cli.report.composed import Pair, composed_pairs, generated_again
 from concepts_cli.report.inline import Gallery
+from concepts_cli.report.map import Map, weight_map
 from concepts_cli.report.measures import Cell, Measures, describe_name, strength
 from concepts_cli.report.pictures import SAMPLES, SIDE, Pictures, Shown
+from concepts_cli.report.rendering import render
 from concepts_cli.runs.run import Run, bare_name
-from concepts_cli.version import __version__
 
 TRAINING_IMAGES = 300  # at most, in the run's order
 HEAT_MAPS = 3
@@ -39,21 +39,8 @@ class Page:
 
     def render(self) -> str:
         """Render one self-contained HTML document."""
-        folder = Path(__file__).parent
-        environment = Environment(
-            loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-        script = (folder / "page.js").read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        body = environment.get_template("body.html").render(page=self)  # first: it fills the gallery
-        return environment.get_template("page.html").render(
-            page=self,
-            body=body,
-            script=script,
-            script_digest=digest,
-            style=(folder / "page.css").read_text(encoding="utf-8"),
-            version=__version__,
-        )
+        title = f"{self.run.name}: {len(self.names)} concepts in {len(self.run.images)} images"
+        return render("body.html", self, title)
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -87,9 +74,7 @@ class Page:
 
     @cached_property
     def hues(self) -> list[int]:
-        """One hue per concept: even steps around the circle, or the golden angle if there are many."""
-        count = len(self.names)
-        return [round(28 + k * (360 / count if count <= 8 else 137.508)) % 360 for k in range(count)]
+        return hues(len(self.names))
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -214,6 +199,19 @@ class Page:
         record = self.run.images[image]
         picture = self.gallery.add(Path(record.path), THUMBNAIL, record.sha256)
         return Shown(picture, Path(record.path).name, f"{self.weights[image, concept]:.2f}")
+
+    @cached_property
+    def map(self) -> Map | None:
+        """Where the shown images and the concepts are, by their weights."""
+        return weight_map(self.weights[: self.shown_images])
+
+    @cached_property
+    def pairs(self) -> tuple[list[str], list[list[Pair]]]:
+        return composed_pairs(self.run, self.gallery, self.measures.metrics.get("composition"))
+
+    @cached_property
+    def again(self) -> list[tuple[Shown, Shown]]:
+        return generated_again(self.run, self.gallery, self.images)
 
     @cached_property
     def rows(self) -> list[tuple[int, Shown, int, list[Cell]]]:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from concepts_cli.report.inline import Gallery
 from concepts_cli.runs.files import png_text
 from concepts_cli.runs.run import Run, bare_name
 
 SAMPLES, OTHERS, STRONGEST = 8, 24, 6
-SIDE, SHEET = 256, 1200  # of pictures and of sheets on the page, px
+PREVIEWS = 24
+SIDE, SHEET, PREVIEW_SIDE = 256, 1200, 800  # of pictures, sheets and previews on the page, px
 MAKING = ("sample", "compose", "visualize")
 ELSEWHERE = ("--force", "--output", "-o")  # a run from elsewhere must not suggest to overwrite something
 
@@ -104,6 +107,14 @@ class Pictures:
         swept = {folder for folder, paths in folders.items() if any(path.stem.startswith("sweep") for path in paths)}
         chosen = {folder: paths for folder, paths in folders.items() if folder.parent not in swept}
         return [self._composition(str(folder.relative_to(root)), paths) for folder, paths in chosen.items()]
+
+    @cached_property
+    def previews(self) -> list[tuple[str, Shown]]:
+        """Samples during the training, oldest first, each with its step: at most PREVIEWS, evenly spread."""
+        found = [path for path in sorted((self.run.path / "previews").glob("step-*.png")) if path.stem[5:].isdecimal()]
+        chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), PREVIEWS)).round().astype(int))
+        shown = ((f"{int(found[n].stem[5:]):,}", self.gallery.add(found[n], PREVIEW_SIDE)) for n in chosen)
+        return [(step, Shown(picture, f"samples at step {step}")) for step, picture in shown if picture]
 
     def _composition(self, title: str, paths: Sequence[Path]) -> Composition:
         pictures = [path for path in paths if path.stem.isdecimal()]

@@ -193,7 +193,7 @@ class Run:
     def clear(self) -> None:
         """Delete what an earlier run left in this folder; files that ucd did not write stay."""
         if self.exists():
-            for path in map(self.path.joinpath, RUN_FILES):
+            for path in (*map(self.path.joinpath, RUN_FILES), *self.path.glob("report-with-*.html")):
                 try:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
                 except OSError as error:

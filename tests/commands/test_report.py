@@ -16,9 +16,11 @@ from concepts_cli.cli import app
 from concepts_cli.commands.compose import compose
 from concepts_cli.commands.report import report
 from concepts_cli.commands.sample import sample
+from concepts_cli.commands.train import train
 from concepts_cli.commands.visualize import heat_map_settings, visualize
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from concepts_cli.recipe import load_recipe
 from concepts_cli.report.chart import loss_chart, read_losses
 from concepts_cli.report.page import Page
 from concepts_cli.runs.files import png_text, write_png
@@ -295,3 +297,47 @@ def test_the_loss_curve(tmp_path):
     assert [tick.label for tick in chart.x_ticks] == ["10", "20", "30", "40"]
     assert loss_chart(losses[:1]) is None and read_losses(tmp_path / "gone") == []
     assert loss_chart([(1, 0.5), (2, 0.5)]).y_ticks  # a flat line, too
+
+
+def test_previews_are_before_and_after_with_a_slider(tiny_run):
+    for step in (0, 2, 10):
+        write_png(tiny_run.path / "previews" / f"step-{step:06d}.png", Image.new("RGB", (64, 64), (step, 90, 120)), {})
+    write_png(tiny_run.path / "previews" / "step-x.png", Image.new("RGB", (64, 64)), {})
+    page = Page(tiny_run)
+    slider = next(one for one in Elements(page.render()).of("input") if one.get("id") == "step")
+    assert slider["data-steps"] == "0|2|10" and slider["max"] == "2"
+    assert slider["data-pictures"].split("|") == [shown.picture for _, shown in page.pictures.previews]
+    for step in range(100, 200):
+        write_png(tiny_run.path / "previews" / f"step-{step:06d}.png", Image.new("RGB", (8, 8)), {})
+    steps = [step for step, _ in Page(tiny_run).pictures.previews]
+    assert len(steps) == 24 and steps[0] == "0" and steps[-1] == "199"
+
+
+def test_a_training_with_previews_has_one_from_before_its_first_step(workplace, recipe_file):
+    recipe = load_recipe(recipe_file, {"train.preview_every": 2})
+    run = train(recipe, device="cpu", out=Output(quiet=True))
+    assert [path.name for path in sorted((run.path / "previews").iterdir())] == ["step-000000.png", "step-000002.png"]
+
+
+def test_pairs_of_concepts_and_images_generated_again_are_shown(tiny_run):
+    result = {
+        "scorer": "scorer",
+        "caveat": None,
+        "both_seen": 0.25,
+        "intervals": {"both_seen": [0.1, 0.4]},
+        "corrector_steps": 0,
+        "images": 4,
+        "concepts": {"t1": "cat", "t2": None},
+        "matrix": [[None, 0.25], [0.25, None]],
+    }
+    (tiny_run.path / "evaluation.json").write_text(json.dumps({"run": "tiny", "metrics": {"composition": result}}))
+    bare = Page(tiny_run)
+    assert bare.pairs == ([], []) and bare.again == [] and 'id="composed"' not in bare.render()
+    paint(tiny_run, "metrics/pairs/t1+t2", 1)
+    for name in ("00003.png", "00099.png", "notes.png"):
+        write_png(tiny_run.path / "metrics" / "anew" / name, Image.new("RGB", (32, 32)), {})
+    page = Page(tiny_run)
+    names, (_, pair) = page.pairs
+    assert names == ["t1", "t2"] and pair[0].seen == "25%" and pair[0].shown.picture
+    assert [(image.title, made.title) for image, made in page.again] == [("3.png", "3, generated again")]
+    assert "Every pair of concepts" in page.render()

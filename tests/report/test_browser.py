@@ -37,6 +37,10 @@ def page_file(tiny_run):
     for n in range(2):
         said = {"prompt": "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"}
         write_png(tiny_run.path / "samples" / "t1" / f"{n:05d}.png", Image.new("RGB", (32, 32), "teal"), said)
+    for step in (0, 3):
+        write_png(
+            tiny_run.path / "previews" / f"step-{step:06d}.png", Image.new("RGB", (96, 96), (80 * step, 0, 0)), {}
+        )
     return report(tiny_run).resolve().as_uri()
 
 
@@ -122,3 +126,37 @@ def test_a_picture_opens_and_closes(open_page):
     page.click("#commands .copy >> nth=0")
     page.wait_for_function("document.querySelector('#commands .copy').textContent !== 'copy'")
     assert page.troubles == []
+
+
+def test_the_map_leaves_only_a_concepts_images(open_page):
+    page = open_page()
+    page.click(".map .spot >> nth=0")
+    faint = "all => all.filter((one) => one.classList.contains('faint')).map((one) => one.dataset.strongest)"
+    assert page.eval_on_selector_all(".map .pic", faint) == ["1", "1"]
+    page.click(".map .spot >> nth=0")
+    assert page.eval_on_selector_all(".map .pic", faint) == [] and page.troubles == []
+    box, inside = page.locator(".map").bounding_box(), page.locator(".map .pic").all()
+    places = [one.bounding_box() for one in inside]
+    assert len(places) == 6 and all(box["x"] <= p["x"] <= box["x"] + box["width"] for p in places)
+
+
+def test_the_slider_goes_through_the_previews(open_page):
+    page = open_page()
+    shown = "getComputedStyle(document.querySelector('.previews .now .pic')).backgroundImage"
+    after = page.evaluate(shown)
+    page.focus("#step")
+    page.keyboard.press("Home")
+    assert page.inner_text(".previews output") == "0" and page.evaluate(shown) != after
+    page.keyboard.press("End")
+    assert page.inner_text(".previews output") == "3" and page.evaluate(shown) == after and page.troubles == []
+
+
+def test_it_prints_with_its_pictures_and_without_what_can_only_be_clicked(open_page):
+    page = open_page(theme="dark")
+    page.emulate_media(media="print")
+    assert not page.is_visible(".top") and not page.is_visible(".copy >> nth=0") and not page.is_visible("#step")
+    assert page.evaluate("getComputedStyle(document.querySelector('.pic')).printColorAdjust") == "exact"
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) > 600  # paper is light
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert page.pdf(format="A4").count(b"/Subtype /Image") >= 6
