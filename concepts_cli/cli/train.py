@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,7 +62,10 @@ def train(
         bool, flag("--resume", help="Continue a run, by its own recipe, from its last checkpoint.", panel=HOW)
     ] = False,
     dry_run: Annotated[
-        bool, flag("--dry-run", help="Check recipe, images, model and device; train nothing.", panel=HOW)
+        bool,
+        flag(
+            "--dry-run", help="Check recipe, images, model and device, and say what it takes; train nothing.", panel=HOW
+        ),
     ] = False,
     preview_every: Annotated[
         int | None,
@@ -105,12 +107,13 @@ def train(
         options: dict[str, Any] = {"output": output, "resume": resume, "force": force, "device": device}
         if dry_run:
             planned = command.plan(settings, **options, processes=num_processes, out=out)
-            out.table("", ["setting", "value"], list(dataclasses.asdict(planned).items()))
+            out.table("", ["setting", "value"], planned.rows())
             out.document(planned)
         elif num_processes > 1 and not is_launched():
             from concepts_cli.processes.launch import launch
 
-            command.plan(settings, **options, processes=num_processes, out=out)  # so that mistakes are reported once
+            # So that mistakes are reported once; the GPUs are left to the processes.
+            command.plan(settings, **options, processes=num_processes, tells_memory=False, out=out)
             out.close()  # the processes have the terminal
             raise typer.Exit(launch(sys.argv[1:], num_processes))
         else:

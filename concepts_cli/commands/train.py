@@ -18,7 +18,7 @@ from concepts_cli.drawing.contact_sheet import contact_sheet
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics.labels import read_labels
 from concepts_cli.models import check_words, load_model
-from concepts_cli.models.device import dtype_of
+from concepts_cli.models.device import chosen_device, dtype_of
 from concepts_cli.models.files import check_model
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.output import Output
@@ -31,6 +31,7 @@ from concepts_cli.runs.lock import RunLock
 from concepts_cli.runs.run import Run, bare_name
 from concepts_cli.runs.trackers import check_trackers, start_trackers, track_picture
 from concepts_cli.runs.training_folder import lock_training_folder, make_training_folder, remove_empty, training_folder
+from concepts_cli.training.memory import MemoryPlan, memory_limit, plan_memory
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
 from concepts_cli.training.setup import (
     at_mirror,
@@ -38,6 +39,7 @@ from concepts_cli.training.setup import (
     choose_accelerator,
     earlier_run,
     load_training_model,
+    memory_plan,
     prepare_training,
     read_training_images,
     warn_of_photographs,
@@ -58,6 +60,12 @@ class Plan:
     concepts: int
     steps: int
     images_per_step: int
+    memory: MemoryPlan | None  # None: it can't be told
+
+    def rows(self) -> list[tuple[str, object]]:
+        """Its table: a name and a value each."""
+        own = {name: value for name, value in vars(self).items() if name != "memory"}
+        return [*own.items(), *(self.memory.rows() if self.memory else ())]
 
 
 def train(
@@ -125,6 +133,8 @@ class Trainer:
         earlier = None if state else earlier_run(recipe)
         if main and not state:
             _warn_of_images(recipe, records, out)
+        memory = memory_plan(recipe, accelerator.device, out)
+        recipe = memory.applied(recipe) if memory else recipe
         self._records, model = records, load_training_model(recipe, accelerator, out)
         # Only now, since the model may be wrong; and already, so that no other process works for the same folder.
         if main and not self._lock:
@@ -134,7 +144,7 @@ class Trainer:
             done = int(state["step"]) if state else 0
             out.note(intention(recipe, len(records), model, done=done, starts=not (state or earlier)))
         self.training = prepare_training(
-            recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None
+            recipe, records, model, accelerator, out, earlier=earlier, resumed=state is not None, memory=memory
         )
         self.tokens = self.training.objective.tokens
         if recipe.concepts.count is None:
@@ -281,9 +291,13 @@ def plan(
     force: bool = False,
     device: str | None = None,
     processes: int = 1,
+    tells_memory: bool = True,
     out: Output | None = None,
 ) -> Plan:
-    """What `train` would do with this recipe. Raises what `train` would raise before it loads the model."""
+    """What `train` would do with this recipe. Raises what `train` would raise before it loads the model.
+
+    What memory that takes (`tells_memory`) needs a moment, and a look at the GPU.
+    """
     settings, out = recipe.train, out or Output(quiet=True)
     recipe = at_mirror(recipe, out)
     is_checked = check_before(recipe, device)
@@ -298,6 +312,13 @@ def plan(
     records = read_training_images(recipe, out)
     _warn_of_images(recipe, records, out)
     count = len(records)
+    try:
+        memory = (
+            plan_memory(recipe, memory_limit(recipe, chosen_device(device))) if is_checked and tells_memory else None
+        )
+    except UcdError as error:
+        out.note(error.message)
+        memory = None
     step, epoch = settings.batch_size * settings.gradient_accumulation * processes, count * recipe.data.repeats
     return Plan(
         run=str(folder),
@@ -306,6 +327,7 @@ def plan(
         concepts=recipe.concepts.most(),
         steps=settings.max_steps or count * settings.iterations_per_image,
         images_per_step=min(step, epoch) if settings.epoch_ends_step else step,
+        memory=memory,
     )
 
 

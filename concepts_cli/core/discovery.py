@@ -55,8 +55,10 @@ class Training:
         shared_sentence: bool = False,
         sentences: Sequence[range] = (),
         update: str = "auto",
+        images_at_once: int | None = None,
         accelerator: Accelerator,
     ):
+        """`images_at_once` is how many images a forward pass has at most; what doesn't fit into memory is halved."""
         self.objective, self.concepts = objective, objective.concepts
         self.settings, self.accelerator, processes = settings, accelerator, accelerator.num_processes
         self.draws = Draws(
@@ -77,6 +79,7 @@ class Training:
         self.sees_rows = update == "seen" or (update == "auto" and len(self.concepts.raw_weights) > FEW_IMAGES)
         self.step = 0
         self.settled_since = 0  # the last step that changed an image's strongest concept
+        self.images_at_once = images_at_once or settings.batch_size
         self._rows_that_fit: int | None = None  # images per forward pass, once it is known how many fit
         self._batches: Callable[[int], list[Batch]] = lru_cache(maxsize=2)(
             self._drawn
@@ -157,7 +160,7 @@ class Training:
         """Compute the gradients of a step; the first step finds out how many images fit into memory at once."""
         if self._rows_that_fit is not None:
             return self._backward(self._rows_that_fit)
-        size = self.settings.batch_size
+        size = self.images_at_once
 
         def half() -> int:
             nonlocal size

@@ -72,11 +72,12 @@ class ImageStart:
         restarts: int = 3,
         vectors: int = 1,
         where: str = "input",
+        rows: int = ROWS,
         seed: int = 0,
     ):
         """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
-        words are learned from each landmark. Without a `count` the images tell it: from 2 to `at_most`. Raises UcdError
-        for fewer images than concepts.
+        words are learned from each landmark; `rows` is the most of a model call, which changes no result. Without a
+        `count` the images tell it: from 2 to `at_most`. Raises UcdError for fewer images than concepts.
         """
         if len(latents) < (count or 2):
             raise UcdError(
@@ -84,7 +85,7 @@ class ImageStart:
             )
         self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
         self.at_most = min(count or at_most, len(latents))
-        self.vectors, self.where = vectors, where
+        self.vectors, self.where, self.rows = vectors, where, rows
         self.sentences = tuple(sentences)
         self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
         self.generator = seeded(seed, "start")
@@ -192,7 +193,7 @@ class ImageStart:
             times = self._time(strata / count)
             template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
             clean, noise = self._noised(images)
-            for part in torch.arange(count).split(ROWS):
+            for part in torch.arange(count).split(self.rows):
                 among = [self.sentences_of[image] for image in images[part].tolist()]
                 chosen = [self.sentences[each[int(template * len(each))]] for each in among]
                 prompts = [s.format(tokens[o]) for s, o in zip(chosen, owners[part].tolist(), strict=True)]
@@ -230,7 +231,7 @@ class ImageStart:
         noises = torch.randn(LEVELS, *means.shape[1:], generator=seeded(seed, "gains"))
         for level in levels:
             time, noise = self._time(torch.tensor((level + 0.5) / LEVELS)), noises[level]
-            parts = zip(which.flatten().split(ROWS), rows.flatten().split(ROWS), strict=True)
+            parts = zip(which.flatten().split(self.rows), rows.flatten().split(self.rows), strict=True)
             errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
             errors = torch.cat(errors).unflatten(0, rows.shape)
             gains.append(1 - errors[:, 1:] / errors[:, :1])

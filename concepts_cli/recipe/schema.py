@@ -31,6 +31,7 @@ LONGEST_SIDE, MOST_ROWS, MOST_IMAGES = 16_384, 10_000, 100_000
 HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository name: user/name")
 PROMPT = (r"[^{}]*\{\}[^{}]*", "text with one {} in it")
 TOKEN = (r"(?!<?(?i:all)>?$)(<\w[\w-]*>|\w[\w-]*)", "a word, such as koala or <koala>")
+SIZE = (r"[0-9]{1,6}(\.[0-9]{1,3})? ?[KMG]i?B", "a size, such as 12GB")
 MAX_SEED = 2**32 - 1  # numpy's limit
 
 
@@ -200,6 +201,9 @@ class TrainSettings:
         None,
         "how many concepts to score per image and step: the strongest, and one at random for the others; null: all",
         at_least=2,
+    )
+    memory: str | None = setting(
+        None, "memory that training may take, such as 12GB; null: what the GPU has free, all of a CPU's", pattern=SIZE
     )
     concept_checkpointing: bool = setting(
         False, "one concept in memory at a time: slower, but memory does not grow with their number"

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
 from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.latents import CachedLatents
+from concepts_cli.core.latents import ENCODED, CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
 from concepts_cli.core.sampling import check_settings
-from concepts_cli.core.starting import ImageStart, Start
+from concepts_cli.core.starting import ROWS, ImageStart, Start
 from concepts_cli.data.finding import find_images, place_of
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.looks import are_photographs
@@ -33,6 +33,7 @@ from concepts_cli.recipe import BUILT_IN, FOR_PHOTOGRAPHS, Recipe
 from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 from concepts_cli.training.clustering import cluster
+from concepts_cli.training.memory import MemoryPlan, in_gb, memory_limit, plan_memory
 
 
 def check_precision(recipe: Recipe, device: str | None) -> None:
@@ -108,6 +109,26 @@ def at_mirror(recipe: Recipe, out: Output) -> Recipe:
     return replace(recipe, model=source)
 
 
+def memory_plan(recipe: Recipe, device: torch.device, out: Output) -> MemoryPlan | None:
+    """How the training fits into memory, which is said if it takes a slower way; None if nothing limits it, or it
+    can't be told.
+    """
+    limit = memory_limit(recipe, device)
+    if limit is None:
+        return None
+    try:
+        plan = plan_memory(recipe, limit)
+    except UcdError as error:
+        out.note(f"{error.message}: what does not fit into memory is found out on the way")
+        return None
+    if not plan.fits:
+        hint = "a lower data.resolution, mixed_precision, or concepts.where=output takes less"
+        out.warn(f"this takes {in_gb(plan.peak)} of memory at least, and there are {in_gb(limit)}: {hint}")
+    elif savings := plan.savings(recipe):
+        out.note(f"to fit into {in_gb(limit)} of memory: {savings}")
+    return plan
+
+
 def load_training_model(recipe: Recipe, accelerator: Accelerator, out: Output) -> DiffusionModel:
     settings = recipe.train
     if settings.tf32:
@@ -158,6 +179,7 @@ def prepare_training(
     *,
     earlier: Run | None = None,
     resumed: bool = False,
+    memory: MemoryPlan | None = None,
 ) -> Training:
     """Set up everything for the first step: latents, initial parameters, those of an `earlier` run if there is one, and
     their loss. A `resumed` training needs no good start: it is given its state.
@@ -166,7 +188,7 @@ def prepare_training(
         earlier.check_fits(model)
         if source_of(earlier.recipe.model) != source_of(recipe.model):
             out.note(f"starting from concepts of another model, {earlier.recipe.model}")
-    latents = _latents(recipe, records, model, accelerator, out)
+    latents = _latents(recipe, records, model, accelerator, out, memory.encoded_at_once if memory else ENCODED)
     concepts, places = recipe.concepts, recipe.data.images
     sentences = [concepts.templates_of(place_of(each.path, places)) for each in records] if concepts.properties else []
     tokens = concept_tokens(concepts.most(), concepts.tokens)
@@ -176,7 +198,7 @@ def prepare_training(
         model.forget_images()
     start = None
     if concepts.start == "images" and not earlier and not resumed:
-        start = _image_start(recipe, latents, sentences, model, accelerator, out)
+        start = _image_start(recipe, latents, sentences, model, accelerator, out, memory.start_rows if memory else ROWS)
     if start:
         recipe, tokens = with_count(recipe, len(start)), tokens[: len(start)]
     return Training(
@@ -188,6 +210,7 @@ def prepare_training(
         repeats=recipe.data.repeats,
         shared_sentence=concepts.shared_sentence,
         update=recipe.weights.update,
+        images_at_once=memory.images_at_once if memory else None,
         accelerator=accelerator,
     )
 
@@ -210,6 +233,7 @@ def _image_start(
     model: DiffusionModel,
     accelerator: Accelerator,
     out: Output,
+    rows: int,
 ) -> Start:
     """Words and weights learned from the images by the main process, for all processes."""
     start = None
@@ -224,6 +248,7 @@ def _image_start(
             restarts=recipe.concepts.start_restarts,
             vectors=recipe.concepts.vectors,
             where=recipe.concepts.where,
+            rows=rows,
             seed=recipe.train.seed,
         )
         for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
@@ -294,7 +319,12 @@ def _objective(
 
 
 def _latents(
-    recipe: Recipe, records: list[ImageRecord], model: DiffusionModel, accelerator: Accelerator, out: Output
+    recipe: Recipe,
+    records: list[ImageRecord],
+    model: DiffusionModel,
+    accelerator: Accelerator,
+    out: Output,
+    batch_size: int,
 ) -> CachedLatents:
     """Encode all images: each process its share, then each machine what its own cache still lacks."""
     data = recipe.data
@@ -309,7 +339,9 @@ def _latents(
     mine = everything[accelerator.process_index :: accelerator.num_processes]
     for rows in (mine, everything if accelerator.is_local_main_process else ()):
         if missing := latents.missing(rows):
-            for _ in out.track(latents.encode_missing(missing), total=len(missing), label="encoding images"):
+            for _ in out.track(
+                latents.encode_missing(missing, batch_size=batch_size), total=len(missing), label="encoding images"
+            ):
                 pass
         accelerator.wait_for_everyone()
     return latents

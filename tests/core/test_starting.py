@@ -55,6 +55,12 @@ def test_the_same_seed_finds_the_same_words(start):
     assert not torch.equal(result.words["text_encoder"], other.words["text_encoder"])
 
 
+def test_small_calls_find_the_same(start):
+    whole, parts = done(start(5)), done(start(5, rows=8))
+    torch.testing.assert_close(parts.words, whole.words, rtol=1e-3, atol=1e-5)
+    assert torch.equal(parts.owners, whole.owners)
+
+
 def test_an_images_word_gets_the_weight():
     start = Start({"text_encoder": torch.zeros(2, 4)}, torch.tensor([1, 0]))
     assert start.raw_weights("none", 5.0).tolist() == [[0, 5], [5, 0]]

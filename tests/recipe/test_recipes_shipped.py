@@ -184,6 +184,7 @@ WITHOUT_A_FLAG = {
     "concepts.shared_sentence": False,
     "concepts.vectors": 1,
     "concepts.where": "input",
+    "train.memory": None,
     "weights.constraint": "none",
     "weights.trained": True,
     "weights.per_image": True,
