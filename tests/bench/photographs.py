@@ -83,11 +83,11 @@ def _difference(image: Image.Image, other: Image.Image) -> float:
 @contextmanager
 def real_classifier() -> Iterator[str]:
     """`ucd evaluate --metric resnet` uses the classifier with ImageNet's weights, which need no download here."""
-    name = f"{ARCHITECTURE}.in1k"
+    name, judge = f"{ARCHITECTURE}.in1k", load_outside_judge()
     from concepts_cli.scorers.resnet import load_resnet
 
     with (
-        patch("timm.create_model", lambda *_, **__: load_outside_judge()),
+        patch("timm.create_model", lambda *_, **__: judge),
         patch("concepts_cli.metrics.inputs.load_built_in_resnet", lambda device: load_resnet(name, device)),
         patch("concepts_cli.metrics.inputs.load_resnet", lambda _, device: load_resnet(name, device)),
     ):
