@@ -9,17 +9,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from concepts_cli.core.draws import Draws, seeded, step_batches
 from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import Batch, Objective
-from concepts_cli.core.row_adamw import RowAdamW
+from concepts_cli.core.optimizing import build_optimizer, learning_rates
 from concepts_cli.errors import UcdError
 from concepts_cli.models.device import to_device
 from concepts_cli.recipe import TrainSettings
@@ -81,32 +80,12 @@ class Training:
         self.settled_since = 0  # the last step that changed an image's strongest concept
         self.images_at_once = images_at_once or settings.batch_size
         self._rows_that_fit: int | None = None  # images per forward pass, once it is known how many fit
-        self._batches: Callable[[int], list[Batch]] = lru_cache(maxsize=2)(
-            self._drawn
-        )  # this step's and the next one's
-        optimizer = self._build_optimizer()
-        self._rates_at = _schedule(settings, optimizer, self.total_steps)
+        self._batches: Callable[[int], list[Batch]] = lru_cache(maxsize=2)(self._drawn)  # of this step and the next
+        optimizer = build_optimizer(
+            settings, self.concepts, images_per_step=self.images_per_step, sees_rows=self.sees_rows
+        )
+        self._rates_at = learning_rates(settings, optimizer, self.total_steps)
         self._optimizer = accelerator.prepare(optimizer)
-
-    def _build_optimizer(self) -> torch.optim.Optimizer:
-        settings = self.settings
-        scale = self.images_per_step if settings.scale_learning_rate else 1
-        rates = (settings.learning_rate, settings.weights_learning_rate or settings.learning_rate)
-        rated = [(table, rates[0]) for table in self.concepts.embeddings.values()]
-        groups = [
-            {"params": [parameter], "lr": rate * scale}
-            for parameter, rate in (*rated, (self.concepts.raw_weights, rates[1]))
-            if parameter.requires_grad
-        ]
-        options: dict[str, Any] = {
-            "lr": rates[0] * scale,
-            "betas": settings.adam_betas,
-            "eps": settings.adam_epsilon,
-            "weight_decay": settings.weight_decay,
-        }
-        if self.sees_rows:
-            return RowAdamW(groups, **options)
-        return torch.optim.AdamW(groups, **options, fused=self.accelerator.device.type == "cuda")
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
         """Take optimizer steps until `total_steps`, until `stop()` is true on any process, or until patience runs out.
@@ -157,23 +136,18 @@ class Training:
         return patience is not None and self.step - self.settled_since >= patience
 
     def _backward_what_fits(self) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of a step; the first step finds out how many images fit into memory at once."""
-        if self._rows_that_fit is not None:
-            return self._backward(self._rows_that_fit)
-        size = self.images_at_once
-
-        def half() -> int:
-            nonlocal size
+        """Compute the gradients of a step, with as many images at once as fit into memory."""
+        size = self._rows_that_fit or self.images_at_once
+        while size:
+            try:
+                return self._backward(size)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+            clear_device_cache(garbage_collection=True)  # out of the block above, which keeps the step's tensors
             size //= 2
-            return size
-
-        try:
-            return find_executable_batch_size(self._backward, starting_batch_size=size, reduce_batch_size_fn=half)()
-        except RuntimeError as error:
-            if "No executable batch size" not in str(error):
-                raise
-            hint = "--set train.concept_checkpointing=true, train.gradient_checkpointing=true, or a lower resolution"
-            raise UcdError("not even one image fits into memory", hint, exit_code=1) from error
+        hint = "--set train.concept_checkpointing=true, train.gradient_checkpointing=true, or a lower resolution"
+        raise UcdError("not even one image fits into memory", hint, exit_code=1)
 
     def _backward(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Compute the gradients of the step's batches, of all processes, `batch_size` images at a time.
@@ -304,23 +278,3 @@ class Training:
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix + "."): value for name, value in tensors.items() if name.startswith(prefix + ".")}
-
-
-def _schedule(
-    settings: TrainSettings, optimizer: torch.optim.Optimizer, total_steps: int
-) -> Callable[[int], list[float]]:
-    """step -> the learning rate of every parameter group, by diffusers' schedules."""
-    from diffusers.optimization import get_scheduler
-
-    scheduler = get_scheduler(
-        settings.schedule,
-        optimizer,
-        step_rules=settings.schedule_rules,
-        num_warmup_steps=settings.warmup_steps,
-        num_training_steps=total_steps,
-        num_cycles=settings.schedule_restarts,
-        power=settings.schedule_power,
-    )
-    return lambda step: [
-        base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    ]

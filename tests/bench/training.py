@@ -28,7 +28,7 @@ from tests.bench.published import published_step
 from tests.bench.timing import interleaved
 from tests.held_latents import HeldLatents
 
-IMAGES, CONCEPTS = 8, 5
+IMAGES, CONCEPTS = 16, 5
 BATCH = {"mini": 4, "tiny-sd21": 1}
 REPEATS = {"mini": 15, "tiny-sd21": 3}
 

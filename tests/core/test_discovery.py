@@ -97,6 +97,22 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(training, monkeypatch):
     assert "concept_checkpointing" in caught.value.hint
 
 
+def test_memory_that_runs_out_later_halves_a_step_too(training):
+    whole, later = trained(training()), training()
+    objective, sizes = later.objective, []
+
+    def call(batch, raw):
+        sizes.append(len(batch))
+        if len(sizes) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return objective(batch, raw)
+
+    call.concepts = objective.concepts
+    later.objective = call
+    torch.testing.assert_close(trained(later), whole, rtol=1e-3, atol=1e-5)
+    assert sizes == [4, 4, 4, 2, 2, 2, 2]
+
+
 def test_an_error_that_is_not_of_memory_is_not_hidden(training):
     broken = training()
 

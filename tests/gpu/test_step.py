@@ -68,7 +68,8 @@ def test_memory_grows_with_concepts_unless_they_are_checkpointed(tiny_folder):
 
 
 def test_a_batch_that_does_not_fit_is_halved(tiny_folder):
-    whole = build_training(tiny_folder, "cuda", side=256, max_steps=2)
+    options = {"side": 256, "max_steps": 2, "gradient_accumulation": 1}
+    whole = build_training(tiny_folder, "cuda", **options)
     losses = [step.loss for step in whole.steps()]
     needed = peak_of_a_step(tiny_folder, side=256)
     del whole
@@ -77,7 +78,7 @@ def test_a_batch_that_does_not_fit_is_halved(tiny_folder):
     limit = torch.cuda.memory_reserved() + 0.7 * needed
     try:
         torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
-        cramped = build_training(tiny_folder, "cuda", side=256, max_steps=2)
+        cramped = build_training(tiny_folder, "cuda", **options)
         torch.testing.assert_close([step.loss for step in cramped.steps()], losses, rtol=1e-3, atol=1e-4)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
