@@ -17,3 +17,18 @@ class HeldLatents:
     def moments(self, row: int, *, mirrored: bool = False) -> tuple[Tensor, Tensor]:
         side = int(mirrored and len(self.mean) == 2)
         return self.mean[side, row], self.std[side, row]
+
+    def shape(self, row: int) -> tuple[int, int, int]:
+        return tuple(self.mean.shape[2:])
+
+
+class MixedLatents(HeldLatents):
+    """Odd images have only the first half of their rows: latents of two sizes."""
+
+    def shape(self, row: int) -> tuple[int, int, int]:
+        return tuple(self.moments(row)[0].shape)
+
+    def moments(self, row: int, *, mirrored: bool = False) -> tuple[Tensor, Tensor]:
+        mean, std = super().moments(row, mirrored=mirrored)
+        height = mean.shape[1] // (1 + row % 2)
+        return mean[:, :height], std[:, :height]

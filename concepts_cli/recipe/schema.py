@@ -40,7 +40,10 @@ class DataSettings:
     resolution: int | None = setting(
         None, "side in pixels; null: the model's native size", at_least=1, at_most=LONGEST_SIDE
     )
-    resize: Literal["squash", "crop"] = setting("squash", "squash the image to a square, or crop its centre")
+    resize: Literal["squash", "crop", "bucket"] = setting(
+        "squash",
+        "squash the image to a square, or crop its centre; bucket: keep its shape, about as large as the square",
+    )
     flip_probability: float = setting(0.5, "probability that an image is mirrored", at_least=0, at_most=1)
     images_per_folder: int | None = setting(
         None, "use this many images of each folder, by name, after skip_images; null: all", at_least=1
