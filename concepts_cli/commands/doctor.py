@@ -77,6 +77,13 @@ def _extras() -> Iterator[Finding]:
         metadata.version("daam") if daam else "not installed: only for --engine daam",
         "" if daam else "pip install 'concepts-cli[daam]' && pip install --no-deps daam==0.2.0",
     )
+    datasets = util.find_spec("datasets") is not None
+    yield Finding(
+        "datasets",
+        datasets,
+        metadata.version("datasets") if datasets else "not installed: only for hf:user/name[train], and Parquet",
+        "" if datasets else "pip install 'concepts-cli[datasets]'",
+    )
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     yield Finding(
         "Chromium",

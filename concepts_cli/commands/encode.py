@@ -14,8 +14,9 @@ import torch
 
 from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.encoding import Encoded, encode_records
-from concepts_cli.data.finding import find_images
+from concepts_cli.data.finding import find
 from concepts_cli.data.records import read_images
+from concepts_cli.data.source import Found
 from concepts_cli.errors import UcdError, printable
 from concepts_cli.output import Output, plain
 from concepts_cli.recipe import SampleSettings
@@ -49,7 +50,7 @@ def encode(
     override(SampleSettings(), {"steps": steps, "seed": seed, "batch_size": rows}, as_options=False)
     if output:
         _check_output(output, force)
-    records = read_images(_find(images))
+    records = read_images(_find(images, run))
     names = [bare_name(token) for token in run.tokens]
     model = run.load_model(device)
     encoded = encode_records(model, records, recipe=run.recipe, tokens=run.tokens, steps=steps, seed=seed, rows=rows)
@@ -76,11 +77,11 @@ def encode(
     return document
 
 
-def _find(images: Sequence[str | Path]) -> list[Path]:
+def _find(images: Sequence[str | Path], run: Run) -> list[Found]:
     try:
-        return find_images(images)
+        return find(images, run.fields)
     except UcdError as error:
-        raise UcdError(error.message, "ucd encode takes image files and folders") from error
+        raise UcdError(error.message, "ucd encode takes image files and folders, lists, tars and datasets") from error
 
 
 def _check_output(output: Path, force: bool) -> None:

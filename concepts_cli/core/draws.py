@@ -78,7 +78,8 @@ class Draws:
         if self.shared_sentence:
             sentences = sentences[:1].expand(self.concepts)
         choice = torch.rand((), generator=generator)
-        return torch.tensor(row), latents, noise, self._timestep(when), sentences, choice
+        masks = (self.latents.mask(row, mirrored=flip < self.flip_probability),) if self.latents.masked else ()
+        return torch.tensor(row), latents, noise, self._timestep(when), sentences, choice, *masks
 
     def row(self, draw: int) -> int:
         """The image of a draw: each epoch shows every image `repeats` times, in a new order."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from concepts_cli.data.buckets import training_size
 from concepts_cli.data.cache import cache_folder
 from concepts_cli.data.images import ImageRecord, open_image, to_pixels
+from concepts_cli.data.masks import latent_mask
 from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import DiffusionModel
 
@@ -34,13 +35,18 @@ Moments = tuple[Tensor, Tensor]  # mean and standard deviation of one image's la
 
 
 class Latents(Protocol):
-    """The latents of N images."""
+    """The latents of N images. If some have a mask, they are `masked`."""
+
+    @property
+    def masked(self) -> bool: ...
 
     def __len__(self) -> int: ...
 
     def moments(self, row: int, *, mirrored: bool = False) -> Moments: ...
 
     def shape(self, row: int) -> tuple[int, int, int]: ...
+
+    def mask(self, row: int, *, mirrored: bool = False) -> Tensor: ...
 
 
 class Preparation(TypedDict):
@@ -66,6 +72,8 @@ class CachedLatents:
         self._unwritten: dict[int, dict[str, Tensor]] = {}
         capacity = max(KEPT_BYTES // self._bytes(model.latent_shape(resolution, resolution)), 1)
         self._read: Callable[[int], dict[str, Tensor]] = lru_cache(maxsize=capacity)(self._load)
+        self.masked = any(record.mask for record in records)
+        self._read_mask: Callable[[int], Tensor] = lru_cache(maxsize=capacity)(self._load_mask)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -74,6 +82,14 @@ class CachedLatents:
         tensors = self._read(row)
         side = int(mirrored and self.how["mirrored"])
         return tensors["mean"][side].float(), tensors["std"][side].float()
+
+    def mask(self, row: int, *, mirrored: bool = False) -> Tensor:
+        """How much each place of an image counts, (1, h, w) in [0, 1]: all of it, if it has no mask."""
+        mask = self._read_mask(row)
+        return mask.flip(-1) if mirrored and self.how["mirrored"] else mask
+
+    def _load_mask(self, row: int) -> Tensor:
+        return mask_of(self.records[row], self.shape(row), self.model, self.how["resolution"], self.how["resize"])
 
     def shape(self, row: int) -> tuple[int, int, int]:
         """(C, h, w) of an image's latents."""
@@ -146,6 +162,14 @@ class CachedLatents:
         finally:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
+
+
+def mask_of(record: ImageRecord, shape: tuple[int, ...], model: DiffusionModel, resolution: int, resize: str) -> Tensor:
+    """How much each place of an image's latents (C, h, w) counts, (1, h, w). Raises what `latent_mask` raises."""
+    height, width = shape[-2:]
+    if not record.mask:
+        return torch.ones(1, height, width)
+    return latent_mask(Path(record.mask), (height, width), resolution, resize, model.size_multiple)
 
 
 def encode(

@@ -20,6 +20,7 @@ from concepts_cli.core.concepts import several
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.grouping import TINY, groups, number_of_kinds, of_others
 from concepts_cli.core.latents import Latents
+from concepts_cli.core.objective import image_errors
 from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
@@ -199,7 +200,7 @@ class ImageStart:
                 conditioning = self.model.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]
                 noisy, target = self._example(clean, noise, times[part])
                 predicted = self.model.predict(noisy, times[part].to(self.model.device), conditioning)
-                loss = (predicted - target).square().mean(dim=(1, 2, 3)).sum() / count
+                loss = image_errors(predicted, target, self._masks(images[part])).sum() / count
                 (loss * SCALE).backward()
             optimizer.step()
             falling.step()
@@ -217,11 +218,13 @@ class ImageStart:
         level.
         """
         alike = self._alike(images)
+        starts = [self.sentences_of[image].start for image in images.tolist()]
+        if len(set(starts)) > ROWS:  # as with captions: all of their prompts at once would take much memory
+            alike = [part for group in alike for part in group.split(ROWS)]
         if len(alike) > 1:
             apart = [self._gains(words, images[part], of[part], seed=seed, levels=levels) for part in alike]
             return torch.cat(apart, dim=1)[:, torch.cat(alike).argsort()]
         tokens = self._teach(words)
-        starts = [self.sentences_of[image].start for image in images.tolist()]
         firsts = sorted(set(starts))  # the first template of each property
         prompts = [text for s in firsts for text in ("", *map(self.sentences[s].format, tokens))]
         conditioning = self.model.encode_prompts(prompts)
@@ -235,22 +238,33 @@ class ImageStart:
         for level in levels:
             time, noise = self._time(torch.tensor((level + 0.5) / LEVELS)), noises[level]
             parts = zip(which.flatten().split(ROWS), rows.flatten().split(ROWS), strict=True)
-            errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
+            errors = [
+                self._errors(means[image], noise, time, conditioning[row], self._masks(images[image]))
+                for image, row in parts
+            ]
             errors = torch.cat(errors).unflatten(0, rows.shape)
             gains.append(1 - errors[:, 1:] / errors[:, :1])
         return torch.stack(gains)
 
-    def _errors(self, clean: Tensor, noise: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+    def _errors(
+        self, clean: Tensor, noise: Tensor, time: Tensor, conditioning: Conditioning, masks: Tensor | None
+    ) -> Tensor:
         """The mean squared error of each latent (B, C, H, W) under its prompt, (B,); all share the noise (C, H, W)."""
         times = time.expand(len(clean))
         noisy, target = self._example(clean, noise.expand_as(clean), times)
         predicted = self.model.predict(noisy, times.to(self.model.device), conditioning)
-        return (predicted - target).square().mean(dim=(1, 2, 3)).cpu()
+        return image_errors(predicted, target, masks).cpu()
 
     def _time(self, shares: Tensor) -> Tensor:
         """Times of the process at these shares of its noisier part."""
         low, high = NOISIER
         return self.model.noise.time(low + (high - low) * shares.double())
+
+    def _masks(self, images: Tensor) -> Tensor | None:
+        """The masks of images (B,), (B, 1, H, W), if any image has one."""
+        if not self.latents.masked:
+            return None
+        return torch.stack([self.latents.mask(image) for image in images.tolist()]).to(self.model.device)
 
     def _alike(self, images: Tensor) -> list[Tensor]:
         """The positions in `images` (M,), those with latents of one size together."""

@@ -23,12 +23,20 @@ MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte once decoded
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One training image: its path, a hash of the file, and its size in px once upright."""
+    """One training image: its path, a hash of the file, and its size in px once upright.
+
+    Some have a caption with a `{}` for the concept, and a mask: a file, and its hash. `place` is the entry of
+    data.images that it is from.
+    """
 
     path: str
     sha256: str
     width: int
     height: int
+    caption: str | None = None
+    mask: str | None = None
+    mask_sha256: str | None = None
+    place: int = 0
 
 
 @contextmanager
@@ -98,6 +106,11 @@ def centre_square(image: Image.Image, resolution: int) -> Image.Image:
         edges.append((start * side / scaled, (start + resolution) * side / scaled))
     (left, right), (top, bottom) = edges
     return image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+
+
+def to_unit(image: Image.Image) -> Tensor:
+    """A greyscale image at its own size as (H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image, dtype=np.float32)) / 255
 
 
 def as_pixels(image: Image.Image) -> Tensor:
