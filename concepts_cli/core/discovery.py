@@ -20,6 +20,7 @@ from concepts_cli.core.draws import Draws, seeded, step_batches
 from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import Batch, Objective
 from concepts_cli.core.row_adamw import RowAdamW
+from concepts_cli.core.schedule import schedule
 from concepts_cli.errors import UcdError
 from concepts_cli.models.device import to_device
 from concepts_cli.recipe import TrainSettings
@@ -82,7 +83,7 @@ class Training:
             self._drawn
         )  # this step's and the next one's
         optimizer = self._build_optimizer()
-        self._rates_at = _schedule(settings, optimizer, self.total_steps)
+        self._rates_at = schedule(settings, optimizer, self.total_steps)
         self._optimizer = accelerator.prepare(optimizer)
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
@@ -304,23 +305,3 @@ class Training:
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix + "."): value for name, value in tensors.items() if name.startswith(prefix + ".")}
-
-
-def _schedule(
-    settings: TrainSettings, optimizer: torch.optim.Optimizer, total_steps: int
-) -> Callable[[int], list[float]]:
-    """step -> the learning rate of every parameter group, by diffusers' schedules."""
-    from diffusers.optimization import get_scheduler
-
-    scheduler = get_scheduler(
-        settings.schedule,
-        optimizer,
-        step_rules=settings.schedule_rules,
-        num_warmup_steps=settings.warmup_steps,
-        num_training_steps=total_steps,
-        num_cycles=settings.schedule_restarts,
-        power=settings.schedule_power,
-    )
-    return lambda step: [
-        base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    ]

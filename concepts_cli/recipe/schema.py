@@ -38,7 +38,8 @@ MAX_SEED = 2**32 - 1  # numpy's limit
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     images: tuple[str, ...] = setting(
-        doc="image folders, files, lists (.csv, .parquet), WebDatasets (.tar) or datasets (hf:user/name[train])",
+        doc="image folders, files, lists (.csv, .parquet) and WebDatasets (.tar), relative to this file, or datasets "
+        "(hf:user/name[train])",
         path=True,
     )
     captions: str | None = setting(

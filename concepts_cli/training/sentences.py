@@ -44,11 +44,13 @@ def check_captions(records: Sequence[ImageRecord], model: DiffusionModel, vector
             continue
         before = record.caption.partition(MARK)[0]
         if model.is_truncated(before + "a " * vectors):
-            problem = f"the caption of {printable(record.path)} has its {MARK} behind the model's {model.max_tokens} tokens"
+            problem = (
+                f"the caption of {printable(record.path)} has its {MARK} behind the model's {model.max_tokens} tokens"
+            )
             raise UcdError(problem, f"shorten it, or write {MARK} earlier")
         cut += 1
     if cut:
         out.warn(
-            f"the captions of {cut:,} of {len(records):,} images are longer than the model's {model.max_tokens} tokens: "
-            "their ends are not read"
+            f"the captions of {cut:,} of {len(records):,} images are longer than the model's {model.max_tokens} "
+            "tokens: their ends are not read"
         )
