@@ -166,9 +166,9 @@ def _content(cell: dict[str, Any], dataset: Dataset) -> bytes:
     if data is None and path:
         import fsspec
 
-        remote = "://" in path and path.split("::")[-1].startswith("hf://")
-        inside = os.path.isdir(dataset.name) and Path(path).resolve().is_relative_to(Path(dataset.name).resolve())
-        if not (remote or inside):
+        *archive, place = path.split("::")  # zip://a.jpg::hf://datasets/user/name/images.zip
+        inside = os.path.isdir(dataset.name) and Path(place).resolve().is_relative_to(Path(dataset.name).resolve())
+        if not (place.startswith("hf://") or inside) or not all(part.startswith("zip://") for part in archive):
             raise UcdError(f"{printable(dataset.place)} names a file outside of itself: {printable(path)}")
         with fsspec.open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from zipfile import ZipFile
 
 import pytest
 
@@ -56,6 +57,15 @@ def test_a_folder_of_images_and_another_split(tmp_path):
             picture(tmp_path / "set" / split / "cats" / f"{n}.jpg", (8 + n, 4))
     assert [record.width for record in read_images(find([f"hf:{tmp_path / 'set'}[test]"]))] == [8, 9, 10]
     assert len(find([f"hf:{tmp_path / 'set'}"])) == 2  # train
+
+
+def test_images_in_a_zip(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    with ZipFile(tmp_path / "set" / "images.zip", "w") as archive:
+        for row in images(tmp_path, 3):
+            archive.writestr(f"{len(archive.namelist())}.png", row["bytes"])
+    assert [record.width for record in read_images(find([f"hf:{tmp_path / 'set'}"]))] == [8, 9, 10]
 
 
 def test_only_the_chosen_rows_are_fetched_and_none_twice(dataset, tmp_path, monkeypatch):
