@@ -5,6 +5,7 @@
 #     make bench    what a training step costs, and sampling and composition
 #     make gpu      what needs a CUDA device, with the python3 that has one: equality with the CPU, kills, memory, times
 #     make docs     docs/commands.md and docs/recipe.md, from the options and the settings
+#     make dist     the wheel and the source distribution, in dist/
 #     make pictures the pictures of README.md and docs/, from the built-in model's runs
 #     make lint     ruff, mypy, and the contracts of who may import whom
 #     make audit    known faults of what is installed, and unsafe calls in the code: needs the network
@@ -28,7 +29,7 @@ LINT = $(VENV)/.ucd-lint
 MODEL ?= sd21
 MINUTES ?= 5
 
-.PHONY: demo test test-all bench gpu docs pictures lint audit clean
+.PHONY: demo test test-all bench gpu docs dist pictures lint audit clean
 
 demo: export UCD_RUN = runs/demo
 demo: $(PACKAGE)
@@ -56,6 +57,10 @@ gpu:
 
 docs: $(PACKAGE)
 	PYTHONPATH=. $(BIN)/python docs/generate.py
+
+dist: $(PACKAGE)
+	$(PIP) 'build>=1.2'
+	$(BIN)/python -m build
 
 pictures: $(TESTS)
 	BIN=$(BIN) docs/pictures.sh

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+HUB = "hf:"  # before a dataset's name, or a folder's in the layout of one
+IMAGE_FILES = (".csv", ".tsv", ".parquet", ".tar")  # that list or hold many
+
 
 def public_path(path: str | Path) -> str:
     """A path, or any other text, that can be shown to others.
@@ -20,6 +23,8 @@ def public_path(path: str | Path) -> str:
     user's home; a relative one stays.
     """
     text = os.fspath(path)
+    if text.startswith(HUB):
+        return HUB + public_path(text.removeprefix(HUB))
     place = Path(text).expanduser() if text.startswith("~") else Path(text)
     if not place.is_absolute() and ".." not in place.parts:
         return text

@@ -10,14 +10,15 @@ from typing import Any
 import typer
 
 from concepts_cli.errors import UcdError
+from concepts_cli.paths import IMAGE_FILES
 
 
 def complete_recipes(incomplete: str) -> list[str]:
-    """Shipped recipes by name, and YAML files."""
+    """Shipped recipes by name, YAML files, and files that hold or list images."""
     from concepts_cli.recipe import shipped_recipes
 
     shipped = [] if "/" in incomplete else [name for name in shipped_recipes() if name.startswith(incomplete)]
-    return [*shipped, *_paths(incomplete, suffixes=(".yaml", ".yml"))]
+    return [*shipped, *_paths(incomplete, suffixes=(".yaml", ".yml", *IMAGE_FILES))]
 
 
 def complete_settings(incomplete: str) -> list[str]:

@@ -32,7 +32,7 @@ def init(
             metavar="FOLDER",
             show_default=False,
             parser=given_path,
-            help="Folder of images.",
+            help="Folder of images, or a .csv, .parquet or .tar.",
             autocompletion=complete_files,
         ),
     ],

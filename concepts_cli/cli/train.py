@@ -44,7 +44,8 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             show_default=False,
-            help="Recipe file, the name of a shipped recipe, a folder of images, or a run to resume.",
+            help="Recipe file, the name of a shipped recipe, images (a folder, .csv, .tar or hf:user/name[train]), or "
+            "a run to resume.",
             autocompletion=complete_recipes,
         ),
     ],

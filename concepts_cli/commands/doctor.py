@@ -84,6 +84,13 @@ def _extras() -> Iterator[Finding]:
         f"Gradio {metadata.version('gradio')}" if gradio else "no Gradio: only for `ucd studio`",
         "" if gradio else "pip install 'concepts-cli[studio]'",
     )
+    datasets = util.find_spec("datasets") is not None
+    yield Finding(
+        "datasets",
+        datasets,
+        metadata.version("datasets") if datasets else "not installed: only for hf:user/name[train], and Parquet",
+        "" if datasets else "pip install 'concepts-cli[datasets]'",
+    )
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     yield Finding(
         "Chromium",

@@ -14,16 +14,20 @@ import torch
 
 from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.encoding import Encoded, encode_records
-from concepts_cli.data.finding import find_images
+from concepts_cli.data.finding import find
 from concepts_cli.data.records import read_images
+from concepts_cli.data.source import Found
 from concepts_cli.errors import UcdError, printable
 from concepts_cli.output import Output, plain
+from concepts_cli.paths import public_path
+from concepts_cli.pictures.commands import command
 from concepts_cli.recipe import SampleSettings
 from concepts_cli.recipe.fields import override
 from concepts_cli.runs.files import check_file, write_json, write_safetensors, write_text
 from concepts_cli.runs.run import Run, bare_name
 
 FORMATS = (".csv", ".json", ".safetensors")
+NAMED = 20  # images in a command
 COLUMNS = 8  # with more concepts than this, a row names only the strongest
 
 
@@ -42,14 +46,14 @@ def encode(
     """Find the concept weights of `images`, files or folders of them, with the run's concepts frozen.
 
     Prints one row per image, and writes them to `output` as CSV, JSON or safetensors (`weights`, N x K), by its suffix.
-    Returns, in JSON's types, {"run": …, "concepts": […], "images": [{"path": …, "weights": {"t1": …}, …}]}. Raises
-    UcdError for numbers outside their limits, for images that can't be read, and for an output that can't be written or
-    exists already.
+    Returns, in JSON's types, {"run": …, "command": …, "concepts": […], "images": [{"path": …, "weights": {"t1": …},
+    …}]}. Raises UcdError for numbers outside their limits, for images that can't be read, and for an output that can't
+    be written or exists already.
     """
     override(SampleSettings(), {"steps": steps, "seed": seed, "batch_size": rows}, as_options=False)
     if output:
         _check_output(output, force)
-    records = read_images(_find(images))
+    records = read_images(_find(images, run))
     names = [bare_name(token) for token in run.tokens]
     model = run.load_model(device)
     encoded = encode_records(model, records, recipe=run.recipe, tokens=run.tokens, steps=steps, seed=seed, rows=rows)
@@ -57,6 +61,7 @@ def encode(
     document = plain(
         {
             "run": run.path,
+            "command": _command(run, images, steps=steps, seed=seed, output=output),
             "model": run.recipe.model,
             "constraint": run.recipe.weights.constraint,
             "steps": steps,
@@ -76,11 +81,20 @@ def encode(
     return document
 
 
-def _find(images: Sequence[str | Path]) -> list[Path]:
+def _command(run: Run, images: Sequence[str | Path], *, steps: int, seed: int, output: Path | None) -> str:
+    """The command that finds these weights; with many images, of the first few."""
+    given = {"steps": (steps, STEPS), "seed": (seed, 0), "output": (public_path(output) if output else None, None)}
+    words = [word for name, (value, usual) in given.items() if value != usual for word in (f"--{name}", str(value))]
+    places = [public_path(place) for place in images]
+    named = [*places[:NAMED], *(["…"] if len(places) > NAMED else [])]
+    return command(run, "encode", *named, *words)
+
+
+def _find(images: Sequence[str | Path], run: Run) -> list[Found]:
     try:
-        return find_images(images)
+        return find(images, run.fields)
     except UcdError as error:
-        raise UcdError(error.message, "ucd encode takes image files and folders") from error
+        raise UcdError(error.message, "ucd encode takes image files and folders, lists, tars and datasets") from error
 
 
 def _check_output(output: Path, force: bool) -> None:
@@ -112,16 +126,17 @@ def _write(output: Path, document: dict[str, Any], results: Sequence[Encoded]) -
     elif suffix == ".csv":
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without", "fit"])
+        table.writerow(["path", "sha256", "strongest", *names, "loss", "loss_without", "fit", "command"])
         for image in document["images"]:
             cells = [image["weights"][name] for name in names]
-            ends = image["loss"], image["loss_without"], image["fit"]
+            ends = image["loss"], image["loss_without"], image["fit"], printable(document["command"])
             table.writerow([printable(image["path"]), image["sha256"], image["strongest"], *cells, *ends])
         write_text(output, text.getvalue())
     else:
         weights = torch.tensor([image.weights for image in results])
         metadata = {"paths": [image.path for image in results], "concepts": names, "run": document["run"]}
-        write_safetensors(output, {"weights": weights}, {key: json.dumps(value) for key, value in metadata.items()})
+        texts = {key: json.dumps(value) for key, value in metadata.items()}
+        write_safetensors(output, {"weights": weights}, texts | {"command": printable(document["command"])})
 
 
 def _print(results: Sequence[Encoded], names: Sequence[str], out: Output) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.registry import METRICS, SCORED
 from concepts_cli.metrics.tables import spread, spread_table, tables
 from concepts_cli.output import Output, plain
+from concepts_cli.paths import public_path
+from concepts_cli.pictures.commands import command
 from concepts_cli.recipe.numbers import SCORE, check_number
 from concepts_cli.runs.run import Run
 
@@ -35,8 +37,8 @@ def measure(
     subfolder per concept; `assignment` compares the weights with the training images' labels; `classification`
     classifies labelled images by the weights that `encode` finds; `naming` finds words for the concepts; `composition`
     composes every pair of them, and `recomposition` generates every training image again from its weights. Returns, in
-    JSON's types, {"run": …, "metrics": {name: {…}}}. Raises UcdError for metrics, class names, labels, samples or
-    images that are missing or can't be used.
+    JSON's types, {"run": …, "metrics": {name: {…, "command": …}}}, with the command that computes the metric alone.
+    Raises UcdError for metrics, class names, labels, samples or images that are missing or can't be used.
     """
     if threshold is not None:
         check_number("threshold", threshold, SCORE)
@@ -50,13 +52,26 @@ def measure(
         device=device,
         out=out,
     )
-    computed = {metric: METRICS[metric].compute(inputs) for metric in _possible(inputs, names, out)}
+    options = {"class-names": ",".join(class_names), "threshold": threshold, "samples": samples, "held-out": held_out}
+    computed = {
+        metric: METRICS[metric].compute(inputs) | {"command": _command(run, metric, options)}
+        for metric in _possible(inputs, names, out)
+    }
     result = plain({"run": run.path, "metrics": computed})
     for table in tables(result["metrics"]):
         out.table(*table)
     for caveat in dict.fromkeys(filter(None, (metric.get("caveat") for metric in result["metrics"].values()))):
         out.note(caveat)
     return result
+
+
+def _command(run: Run, metric: str, options: Mapping[str, Any]) -> str:
+    """The command that computes a metric as it was computed."""
+    words = ["--metric", metric]
+    for option, value in options.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        words += [word for each in values if each not in (None, "") for word in (f"--{option}", public_path(str(each)))]
+    return command(run, "evaluate", *words)
 
 
 def evaluate(run: Run, *, out: Output, **options: Any) -> dict[str, Any]:

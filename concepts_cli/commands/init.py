@@ -13,7 +13,7 @@ from concepts_cli.data.finding import find_images
 from concepts_cli.errors import UcdError
 from concepts_cli.models.device import chosen_device
 from concepts_cli.output import Output
-from concepts_cli.paths import public_path
+from concepts_cli.paths import IMAGE_FILES, public_path
 from concepts_cli.recipe import BUILT_IN, Recipe, choose_recipe, recipe_of
 from concepts_cli.recipe.writing import yaml_scalar
 from concepts_cli.runs.files import check_file, write_text
@@ -53,13 +53,14 @@ def init(
     device: str | None = None,
     out: Output | None = None,
 ) -> Path:
-    """Write the recipe that `train` would use for a folder of images to FOLDER.yaml here, or to `output`.
+    """Write the recipe that `train` would use for a folder of images, a list or a tar to FOLDER.yaml here, or to
+    `output`.
 
     It has the settings that matter for these images, this model and this device, each with its reason. Returns its
     path. Raises UcdError for a folder without images, and for a file that exists already, unless `force`.
     """
-    if not os.path.isdir(folder):
-        raise UcdError(f"no such folder of images: {folder}", "ucd init FOLDER")
+    if not (os.path.isdir(folder) or (folder.suffix.lower() in IMAGE_FILES and folder.is_file())):
+        raise UcdError(f"no such folder of images: {folder}", "ucd init FOLDER, or a list or a tar of images")
     images = find_images([folder])
     recipe = choose_recipe(folder, {"model": model} if model else {}, at_hand(device))
     warn_of_photographs(recipe, images, out or Output(quiet=True))

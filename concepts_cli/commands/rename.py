@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from concepts_cli.errors import UcdError, shown
 from concepts_cli.metrics.evaluation import WAIT_SECONDS, read_metrics
 from concepts_cli.output import Output
+from concepts_cli.pictures.names import file_name
 from concepts_cli.pictures.words import NAME
 from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
 from concepts_cli.runs.contents import is_token
@@ -30,9 +32,9 @@ OWN_WORDS = ("prompt", "negative_prompt", "word")  # of a picture's metadata, wh
 def rename(run: Run, concept: str, name: str, *, out: Output | None = None) -> Run:
     """Call a concept of a finished run `name`: in its recipe, its files and folders, its scores and its pictures.
 
-    Returns the run, read again. Its page, and what is drawn on sheets, stay as they are until they are made again.
-    Raises UcdError for a concept that the run doesn't have, a name that can't be one or is taken, and a run that is
-    being trained.
+    Returns the run, read again. Its page, and what is drawn on sheets, stay as they are until they are made again; of
+    sheets this is said. Raises UcdError for a concept that the run doesn't have, a name that can't be one or is taken,
+    and a run that is being trained.
     """
     old, new = run.token(concept), f"<{bare_name(name.strip())}>"
     tokens = [new if token == old else token for token in run.tokens]
@@ -89,7 +91,8 @@ def _rename_in_scores(run: Run, old: str, new: str) -> None:
 def _renamed_value(value: Any, old: str, new: str) -> Any:
     """A JSON value in which `old` as a key or as a text is `new`; in a sentence, as a word."""
     if isinstance(value, dict):
-        return {new if key == old else key: _renamed_value(item, old, new) for key, item in value.items()}
+        kept = {key: item for key, item in value.items() if key == "command"}  # it names no concept
+        return {new if key == old else key: _renamed_value(item, old, new) for key, item in value.items()} | kept
     if isinstance(value, list):
         return [_renamed_value(item, old, new) for item in value]
     if isinstance(value, str) and (value == old or " " in value):
@@ -98,20 +101,40 @@ def _renamed_value(value: Any, old: str, new: str) -> Any:
 
 
 def _rename_in_pictures(run: Run, renaming: Renaming, out: Output) -> None:
+    sheets, texts = [], dict[Path, str]()  # the folders that are called after a text with the concept, and their names
     for path in _pictures(run):
         before = png_text(path)
         after = {key: renaming.metadata(key, text) for key, text in before.items()}
+        for old, new in zip(_folder_names(before), _folder_names(after), strict=True):
+            texts |= {folder: new for folder in list(path.parents)[:2] if folder.name == old != new}
+        if "prompt" not in before and (after != before or "--concept all" in before.get("command", "")):
+            sheets.append(path)
         if after != before:
             with Image.open(path, formats=["PNG"]) as picture:
                 picture.load()
             write_png(path, picture, after)
+    if sheets:
+        some = f"{sheets[0]}" + (f" and {len(sheets) - 1} more" if len(sheets) > 1 else "")
+        again = png_text(sheets[0]).get("command")
+        out.note(f"drawn on sheets, the old name stays: {some}" + (f"; to draw it again: {again}" if again else ""))
     for folder in PICTURES:
         for path in sorted((run.path / folder).rglob("*"), key=lambda path: -len(path.parts)):  # the innermost first
-            moved = path.with_name(renaming.part(path.name))
+            moved = path.with_name(texts.get(path) or renaming.part(path.name))
             if moved != path and moved.exists():
                 out.warn(f"{path} keeps its name: {moved} exists already")
             elif moved != path:
                 path.rename(moved)
+
+
+def _folder_names(metadata: Mapping[str, str]) -> tuple[str, str]:
+    """What a picture's folder is called if it is called after its prompt, or after the terms of a composition."""
+    try:
+        words = shlex.split(metadata.get("command", ""))
+    except ValueError:
+        words = []
+    options = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
+    sweeps = [word for option, word in pairwise(words) if option == "--sweep"]
+    return file_name(metadata.get("prompt", "")), file_name("+".join([*words[2:options], *sweeps]))
 
 
 def _pictures(run: Run) -> Iterator[Path]:

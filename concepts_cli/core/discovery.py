@@ -80,7 +80,7 @@ class Training:
         self.settled_since = 0  # the last step that changed an image's strongest concept
         self.images_at_once = images_at_once or settings.batch_size
         self._rows_that_fit: int | None = None  # images per forward pass, once it is known how many fit
-        self._batches: Callable[[int], list[Batch]] = lru_cache(maxsize=2)(self._drawn)  # of this step and the next
+        self._batches: Callable[[int], list[tuple[Batch, int]]] = lru_cache(maxsize=2)(self._drawn)
         optimizer = build_optimizer(
             settings, self.concepts, images_per_step=self.images_per_step, sees_rows=self.sees_rows
         )
@@ -161,14 +161,15 @@ class Training:
         totals: dict[str, Tensor] = {}
         gradients = []
         drawn = self._batches(self.step)
-        for whole in drawn:
+        batches = sum(len(whole) / meant for whole, meant in drawn)
+        for whole, meant in drawn:
             for batch in whole.to(self.accelerator.device).split(batch_size):
-                share = len(batch) / len(whole)
+                share = len(batch) / meant
                 raw = self._raw_weights(batch.rows)
                 terms = self.objective(batch, raw)
                 self.accelerator.backward(sum(terms.values()) * share / self.settings.gradient_accumulation)
                 for name, term in terms.items():
-                    totals[name] = totals.get(name, 0) + term.detach() * share / len(drawn)
+                    totals[name] = totals.get(name, 0) + term.detach() * share / batches
                 gradients.append(torch.zeros_like(raw) if raw.grad is None else raw.grad)
         self._rows_that_fit, self._term_names = batch_size, tuple(totals)
         for table in self.concepts.embeddings.values():
@@ -176,14 +177,15 @@ class Training:
         updated_rows = self._accumulate(torch.cat(gradients))
         return torch.stack(list(totals.values())), updated_rows
 
-    def _drawn(self, step: int) -> list[Batch]:
-        """This process's batches of a step, on the CPU."""
-        return [self.draws.batch(draws) for draws in self._draws_of(step, self.accelerator.process_index)]
+    def _drawn(self, step: int) -> list[tuple[Batch, int]]:
+        """This process's batches of a step, on the CPU, each with how many draws it was meant to have."""
+        dealt = self._draws_of(step, self.accelerator.process_index)
+        return [(self.draws.batch(draws), meant) for draws, meant in dealt]
 
-    def _draws_of(self, step: int, process: int) -> Iterator[range]:
-        """A process's draws in a step, batch by batch."""
+    def _draws_of(self, step: int, process: int) -> list[tuple[Sequence[int], int]]:
+        """A process's draws in a step, as `Draws.dealt`."""
         settings = self.settings
-        return step_batches(
+        batches = step_batches(
             step,
             settings.batch_size,
             settings.gradient_accumulation,
@@ -191,11 +193,12 @@ class Training:
             processes=self.accelerator.num_processes,
             epoch_length=self.draws.epoch_length if settings.epoch_ends_step else None,
         )
+        return self.draws.dealt(list(batches))
 
     def _rows_of_all(self) -> Tensor:
         """The images of every process's draws in this step, process by process, on the CPU: all know them."""
         processes = range(self.accelerator.num_processes)
-        batches = (draws for process in processes for draws in self._draws_of(self.step, process))
+        batches = (draws for process in processes for draws, _ in self._draws_of(self.step, process))
         return torch.tensor([self.draws.row(draw) for draws in batches for draw in draws])
 
     def _raw_weights(self, rows: Tensor) -> Tensor:

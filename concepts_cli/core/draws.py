@@ -45,11 +45,25 @@ class Draws:
         self.process, self.density = process, timesteps
         self.flip_probability, self.repeats, self.shared_sentence = flip_probability, repeats, shared_sentence
         self.epoch_length = math.ceil(len(latents) * repeats / epoch_multiple) * epoch_multiple
+        self._mixed = len({latents.shape(row) for row in range(len(latents))}) > 1
         # Two are kept, because a batch may span the end of an epoch.
         self._order: Callable[[int], Tensor] = lru_cache(maxsize=2)(self._shuffled)
 
+    def dealt(self, batches: Sequence[range]) -> list[tuple[Sequence[int], int]]:
+        """The draws of a step, batch by batch, and how many draws the batch has that each was meant for.
+
+        Where images differ in size, they are dealt anew, into batches of one size.
+        """
+        if not self._mixed:
+            return [(draws, len(draws)) for draws in batches]
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for draws in batches:
+            for draw in draws:
+                alike.setdefault((len(draws), *self.latents.shape(self.row(draw))), []).append(draw)
+        return [(same[at : at + key[0]], key[0]) for key, same in alike.items() for at in range(0, len(same), key[0])]
+
     def batch(self, draws: Sequence[int]) -> Batch:
-        """These draws as a batch on the CPU."""
+        """These draws, of images of one size, as a batch on the CPU."""
         return Batch(*(torch.stack(tensors) for tensors in zip(*map(self._draw, draws), strict=True)))
 
     def _draw(self, draw: int) -> tuple[Tensor, ...]:
@@ -64,7 +78,8 @@ class Draws:
         if self.shared_sentence:
             sentences = sentences[:1].expand(self.concepts)
         choice = torch.rand((), generator=generator)
-        return torch.tensor(row), latents, noise, self._timestep(when), sentences, choice
+        masks = (self.latents.mask(row, mirrored=flip < self.flip_probability),) if self.latents.masked else ()
+        return torch.tensor(row), latents, noise, self._timestep(when), sentences, choice, *masks
 
     def row(self, draw: int) -> int:
         """The image of a draw: each epoch shows every image `repeats` times, in a new order."""

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from concepts_cli.core import ROWS, STEPS
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.latents import encode
+from concepts_cli.core.latents import encode, mask_of
+from concepts_cli.data.captions import sentence
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
@@ -85,15 +86,15 @@ def encode_records(
 ) -> Iterator[Encoded]:
     """Find the weights of each image with `steps` draws; resolution, sentences and constraint are the recipe's.
 
-    An image's draws depend only on the seed and the hash of its file, and each model call has at most `rows` rows, all
-    of one image. So an image's weights are bit-identical whatever other images are encoded with it. Raises UcdError
-    (exit status 1) for scores that are not finite.
+    An image with a caption has that as its only sentence. An image's draws depend only on the seed and the hash of its
+    file, and each model call has at most `rows` rows, all of one image. So an image's weights are bit-identical
+    whatever other images are encoded with it. Raises UcdError (exit status 1) for scores that are not finite.
     """
     sentences = recipe.concepts.templates()
     uncond = model.encode_prompts([""])
     # Per sentence, the unconditional row and one row per concept: M * (K + 1) rows.
     encoded = (model.encode_prompts([s.format(token) for token in tokens]) for s in sentences)
-    conditioning = Conditioning.join(part for sentence in encoded for part in (uncond, sentence))
+    conditioning = Conditioning.join(part for prompts in encoded for part in (uncond, prompts))
     rows_of = torch.arange(len(conditioning), device=model.device).unflatten(0, (len(sentences), -1))  # (M, K + 1)
     # Each draw has the same sentence for every image, so that weights differ only by what images show.
     order = torch.randperm(len(sentences), generator=seeded(seed, "encode"))
@@ -105,7 +106,13 @@ def encode_records(
     )  # one at a time: in a batch, the other images would change the last digits
     for record, (mean, std) in zip(records, posteriors, strict=True):
         generator = seeded(seed, f"encode {record.sha256}")
-        quadratic = _quadratic(model, mean[0, 0], std[0, 0], conditioning, chosen, generator, rows, is_mean)
+        own, which = conditioning, chosen
+        if record.caption:
+            prompts = [sentence(record.caption).format(token) for token in tokens]
+            own = Conditioning.join([uncond, model.encode_prompts(prompts)])
+            which = torch.arange(len(own), device=model.device).expand(steps, -1)
+        mask = mask_of(record, mean.shape, model, resolution, recipe.data.resize) if record.mask else None
+        quadratic = _quadratic(model, mean[0, 0], std[0, 0], mask, own, which, generator, rows, is_mean)
         if not quadratic.gram.isfinite().all():
             raise UcdError(f"the model's scores of {record.path} are not finite", "--device cpu", exit_code=1)
         weights = quadratic.best_weights(recipe.weights.constraint, recipe.weights.initial)
@@ -118,6 +125,7 @@ def _quadratic(
     model: DiffusionModel,
     mean: Tensor,
     std: Tensor,
+    mask: Tensor | None,
     conditioning: Conditioning,
     chosen: Tensor,
     generator: torch.Generator,
@@ -128,7 +136,8 @@ def _quadratic(
 
     The composition is eq. 11, or with `is_mean` the weighted sum of the conditional scores alone.
 
-    Shapes: mean and std (C, H, W) of its latents, chosen (S, K + 1) rows of the conditioning.
+    Shapes: mean and std (C, H, W) of its latents, mask (1, H, W) of what counts, chosen (S, K + 1) rows of the
+    conditioning.
     """
     steps, calls = chosen.shape
     clean = mean + std * torch.randn(steps, *mean.shape, generator=generator)  # (S, C, H, W)
@@ -143,8 +152,11 @@ def _quadratic(
         pieces = zip(stacked.split(rows), when.split(rows), chosen[part].flatten().split(rows), strict=True)
         predicted = [model.predict(latents, time, conditioning[row]) for latents, time, row in pieces]
         scores = torch.cat(predicted).cpu().double()
+        truth = target[part].cpu().double()
+        if mask is not None:  # of the squares of what follows, those inside count, and their mean is eq. 10
+            scores, truth = (each * (mask / mask.mean()).double().sqrt() for each in (scores, truth))
         scores = scores.unflatten(0, (-1, calls)).flatten(2)  # (s, K + 1, C H W)
-        uncond, truth = scores[:, :1], target[part].cpu().double().flatten(1)[:, None]
+        uncond, truth = scores[:, :1], truth.flatten(1)[:, None]
         start = torch.zeros_like(uncond) if is_mean else uncond
         added, residual = scores[:, 1:] - start, truth - start  # what each concept adds, and what they should add up to
         gram = gram + (added @ added.mT).sum(dim=0)

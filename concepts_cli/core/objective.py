@@ -32,19 +32,32 @@ class Batch:
     timesteps: Tensor  # (B,), in the unit of the model's noise
     sentences: Tensor  # (B, K) the template for each concept's word; always on the CPU, see `Objective.encode`
     choices: Tensor  # (B,) a random number in [0, 1)
+    masks: Tensor | None = None  # (B, 1, H, W) how much each place counts; None: all of the image
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device) -> Batch:
         """All but the sentences on `device`."""
-        names = [name for name in self.__dataclass_fields__ if name != "sentences"]
-        return replace(self, **{name: to_device(getattr(self, name), device) for name in names})
+        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "sentences"}
+        moved = {name: to_device(tensor, device) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, **moved)
 
     def split(self, size: int) -> Iterator[Batch]:
         """Parts of at most `size` images."""
-        fields = [getattr(self, name).split(size) for name in self.__dataclass_fields__]
-        return (Batch(*parts) for parts in zip(*fields, strict=True))
+        return (Batch(*parts) for parts in zip(*(tensor.split(size) for tensor in self._tensors()), strict=True))
+
+    def _tensors(self) -> list[Tensor]:
+        tensors = (getattr(self, name) for name in self.__dataclass_fields__)
+        return [tensor for tensor in tensors if tensor is not None]
+
+
+def image_errors(predicted: Tensor, target: Tensor, masks: Tensor | None = None) -> Tensor:
+    """The mean squared error of each image, (B,), over what is inside its mask (B, 1, H, W): eq. 10."""
+    errors = (predicted - target).square()
+    if masks is None:
+        return errors.mean(dim=(1, 2, 3))
+    return (errors * masks).mean(dim=(1, 2, 3)) / masks.mean(dim=(1, 2, 3))
 
 
 class Objective(ABC):
@@ -71,6 +84,10 @@ class Objective(ABC):
         """
         texts = self.prompt_of[sentences, torch.arange(self.concepts.count)]
         return texts if which is None else to_device(texts, which.device).gather(1, which)
+
+    def error(self, predicted: Tensor, target: Tensor, masks: Tensor | None) -> Tensor:
+        """The mean squared error of a batch, ()."""
+        return F.mse_loss(predicted, target) if masks is None else image_errors(predicted, target, masks).mean()
 
     def encode(self, index: Tensor) -> Conditioning:
         """The conditioning of rows (...) of `prompts`, flattened.
@@ -128,7 +145,7 @@ class ComposedLoss(Objective):
         else:
             composed = weighted_sum(conditional, weights)
         terms = regularization(self.regularizers, conditional, weights, self.concepts.joint_embeddings)
-        return {"mse": F.mse_loss(composed, target)} | terms
+        return {"mse": self.error(composed, target, batch.masks)} | terms
 
 
 def strongest_and_one(weights: Tensor, count: int, choices: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,4 +198,4 @@ class InversionLoss(Objective):
         index = self.texts(batch.sentences, owners[:, None])
         noisy, target = self.noisy_and_target(batch)
         predicted = self.model.predict(noisy, batch.timesteps, self.encode(index))
-        return {"mse": F.mse_loss(predicted, target)}
+        return {"mse": self.error(predicted, target, batch.masks)}

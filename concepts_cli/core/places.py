@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concepts_cli.data.images import SUFFIXES, open_image
+from concepts_cli.data.images import SUFFIXES, open_image, to_unit
 from concepts_cli.errors import UcdError, did_you_mean, shown
 from concepts_cli.paths import public_path
 
@@ -66,7 +65,7 @@ class Place:
     @cached_property
     def _pixels(self) -> Tensor:  # of the mask, (height, width), from 0 to 1
         assert self.mask is not None  # nosec B101
-        return torch.from_numpy(np.asarray(open_image(self.mask, under="black").convert("L"), dtype=np.float32) / 255)
+        return to_unit(open_image(self.mask, under="black").convert("L"))
 
 
 def _covered(start: float, end: float, count: int) -> Tensor:

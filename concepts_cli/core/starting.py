@@ -20,6 +20,7 @@ from concepts_cli.core.concepts import several
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.grouping import TINY, groups, number_of_kinds, of_others
 from concepts_cli.core.latents import Latents
+from concepts_cli.core.objective import image_errors
 from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
@@ -192,16 +193,15 @@ class ImageStart:
             strata = torch.randperm(count, generator=self.generator) + torch.rand(count, generator=self.generator)
             times = self._time(strata / count)
             template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
-            clean, noise = self._noised(images)
-            for part in torch.arange(count).split(self.rows):
+            for part, clean, noise in self._noised(images):
                 among = [self.sentences_of[image] for image in images[part].tolist()]
                 chosen = [self.sentences[each[int(template * len(each))]] for each in among]
                 prompts = [s.format(tokens[o]) for s, o in zip(chosen, owners[part].tolist(), strict=True)]
                 different = list(dict.fromkeys(prompts))
                 conditioning = self.model.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]
-                noisy, target = self._example(clean[part], noise[part], times[part])
+                noisy, target = self._example(clean, noise, times[part])
                 predicted = self.model.predict(noisy, times[part].to(self.model.device), conditioning)
-                loss = (predicted - target).square().mean(dim=(1, 2, 3)).sum() / count
+                loss = image_errors(predicted, target, self._masks(images[part])).sum() / count
                 (loss * SCALE).backward()
             optimizer.step()
             falling.step()
@@ -215,10 +215,17 @@ class ImageStart:
         """The share of the unconditional error of images (M,) that words `of` (M, V) take away, at each of T noise
         levels: (T, M, V).
 
-        The levels cover the noisier part of the process evenly. All images and words share the noise of a level.
+        The levels cover the noisier part of the process evenly. All images (of one size) and words share the noise of a
+        level.
         """
-        tokens = self._teach(words)
+        alike = self._alike(images)
         starts = [self.sentences_of[image].start for image in images.tolist()]
+        if len(set(starts)) > ROWS:  # as with captions: all of their prompts at once would take much memory
+            alike = [part for group in alike for part in group.split(ROWS)]
+        if len(alike) > 1:
+            apart = [self._gains(words, images[part], of[part], seed=seed, levels=levels) for part in alike]
+            return torch.cat(apart, dim=1)[:, torch.cat(alike).argsort()]
+        tokens = self._teach(words)
         firsts = sorted(set(starts))  # the first template of each property
         prompts = [text for s in firsts for text in ("", *map(self.sentences[s].format, tokens))]
         conditioning = self.model.encode_prompts(prompts)
@@ -232,29 +239,51 @@ class ImageStart:
         for level in levels:
             time, noise = self._time(torch.tensor((level + 0.5) / LEVELS)), noises[level]
             parts = zip(which.flatten().split(self.rows), rows.flatten().split(self.rows), strict=True)
-            errors = [self._errors(means[image], noise, time, conditioning[row]) for image, row in parts]
+            errors = [
+                self._errors(means[image], noise, time, conditioning[row], self._masks(images[image]))
+                for image, row in parts
+            ]
             errors = torch.cat(errors).unflatten(0, rows.shape)
             gains.append(1 - errors[:, 1:] / errors[:, :1])
         return torch.stack(gains)
 
-    def _errors(self, clean: Tensor, noise: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+    def _errors(
+        self, clean: Tensor, noise: Tensor, time: Tensor, conditioning: Conditioning, masks: Tensor | None
+    ) -> Tensor:
         """The mean squared error of each latent (B, C, H, W) under its prompt, (B,); all share the noise (C, H, W)."""
         times = time.expand(len(clean))
         noisy, target = self._example(clean, noise.expand_as(clean), times)
         predicted = self.model.predict(noisy, times.to(self.model.device), conditioning)
-        return (predicted - target).square().mean(dim=(1, 2, 3)).cpu()
+        return image_errors(predicted, target, masks).cpu()
 
     def _time(self, shares: Tensor) -> Tensor:
         """Times of the process at these shares of its noisier part."""
         low, high = NOISIER
         return self.model.noise.time(low + (high - low) * shares.double())
 
-    def _noised(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents of images, drawn from their distribution, and noise, (M, C, H, W) each."""
-        moments = [self.latents.moments(image) for image in images.tolist()]
-        mean, std = (torch.stack(each) for each in zip(*moments, strict=True))
-        spread, noise = torch.randn(2, *mean.shape, generator=self.generator)
-        return mean + std * spread, noise
+    def _masks(self, images: Tensor) -> Tensor | None:
+        """The masks of images (B,), (B, 1, H, W), if any image has one."""
+        if not self.latents.masked:
+            return None
+        return torch.stack([self.latents.mask(image) for image in images.tolist()]).to(self.model.device)
+
+    def _alike(self, images: Tensor) -> list[Tensor]:
+        """The positions in `images` (M,), those with latents of one size together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for position, image in enumerate(images.tolist()):
+            groups.setdefault(self.latents.shape(image), []).append(position)
+        return [torch.tensor(group) for group in groups.values()]
+
+    def _noised(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Up to `rows` images of one size at a time: their positions in `images` (M,), their latents, drawn from their
+        distribution, and noise, (B, C, H, W) each.
+        """
+        for group in self._alike(images):
+            moments = [self.latents.moments(image) for image in images[group].tolist()]
+            mean, std = (torch.stack(each) for each in zip(*moments, strict=True))
+            spread, noise = torch.randn(2, *mean.shape, generator=self.generator)
+            parts = (each.split(self.rows) for each in (group, mean + std * spread, noise))
+            yield from zip(*parts, strict=True)
 
     def _example(self, clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         device = self.model.device

@@ -1,65 +1,47 @@
-"""Find the images in folders."""
+"""Find the images in all places that a recipe or a command names, of whatever kind."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from concepts_cli.data.images import SUFFIXES
-from concepts_cli.errors import UcdError, printable
+from concepts_cli.data.folders import HINT, Folders
+from concepts_cli.data.hub import HubDatasets
+from concepts_cli.data.lists import Lists
+from concepts_cli.data.source import Fields, Found, Source
+from concepts_cli.data.tars import Tars
+from concepts_cli.errors import UcdError
+from concepts_cli.output import Output
 
-HINT = "data.images lists folders or files, relative to the recipe"
+SOURCES: tuple[Source, ...] = (HubDatasets(), Tars(), Lists(), Folders())  # a place is of the first kind that takes it
 
 
-def find_images(places: Sequence[str | Path], images_per_folder: int | None = None, skip: int = 0) -> list[Path]:
-    """Every image file in folders (searched recursively, sorted by name), and single files.
+def find(
+    places: Sequence[str | Path],
+    fields: Fields | None = None,
+    *,
+    skip: int = 0,
+    most: int | None = None,
+    out: Output | None = None,
+) -> list[Found]:
+    """Every image in the places, with its caption and its mask if `fields` asks for them.
 
-    Hidden files and folders are left out unless they are among the `places`. Links to folders are followed, but no
-    folder is searched twice. Of each folder, `skip` images are left out and the next `images_per_folder` are kept.
-    Raises UcdError for a path that does not exist, and if there are no images.
+    Of each folder, table or archive, `skip` images are left out and the next `most` are kept. Raises UcdError for a
+    place that does not exist or can't be read, and if there are no images.
     """
-    paths: list[Path] = []
-    for place in places:
-        if os.path.isfile(place):
-            paths.append(Path(place))
-            continue
-        if not os.path.isdir(place):
-            raise UcdError(f"no such folder or image: {printable(place) or repr('')}", HINT)
-        in_folder = sorted(_images_below(place))
-        if not in_folder:
-            raise UcdError(f"no images in {printable(place)}", f"looked for {', '.join(sorted(SUFFIXES))}")
-        if skip >= len(in_folder):
-            problem = f"data.skip_images: {skip} leaves none of the {len(in_folder)} images in {printable(place)}"
-            raise UcdError(problem)
-        paths += in_folder[skip:][:images_per_folder]
-    if not paths:
+    fields, out = fields or Fields(), out or Output(quiet=True)
+    chosen = slice(skip, None if most is None else skip + most)
+    found: list[Found] = []
+    for number, place in enumerate(os.fspath(place) for place in places):
+        source = next(source for source in SOURCES if source.takes(place))
+        found += (replace(image, place=number) for image in source.find(place, fields, chosen, out))
+    if not found:
         raise UcdError("no images", HINT)
-    return paths
-
-
-def _images_below(place: str | Path) -> list[Path]:
-    found: list[Path] = []
-    searched: set[tuple[int, int]] = set()
-    _is_new(os.fspath(place), "", searched)
-    for folder, inside, files in os.walk(place, followlinks=True):
-        inside[:] = sorted(name for name in inside if not name.startswith(".") and _is_new(folder, name, searched))
-        names = (name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES)
-        found += (path for path in (Path(folder, name) for name in names) if os.path.isfile(path))
     return found
 
 
-def _is_new(folder: str, name: str, searched: set[tuple[int, int]]) -> bool:
-    """Whether a folder has not been searched by any of its names; remembers it."""
-    try:
-        status = os.stat(os.path.join(folder, name))
-    except OSError:
-        return False
-    known = (status.st_dev, status.st_ino) in searched
-    searched.add((status.st_dev, status.st_ino))
-    return not known
-
-
-def place_of(path: str | Path, places: Sequence[str | Path]) -> int:
-    """Which of the `places` given to `find_images` holds this image: the first that does."""
-    return next(i for i, place in enumerate(places) if Path(path).is_relative_to(place))
+def find_images(places: Sequence[str | Path]) -> list[Path]:
+    """The files of all images in the places. Raises what `find` raises."""
+    return [image.path for image in find(places)]

@@ -1,4 +1,4 @@
-"""Read images, and turn them into squares of pixels."""
+"""Read images, and turn them into pixels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from concepts_cli.data.buckets import training_size
 from concepts_cli.errors import UcdError, printable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -22,12 +23,20 @@ MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte once decoded
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One training image: its path, a hash of the file, and its size in px once upright."""
+    """One training image: its path, a hash of the file, and its size in px once upright.
+
+    Some have a caption with a `{}` for the concept, and a mask: a file, and its hash. `place` is the entry of
+    data.images that it is from.
+    """
 
     path: str
     sha256: str
     width: int
     height: int
+    caption: str | None = None
+    mask: str | None = None
+    mask_sha256: str | None = None
+    place: int = 0
 
 
 @contextmanager
@@ -67,17 +76,21 @@ def open_image(path: Path, *, under: str = "white") -> Image.Image:
         return image.convert("RGB")
 
 
-def to_pixels(image: Image.Image, resolution: int, resize: str = "squash") -> Tensor:
-    """The image as a square of `resolution` px: (3, H, W) in [-1, 1].
+def resized(image: Image.Image, resolution: int, resize: str = "squash", multiple: int = 1) -> Image.Image:
+    """The image as a square of `resolution` px, or with `bucket` as large as its bucket, in multiples of `multiple`.
 
-    `squash` stretches both sides to fit, as published; `crop` scales the shorter side and crops the centre.
+    `squash` stretches both sides to fit, as published; `crop` and `bucket` scale the image until it covers the size,
+    and crop the centre.
     """
-    size = (resolution, resolution)
-    if resize == "crop":
-        image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
-    else:
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    return as_pixels(image)
+    size = training_size(*image.size, resolution=resolution, resize=resize, multiple=multiple)
+    if resize == "squash":
+        return image.resize(size, Image.Resampling.BICUBIC)
+    return ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+
+
+def to_pixels(image: Image.Image, resolution: int, resize: str = "squash", multiple: int = 1) -> Tensor:
+    """The image as `resized` makes it: (3, H, W) in [-1, 1]."""
+    return as_pixels(resized(image, resolution, resize, multiple))
 
 
 def centre_square(image: Image.Image, resolution: int) -> Image.Image:
@@ -93,6 +106,11 @@ def centre_square(image: Image.Image, resolution: int) -> Image.Image:
         edges.append((start * side / scaled, (start + resolution) * side / scaled))
     (left, right), (top, bottom) = edges
     return image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+
+
+def to_unit(image: Image.Image) -> Tensor:
+    """A greyscale image at its own size as (H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image, dtype=np.float32)) / 255
 
 
 def as_pixels(image: Image.Image) -> Tensor:

@@ -11,13 +11,16 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from concepts_cli.data.cache import KnownImages, Version, version
+from concepts_cli.data.captions import as_caption
 from concepts_cli.data.images import ImageRecord, opened
+from concepts_cli.data.source import Found
 from concepts_cli.errors import UcdError, printable
 from concepts_cli.output import Output
 
@@ -31,19 +34,27 @@ ORIENTATION, TURNED = 0x0112, range(5, 9)  # EXIF's tag, and its values for a pi
 PNG_NOTES = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may hold EXIF data
 
 
-def read_images(paths: Sequence[Path], *, skip_broken: bool = False, out: Output | None = None) -> list[ImageRecord]:
-    """The record of every image, in order.
+def read_images(
+    images: Sequence[Path | Found], *, skip_broken: bool = False, out: Output | None = None
+) -> list[ImageRecord]:
+    """The record of every image, in order, with its caption and its mask.
 
-    Raises one UcdError for all unreadable files. With `skip_broken`, every new file is decoded, and unreadable ones are
-    left out and named in a warning.
+    Raises one UcdError for all that can't be used: unreadable files, and masks that don't fit their images. With
+    `skip_broken`, every new file is decoded, and those are left out and named in a warning.
     """
     out = out or Output(quiet=True)
-    results: Iterator[ImageRecord | UcdError] = _results(paths, whole=skip_broken)
-    if len(paths) >= MANY:
-        results = out.track(results, total=len(paths), label="reading images")
+    found = [image if isinstance(image, Found) else Found(image) for image in images]
+    files = [image.path for image in found if not image.problem]
+    masks = [image.mask for image in found if image.mask and not image.problem]
+    read: Iterator[ImageRecord | UcdError] = _results([*files, *masks], whole=skip_broken)
+    if len(files) + len(masks) >= MANY:
+        read = out.track(read, total=len(files) + len(masks), label="reading images")
+    results = list(read)
+    of_images, of_masks = iter(results[: len(files)]), iter(results[len(files) :])
     records: list[ImageRecord] = []
     broken: list[UcdError] = []
-    for result in results:
+    for image in found:
+        result = image.problem or _whole(image, next(of_images), next(of_masks) if image.mask else None)
         if isinstance(result, UcdError):
             broken.append(result)
         else:
@@ -54,9 +65,26 @@ def read_images(paths: Sequence[Path], *, skip_broken: bool = False, out: Output
     if len(broken) > NAMED:
         problems.append(f"and {len(broken) - NAMED:,} more")
     if skip_broken and records:
-        out.warn(f"skipping {len(broken):,} of {len(paths):,} images: {', '.join(problems)}")
+        out.warn(f"skipping {len(broken):,} of {len(found):,} images: {', '.join(problems)}")
         return records
     raise UcdError("\n".join(problems), "; ".join(dict.fromkeys(error.hint or "" for error in broken)))
+
+
+def _whole(found: Found, image: ImageRecord | UcdError, mask: ImageRecord | UcdError | None) -> ImageRecord | UcdError:
+    """The record of an image with its caption and its mask, or what is wrong with one of the three."""
+    if isinstance(image, UcdError):
+        return image
+    if isinstance(mask, UcdError):
+        return UcdError(f"the mask is {mask.message}", mask.hint)
+    if mask and (mask.width, mask.height) != (image.width, image.height):
+        sizes = f"{mask.width} x {mask.height} px, and its image {image.width} x {image.height}"
+        return UcdError(f"the mask {printable(mask.path)} has {sizes}", "make it as large as the image")
+    try:
+        caption = None if found.caption is None else as_caption(found.caption, image.path)
+    except UcdError as error:
+        return error
+    image = replace(image, caption=caption, place=found.place)
+    return replace(image, mask=mask.path, mask_sha256=mask.sha256) if mask else image
 
 
 def _results(paths: Sequence[Path], *, whole: bool) -> Iterator[ImageRecord | UcdError]:

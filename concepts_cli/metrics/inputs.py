@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from concepts_cli.data.finding import find_images
+from concepts_cli.data.finding import find
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
@@ -98,7 +98,7 @@ class MetricInputs:
             hint = "--held-out FOLDER with one subfolder of images per class, or evaluate.held_out in the recipe"
             raise UcdError("no labelled images to classify", hint)
         try:
-            records = read_images(find_images(places))
+            records = read_images(find(places, self.run.fields))
         except UcdError as error:
             raise UcdError(error.message, "evaluate.held_out (--held-out) names folders or images") from error
         paths = [record.path for record in records]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from concepts_cli.core.encoding import encode_records
 from concepts_cli.core.sampling import Term
+from concepts_cli.data.finding import find
 from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.pictures.terms import WrittenTerm, parse_term, term_key
@@ -23,7 +24,7 @@ def image_weights(run: Run, image: Path, device: str | None = None) -> list[floa
 
     Raises UcdError for an image that can't be read.
     """
-    (record,) = read_images([image])
+    (record,) = read_images(find([image], run.fields))
     for row, trained in zip(run.weights.tolist(), run.images, strict=True):
         if trained.sha256 == record.sha256:
             return row

@@ -10,7 +10,7 @@ from PIL import Image
 
 from concepts_cli.core.heat_maps import Subject
 from concepts_cli.core.sampling import Request, Term, anywhere, guided
-from concepts_cli.data.finding import find_images
+from concepts_cli.data.finding import find
 from concepts_cli.data.images import open_image
 from concepts_cli.errors import UcdError, printable
 from concepts_cli.output import Output
@@ -108,7 +108,7 @@ def image_targets(
     targets, failed = [], 0
     for place in places:
         try:
-            files = find_images([place])
+            files = [image.path for image in find([place], run.fields)]
         except UcdError as error:
             out.error(UcdError(error.message))
             failed += 1

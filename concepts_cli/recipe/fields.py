@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from concepts_cli.errors import UcdError, did_you_mean, text_of
+from concepts_cli.paths import HUB
 from concepts_cli.recipe.numbers import number_words, parse_number
 from concepts_cli.recipe.tree import MOST_SHOWN, Mistakes, Node
 
@@ -193,6 +194,9 @@ def _path(text: str, node: Node) -> str:
         return os.environ[name]
 
     text = os.path.expanduser(re.sub(r"\$(?:\$|(\w+)|\{(\w+)\})", fill, text))
+    if text.startswith(HUB):
+        dataset = text.removeprefix(HUB)
+        return HUB + _path(dataset, node) if _is_model_path(dataset) else text
     return os.path.abspath(os.path.join(node.folder, text))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concepts_cli.errors import UcdError, did_you_mean, shown
+from concepts_cli.paths import HUB, IMAGE_FILES
 from concepts_cli.recipe.fields import build
 from concepts_cli.recipe.schema import Recipe
 from concepts_cli.recipe.tree import (
@@ -51,10 +52,11 @@ ABOUT_THE_IMAGES = {
 def choose_recipe(
     source: Recipe | str | os.PathLike[str], overrides: Overrides = (), at_hand: AtHand | None = None
 ) -> Recipe:
-    """The recipe that `source` means, with overrides: a Recipe, a recipe file, a shipped recipe's name, or a folder.
+    """The recipe that `source` means, with overrides: a Recipe, a recipe file, a shipped recipe's name, or images.
 
-    A folder of images gets the published settings (`imagenet`), or with `model: mini` those of the quickstart;
-    `at_hand` chooses what depends on the machine. Raises UcdError with one line per mistake.
+    A folder of images, or what else `data.images` takes, gets the published settings (`imagenet`), or with
+    `model: mini` those of the quickstart; `at_hand` chooses what depends on the machine. Raises UcdError with one
+    line per mistake.
     """
     if isinstance(source, Recipe):
         mistakes = Mistakes()
@@ -63,8 +65,9 @@ def choose_recipe(
         raise UcdError("an empty name of a recipe", "name a recipe file, a shipped recipe, or a folder of images")
     folder = Path(source)
     named = len(folder.parts) == 1 and folder.name in shipped_recipes()
-    if os.path.isdir(folder) and not named and not (folder / "recipe.yaml").is_file():
-        return _folder_recipe(folder, overrides, at_hand)
+    is_folder = os.path.isdir(folder) and not named and not (folder / "recipe.yaml").is_file()
+    if is_folder or os.fspath(source).startswith(HUB) or folder.suffix.lower() in IMAGE_FILES:
+        return _folder_recipe(os.fspath(source), overrides, at_hand)
     return load_recipe(source, overrides)
 
 
@@ -82,20 +85,28 @@ def load_recipe(path: str | os.PathLike[str], overrides: Overrides = ()) -> Reci
     return _checked(_read_named(find_recipe(path), mistakes), overrides, mistakes)
 
 
-def _folder_recipe(folder: Path, overrides: Overrides, at_hand: AtHand | None) -> Recipe:
+def _folder_recipe(images: str, overrides: Overrides, at_hand: AtHand | None) -> Recipe:
     mistakes = Mistakes()
-    given = _values(_laid_on(Node({}, "", folder), overrides, Mistakes())).get("model")
+    given = _values(_laid_on(Node({}, "", Path.cwd()), overrides, Mistakes())).get("model")
     named = given.value if given and isinstance(given.value, str) else None
     chosen = at_hand(named) if at_hand else {}
     base = FOR_BUILT_IN if BUILT_IN in (named, chosen.get("model")) else FOR_OTHERS
     tree = _read_named(shipped_recipes()[base], mistakes)
     own = {
         **chosen,
-        "name": plain_name(folder.resolve().name),
-        "data.images": str(folder.absolute()).replace("$", "$$"),
+        "name": plain_name(_name_of(images)),
+        "data.images": (images if images.startswith(HUB) else os.path.abspath(images)).replace("$", "$$"),
         **ABOUT_THE_IMAGES,
     }
     return _checked(_laid_on(tree, own, mistakes), overrides, mistakes)
+
+
+def _name_of(images: str) -> str:
+    """What a run of these images is called: photos/, photos.csv and hf:someone/photos[train] are photos."""
+    if images.startswith(HUB):
+        images = images.removeprefix(HUB).partition("[")[0]
+    path = Path(images).resolve()
+    return path.stem if path.suffix.lower() in IMAGE_FILES else path.name
 
 
 def _read_named(path: Path, mistakes: Mistakes) -> Node:

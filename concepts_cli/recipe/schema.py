@@ -28,6 +28,7 @@ STEP_RULES = (
     "FACTOR:STEP,…,FACTOR, such as 1:100,0.1",
 )
 LONGEST_SIDE, MOST_ROWS, MOST_IMAGES = 16_384, 10_000, 100_000
+FIELD = (r"[^/\\\0]{1,200}", "an ending of files, such as .txt, or the name of a column")
 HUB_ID = (r"[\w.-]+(/[\w.-]+)?", "a repository name: user/name")
 PROMPT = (r"[^{}]*\{\}[^{}]*", "text with one {} in it")
 TOKEN = (r"(?!<?(?i:all)>?$)(<\w[\w-]*>|\w[\w-]*)", "a word, such as koala or <koala>")
@@ -37,11 +38,29 @@ MAX_SEED = 2**32 - 1  # numpy's limit
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    images: tuple[str, ...] = setting(doc="image folders or files, relative to this file", path=True)
+    images: tuple[str, ...] = setting(
+        doc="image folders, files, lists (.csv, .parquet) and WebDatasets (.tar), relative to this file, or datasets "
+        "(hf:user/name[train])",
+        path=True,
+    )
+    captions: str | None = setting(
+        None,
+        "where captions are: .txt beside images, or a column; {} stands for the concept, or it comes first; null: none",
+        pattern=FIELD,
+    )
+    masks: str | None = setting(
+        None,
+        "where masks are: -mask.png beside images, or a column; only what is white there is learned; null: none",
+        pattern=FIELD,
+    )
+    image_column: str | None = setting(None, "column of a list or dataset that has the images; null: by its usual name")
     resolution: int | None = setting(
         None, "side in pixels; null: the model's native size", at_least=1, at_most=LONGEST_SIDE
     )
-    resize: Literal["squash", "crop"] = setting("squash", "squash the image to a square, or crop its centre")
+    resize: Literal["squash", "crop", "bucket"] = setting(
+        "squash",
+        "squash the image to a square, or crop its centre; bucket: keep its shape, about as large as the square",
+    )
     flip_probability: float = setting(0.5, "probability that an image is mirrored", at_least=0, at_most=1)
     images_per_folder: int | None = setting(
         None, "use this many images of each folder, by name, after skip_images; null: all", at_least=1

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from concepts_cli.paths import HUB
 from concepts_cli.recipe.fields import AUTO, choices
 from concepts_cli.recipe.schema import Recipe
 
@@ -48,7 +49,8 @@ def _escape(value: Any) -> Any:
     """Escape paths for `load_recipe`, which expands `$NAME` and reads `$$` as a dollar sign."""
     if isinstance(value, tuple):
         return tuple(_escape(item) for item in value)
-    return value.replace("$", "$$") if isinstance(value, str) and os.path.isabs(value) else value
+    is_path = isinstance(value, str) and os.path.isabs(value.removeprefix(HUB))
+    return value.replace("$", "$$") if is_path else value
 
 
 def yaml_scalar(value: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concepts_cli.data.captions import MARK
 from concepts_cli.models.embeddings import from_file
 from concepts_cli.runs.reading import damaged, parse_json, read_lines, read_metadata, read_tensors
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Its name is a folder's name, and a word in prompts; `all` means all, and the others are devices on Windows.
 TOKEN = re.compile(r"<(?!(?i:all|con|prn|aux|nul|com\d|lpt\d)>)\w[\w-]*>")
+SHA256 = "[0-9a-f]{64}"
 MOST = 1e6  # of an embedding's numbers: a model's own are below 100
 MAX_TOKEN_BYTES = 120  # a file's name has at most 255
 CHECKPOINT_HINT = "delete it to continue from an earlier one, or start over with --force"
@@ -111,9 +113,25 @@ def _image(path: Path, number: int, line: bytes) -> ImageRecord:
     match fields:
         case {"path": str(place), "sha256": str(sha256), "width": int(width), "height": int(height)}:
             sizes = type(width) is type(height) is int and min(width, height) > 0  # True is an int, too
-            if place and "\0" not in place and re.fullmatch("[0-9a-f]{64}", sha256) and sizes:
-                return ImageRecord(place, sha256, width, height)
+            if _is_path(place) and re.fullmatch(SHA256, sha256) and sizes:
+                return ImageRecord(place, sha256, width, height, **_belongings(path, number, fields))
     raise damaged(path, f"line {number} does not describe an image by its path, sha256, width and height")
+
+
+def _belongings(path: Path, number: int, fields: dict[str, Any]) -> dict[str, Any]:
+    """The caption, the mask and the place of an image, as far as it has them."""
+    own: dict[str, Any] = {key: fields[key] for key in ("caption", "mask", "mask_sha256", "place") if key in fields}
+    caption, place = own.get("caption", MARK), own.get("place", 0)
+    masked = own.keys() & {"mask", "mask_sha256"}
+    mask, sha256 = own.get("mask", "mask"), own.get("mask_sha256", "0" * 64)
+    fits = isinstance(caption, str) and MARK in caption and type(place) is int and place >= 0 and len(masked) != 1
+    if not (fits and _is_path(mask) and isinstance(sha256, str) and re.fullmatch(SHA256, sha256)):
+        raise damaged(path, f"line {number} has a caption, a mask or a place that can't be one")
+    return own
+
+
+def _is_path(text: object) -> bool:
+    return isinstance(text, str) and bool(text) and "\0" not in text
 
 
 def _check_floats(path: Path, what: str, tensor: Tensor) -> None:

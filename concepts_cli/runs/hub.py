@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from concepts_cli.data.images import ImageRecord
 from concepts_cli.errors import UcdError, first_line
 from concepts_cli.paths import public_settings
 from concepts_cli.recipe import dump_recipe
@@ -31,7 +34,7 @@ def push_to_hub(run: Run) -> str:
     public = {
         "README.md": _card(run),
         RECIPE: dump_recipe(public_settings(run.recipe)),
-        IMAGES: "".join(image_line(public_settings(record)) for record in run.images),
+        IMAGES: "".join(image_line(public_settings(_alone(record))) for record in run.images),
     }
     try:
         created = api.create_repo(repository, exist_ok=True)
@@ -65,3 +68,8 @@ def _card(run: Run) -> str:
         f"\n```python\npipeline.load_textual_inversion('{run.recipe.train.push_to_hub}', "
         "weight_name='embeddings/t1.safetensors')\n```\n"
     )
+
+
+def _alone(record: ImageRecord) -> ImageRecord:
+    """An image without its caption and its mask, which are not needed to use the run."""
+    return replace(record, caption=None, mask=None, mask_sha256=None)

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concepts_cli.data.source import Fields
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import SOLE_ENCODER
 from concepts_cli.models.embeddings import to_file, vectors_of
@@ -91,6 +92,11 @@ class Run:
         """The training images; entry i belongs to row i of the weights."""
         with self._required(IMAGES) as path:
             return read_images(path)
+
+    @property
+    def fields(self) -> Fields:
+        """Where other images have the captions and masks that this run's images have, if they have them."""
+        return Fields(captions=self.recipe.data.captions, masks=self.recipe.data.masks, optional=True)
 
     def has_images(self) -> bool:
         """Whether it knows its training images; one of imported words may not."""
@@ -233,7 +239,7 @@ class Run:
 
 def image_line(record: ImageRecord) -> str:
     """An image's line of images.jsonl."""
-    return json.dumps(asdict(record)) + "\n"
+    return json.dumps({key: value for key, value in asdict(record).items() if value}) + "\n"
 
 
 def bare_name(token: str) -> str:

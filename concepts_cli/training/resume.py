@@ -30,7 +30,7 @@ def in_checkpoint_order(state: dict[str, Tensor], records: Sequence[ImageRecord]
     ordered = [by_digest[sha256].pop() if by_digest[sha256] else None for sha256 in before]
     changed = [record.path for left in by_digest.values() for record in left]
     if len(run.images) == len(before):
-        changed += [was.path for was, now in zip(run.images, ordered, strict=True) if now is None]
+        changed += [was.path for was, now in zip(run.images, ordered, strict=True) if now is None or _differ(was, now)]
     kept = [record for record in ordered if record is not None]
     if changed or len(kept) < len(ordered):
         what = ", ".join(dict.fromkeys(changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
@@ -38,6 +38,11 @@ def in_checkpoint_order(state: dict[str, Tensor], records: Sequence[ImageRecord]
             f"the images are not those that {run.path} began with: {what}", "restore them, or train a new run"
         )
     return kept
+
+
+def _differ(was: ImageRecord, now: ImageRecord) -> bool:
+    """Whether an image has another caption or mask than before."""
+    return (was.caption, was.mask_sha256) != (now.caption, now.mask_sha256)
 
 
 def image_digests(records: Sequence[ImageRecord]) -> Tensor:

@@ -19,10 +19,11 @@ from concepts_cli.core.latents import ENCODED, CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
 from concepts_cli.core.sampling import check_settings
 from concepts_cli.core.starting import ROWS, ImageStart, Start
-from concepts_cli.data.finding import find_images, place_of
+from concepts_cli.data.finding import find
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.looks import are_photographs
 from concepts_cli.data.records import read_images
+from concepts_cli.data.source import Fields
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model, mirror_of, source_of
 from concepts_cli.models.device import chosen_device, dtype_of
@@ -34,6 +35,7 @@ from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 from concepts_cli.training.clustering import cluster
 from concepts_cli.training.memory import MemoryPlan, in_gb, memory_limit, plan_memory
+from concepts_cli.training.sentences import check_captions, training_sentences
 
 
 def check_precision(recipe: Recipe, device: str | None) -> None:
@@ -59,9 +61,10 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
 def read_training_images(recipe: Recipe, out: Output | None = None) -> list[ImageRecord]:
     """The records of the recipe's images. Raises UcdError for places without images, and for broken ones."""
     data = recipe.data
-    paths = find_images(data.images, data.images_per_folder, data.skip_images)
+    fields = Fields(images=data.image_column, captions=data.captions, masks=data.masks)
+    found = find(data.images, fields, skip=data.skip_images, most=data.images_per_folder, out=out)
     try:
-        return read_images(paths, skip_broken=data.skip_broken, out=out)
+        return read_images(found, skip_broken=data.skip_broken, out=out)
     except UcdError as error:
         hint = error.hint if data.skip_broken else f"{error.hint}; or skip it: --set data.skip_broken=true"
         raise UcdError(error.message, hint) from error
@@ -188,24 +191,26 @@ def prepare_training(
         earlier.check_fits(model)
         if source_of(earlier.recipe.model) != source_of(recipe.model):
             out.note(f"starting from concepts of another model, {earlier.recipe.model}")
+    check_captions(records, model, recipe.concepts.vectors, out)
     latents = _latents(recipe, records, model, accelerator, out, memory.encoded_at_once if memory else ENCODED)
-    concepts, places = recipe.concepts, recipe.data.images
-    sentences = [concepts.templates_of(place_of(each.path, places)) for each in records] if concepts.properties else []
+    concepts = recipe.concepts
     tokens = concept_tokens(concepts.most(), concepts.tokens)
+    sentences, own = training_sentences(concepts, records)
     if concepts.where == "output":
-        _keep_texts(recipe, model, tokens)
+        _keep_texts(recipe, model, tokens, sentences)
     if not recipe.train.preview_every:
         model.forget_images()
     start = None
     if concepts.start == "images" and not earlier and not resumed:
-        start = _image_start(recipe, latents, sentences, model, accelerator, out, memory.start_rows if memory else ROWS)
+        rows = memory.start_rows if memory else ROWS
+        start = _image_start(recipe, latents, sentences, own, model, accelerator, out, rows)
     if start:
         recipe, tokens = with_count(recipe, len(start)), tokens[: len(start)]
     return Training(
-        _objective(recipe, records, model, tokens, earlier, start),
+        _objective(recipe, records, model, tokens, sentences, earlier, start),
         latents,
         recipe.train,
-        sentences=sentences,
+        sentences=own,
         flip_probability=recipe.data.flip_probability,
         repeats=recipe.data.repeats,
         shared_sentence=concepts.shared_sentence,
@@ -215,21 +220,22 @@ def prepare_training(
     )
 
 
-def _keep_texts(recipe: Recipe, model: DiffusionModel, tokens: Sequence[str]) -> None:
+def _keep_texts(recipe: Recipe, model: DiffusionModel, tokens: Sequence[str], sentences: Sequence[str]) -> None:
     """Encode all that a training will read, and unload the text encoders: the concepts come after them."""
     concepts, negative = recipe.concepts, recipe.sample.negative_prompt or ""
     typical = model.typical_vectors(concepts.where)  # before it is too late to read words
     blank = {name: torch.zeros(1, concepts.vectors, table.shape[1]) for name, table in typical.items()}
     model.set_concepts(tokens[:1], blank, concepts.where)
     words = [SENTENCE.format(word) for word in concepts.initial or ()]
-    sentences = [*concepts.templates(), concepts.prompt or "{}"]
-    model.keep_only(["", negative, *words, *(sentence.format(tokens[0]) for sentence in sentences)])
+    read = dict.fromkeys([*sentences, *concepts.templates(), concepts.prompt or "{}"])
+    model.keep_only(["", negative, *words, *(sentence.format(tokens[0]) for sentence in read)])
 
 
 def _image_start(
     recipe: Recipe,
     latents: CachedLatents,
-    sentences: Sequence[range],
+    sentences: Sequence[str],
+    own: Sequence[range],
     model: DiffusionModel,
     accelerator: Accelerator,
     out: Output,
@@ -243,8 +249,8 @@ def _image_start(
             latents,
             recipe.concepts.count,
             at_most=recipe.concepts.count_at_most,
-            sentences=recipe.concepts.templates(),
-            sentences_of=sentences,
+            sentences=sentences,
+            sentences_of=own,
             restarts=recipe.concepts.start_restarts,
             vectors=recipe.concepts.vectors,
             where=recipe.concepts.where,
@@ -263,6 +269,7 @@ def _objective(
     records: Sequence[ImageRecord],
     model: DiffusionModel,
     tokens: tuple[str, ...],
+    sentences: Sequence[str],
     earlier: Run | None,
     start: Start | None,
 ) -> Objective:
@@ -284,7 +291,6 @@ def _objective(
             unit_norm=recipe.concepts.unit_norm,
             generator=seeded(recipe.train.seed, "embeddings"),
         )
-    sentences = recipe.concepts.templates()
     if method == "composed":
         weights = torch.full((len(records) if settings.per_image else 1, count), float(settings.initial))
         if start and settings.per_image:
@@ -344,4 +350,7 @@ def _latents(
             ):
                 pass
         accelerator.wait_for_everyone()
+    masked = [row for row in everything if records[row].mask] if accelerator.is_local_main_process else []
+    for _ in out.track(map(latents.mask, masked), total=len(masked), label="reading masks") if masked else ():
+        pass  # a mask that is black all over is said so now, not in the middle of the training
     return latents

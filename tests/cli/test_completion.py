@@ -45,6 +45,31 @@ def test_recipes(workplace):
     ]
 
 
+def test_files_that_hold_or_list_images_do_for_a_recipe(workplace):
+    for name in ("photos.csv", "photos.tar", "photos.txt"):
+        (workplace / name).touch()
+    assert complete("ucd train ph") == ["photos.csv", "photos.tar"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_it_is_installed_by_its_own_option(workplace):
+    """In a home of its own: a new bash then completes a command, through the script `ucd`."""
+    script = workplace / "bin" / "ucd"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nfrom concepts_cli.__main__ import main\nmain()\n")
+    script.chmod(0o755)
+    path = os.pathsep.join([str(script.parent), os.environ["PATH"]])
+    environment = os.environ | {"HOME": str(workplace), "PYTHONPATH": str(ROOT), "PATH": path}
+
+    def bash(line: str) -> str:
+        ran = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    assert "completion installed" in bash("ucd --install-completion; true")
+    words = "COMP_WORDS=(ucd train quick); COMP_CWORD=2; _ucd_completion ucd; echo ${COMPREPLY[@]}"
+    assert bash(f"source ~/.bashrc; {words}") == "quickstart\n"
+
+
 def test_runs_and_concepts(tiny_run):
     assert complete("ucd sample --run t") == ["tiny"]
     assert complete("ucd sample --concept ") == ["t1", "t2", "all"]

@@ -92,3 +92,18 @@ def test_from_the_command_line(tiny_run, image_folder):
     assert CliRunner().invoke(app, ["encode"]).exit_code == 2
     missing = CliRunner().invoke(app, ["encode", "nowhere.png", "--device", "cpu"])
     assert missing.exit_code == 2 and "nowhere.png" in missing.stderr and "data.images" not in missing.stderr
+
+
+def test_what_it_writes_carries_the_command(tiny_run, image_folder, tmp_path):
+    images = [image_folder / "0.png", image_folder / "1.png"]
+    for suffix in (".json", ".csv", ".safetensors"):
+        path = tmp_path / f"weights{suffix}"
+        encode(tiny_run, images, steps=2, seed=1, output=path, device="cpu", out=Output(quiet=True))
+        command = f"ucd encode 0.png 1.png --steps 2 --seed 1 --output {path.name} --run {tiny_run.path}"
+        if suffix == ".json":
+            assert json.loads(path.read_text())["command"] == command
+        elif suffix == ".csv":
+            assert [row["command"] for row in csv.DictReader(path.open())] == [command] * 2
+        else:
+            with safe_open(path, "pt") as file:
+                assert file.metadata()["command"] == command

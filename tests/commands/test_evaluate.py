@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from concepts_cli.cli import app
 from concepts_cli.commands.evaluate import evaluate, evaluate_runs
+from concepts_cli.commands.rename import rename
 from concepts_cli.errors import UcdError
 from concepts_cli.metrics import inputs as module
 from concepts_cli.output import Output
@@ -126,6 +127,17 @@ def test_evaluation_json_keeps_what_other_calls_found(tiny_run, samples):
     evaluate(tiny_run, metrics=["clip"], samples=samples, device="cpu", out=OUT)
     document = json.loads((tiny_run.path / "evaluation.json").read_text())
     assert set(document["metrics"]) == {"assignment", "clip"}
+
+
+def test_each_metric_carries_the_command_that_computes_it(tiny_run, samples):
+    evaluate(tiny_run, metrics=["clip"], samples=samples, threshold=0.3, device="cpu", out=OUT)
+    evaluate(tiny_run, metrics=["assignment"], class_names=["dog", "cat"], device="cpu", out=OUT)
+    rename(tiny_run, "t2", "clip")
+    found = json.loads((tiny_run.path / "evaluation.json").read_text())["metrics"]
+    assert {name: metric["command"] for name, metric in found.items()} == {
+        "clip": f"ucd evaluate --metric clip --threshold 0.3 --samples {samples.name} --run {tiny_run.path}",
+        "assignment": f"ucd evaluate --metric assignment --class-names dog,cat --run {tiny_run.path}",
+    }
 
 
 def test_a_damaged_evaluation_json_is_replaced(tiny_run, samples):

@@ -49,6 +49,13 @@ def test_odd_folders_are_written_so_that_they_are_read(workplace, image_folder):
     assert load_recipe(init(odd, device="cpu")).data.images == (str(odd),)
 
 
+def test_a_list_does_too(workplace, image_folder):
+    (workplace / "photos.csv").write_text("path\nimages/0.png\nimages/3.png\n")
+    path = init(Path("photos.csv"), device="cpu")
+    assert path.name == "photos.yaml" and "images: photos.csv  # 2 images" in path.read_text()
+    assert load_recipe(path).data.images == (str(workplace / "photos.csv"),)
+
+
 def test_mistakes(workplace, image_folder):
     (workplace / "empty").mkdir()
     init(image_folder, device="cpu")

@@ -83,6 +83,29 @@ def test_a_name_of_ones_own_can_be_exchanged_and_taken_back(tiny_run):
     assert len(own) > 5 and all(map(Path.is_file, own))  # others are called after texts, in which a dog may be a dog
 
 
+def test_folders_called_after_texts_follow_a_name_of_ones_own(tiny_run, capsys):
+    options = {"settings": replace(tiny_run.recipe.sample, num_images=1), "device": "cpu", "out": QUIET}
+    run = rename(tiny_run, "t2", "dog")
+    made = sample(run, prompts=["a <dog> beside a dog"], **options)
+    made += sample(run, prompts=["a dog"], **options)
+    made += compose(run, ["t1", "<dog>=4"], **options)
+    made += compose(run, ["t1", "a dog=4"], **options)
+    made += compose(run, ["t1"], sweeps=["<dog>=0:4:2"], **options)[:2]
+    made += visualize(run, prompt="a photo of <dog>", words=["<dog>"], **options)[0]
+    sample(run, concepts=["all"], grid=True, **options)
+    before = [Image.open(picture.path).tobytes() for picture in made]
+    rename(run, "dog", "cat", out=Output())
+    moved = [Path(picture.path).relative_to(run.path).parts[1] for picture in made]
+    after = sorted(path.name for folder in ("samples", "compositions") for path in (run.path / folder).iterdir())
+    assert {"a-cat-beside-a-dog", "a-dog", "t1-cat=4", "t1-a-dog=4", "t1-cat=0-4-2"} <= set(after)
+    assert {"a-dog-beside-a-dog", "t1-dog=4"} <= set(moved) and not {"a-dog-beside-a-dog", "t1-dog=4"} & set(after)
+    assert (run.path / "heatmaps" / "a-photo-of-cat").is_dir()
+    kept = [Image.open(path).tobytes() for path in run.path.rglob("*.png")]
+    assert all(picture in kept for picture in before)
+    said = capsys.readouterr().err
+    assert "the old name stays: " in said and "grid.png" in said and "ucd sample --concept all" in said
+
+
 def test_scores_go_along(tiny_run):
     naming = {"t2": {"name": "cat", "same_as": ["t1"]}, "t1": {"name": "t2x", "same_as": ["t2"]}}
     metrics = {"naming": {"concepts": naming, "advice": "t2 and t1 look the same, t20 does not"}}

@@ -15,21 +15,21 @@ from concepts_cli.core.objective import ComposedLoss
 from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
 from concepts_cli.recipe import TrainSettings
-from tests.held_latents import HeldLatents
+from tests.held_latents import HeldLatents, MixedLatents
 
 SETTINGS = TrainSettings(max_steps=4, batch_size=4, gradient_accumulation=1, learning_rate=0.01)
 
 
 @pytest.fixture
 def training(tiny_folder):
-    def build(*, update="auto", shared=False, **settings) -> Training:
+    def build(*, update="auto", shared=False, held=HeldLatents, **settings) -> Training:
         model = load_model(str(tiny_folder), device="cpu")
         start = torch.randn(2, model.text.table.shape[1], generator=seeded(0, "start"))
         concepts = Concepts({"text_encoder": start}, torch.ones(1 if shared else 7, 2))
         latents = torch.randn(2, 7, *model.latent_shape(), generator=seeded(0, "latents"))
         return Training(
             ComposedLoss(model, concepts, concept_tokens(2), ("{}",)),
-            HeldLatents(latents, torch.ones_like(latents)),
+            held(latents, torch.ones_like(latents)),
             dataclasses.replace(SETTINGS, **settings),
             flip_probability=0.5,
             update=update,
@@ -67,11 +67,12 @@ def test_every_schedule_of_diffusers_is_taken(training):
     assert [steps._rates_at(step)[0] for step in range(4)] == [0.01, 0.01, 0.005, 0.005]
 
 
-def test_batches_accumulation_and_parts_make_no_difference(training):
+@pytest.mark.parametrize("held", [HeldLatents, MixedLatents])
+def test_batches_accumulation_and_parts_make_no_difference(training, held):
     """What a step is made of depends on how many images it has, not on how they are dealt out."""
-    whole = trained(training(batch_size=4))
+    whole = trained(training(batch_size=4, held=held))
     for dealt in ({"batch_size": 2, "gradient_accumulation": 2}, {"batch_size": 1, "gradient_accumulation": 4}):
-        torch.testing.assert_close(trained(training(**dealt)), whole, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(trained(training(**dealt, held=held)), whole, rtol=1e-3, atol=1e-5)
 
 
 def test_a_batch_that_does_not_fit_is_taken_in_parts(training, monkeypatch):
@@ -259,6 +260,6 @@ def test_several_processes_fill_up_an_epoch_that_ends_a_step(training, monkeypat
     for process in range(2):
         monkeypatch.setattr(Accelerator, "process_index", process)
         ours = training(epoch_ends_step=True, gradient_accumulation=2)
-        (drawn,) = ours._draws_of(0, process)
+        ((drawn, _),) = ours._draws_of(0, process)
         rows += [ours.draws.row(number) for number in drawn]
     assert sorted(rows[:7]) == list(range(7)) and rows[7] == rows[0]

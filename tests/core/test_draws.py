@@ -7,7 +7,7 @@ import torch
 
 from concepts_cli.core.draws import Draws, step_batches
 from concepts_cli.models.noise import DiscreteNoise
-from tests.held_latents import HeldLatents
+from tests.held_latents import HeldLatents, MixedLatents
 
 
 def draws(*, count=7, mean=None, std=1.0, **options) -> Draws:
@@ -123,3 +123,18 @@ def test_sentences_can_depend_on_the_image():
     batch = drawing.batch(range(4000))
     first, second = batch.sentences[batch.rows == 0], batch.sentences[batch.rows == 1]
     assert set(first.flatten().tolist()) == set(range(5)) and set(second.flatten().tolist()) == set(range(5, 12))
+
+
+def test_images_of_several_sizes_are_dealt_into_batches_of_one_size():
+    mixed = draws()
+    step = [range(0, 4), range(4, 8), range(8, 10)]
+    assert mixed.dealt(step) == [(range(0, 4), 4), (range(4, 8), 4), (range(8, 10), 2)]  # of one size: as they are
+    held = MixedLatents(torch.zeros(1, 7, 4, 2, 2), torch.ones(1, 7, 4, 2, 2))
+    mixed = Draws(held, seed=0, concepts=3, sentences=5, process=mixed.process)
+    dealt = mixed.dealt(step)
+    assert sorted(draw for numbers, _ in dealt for draw in numbers) == list(range(10))
+    for numbers, meant in dealt:
+        assert len(numbers) <= meant and len({held.shape(mixed.row(draw)) for draw in numbers}) == 1
+        assert all((meant == 2) == (draw >= 8) for draw in numbers)
+        assert len(mixed.batch(numbers)) == len(numbers)
+    assert len(dealt) < 7  # regrouped over the step's batches, not split one by one

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from PIL import Image
 
 from concepts_cli.core import latents as cache
 from concepts_cli.data.finding import find_images
@@ -33,6 +36,18 @@ def test_moments_are_those_of_each_image_and_its_mirror(tiny_model, records, ima
     for mirrored, side in ((False, pixels), (True, pixels.flip(-1))):
         expected = [part[0] for part in tiny_model.encode_images(side)]
         torch.testing.assert_close(list(latents.moments(4, mirrored=mirrored)), expected)
+
+
+def test_masks_are_resized_and_mirrored_as_their_images_are(tiny_model, records, tmp_path):
+    white = torch.zeros(40, 48, dtype=torch.uint8)
+    white[:, :12] = 255
+    Image.fromarray(white.numpy()).save(tmp_path / "m.png")
+    latents = filled(tiny_model, [replace(records[0], mask=str(tmp_path / "m.png"), mask_sha256="0" * 64), records[1]])
+    assert latents.masked and not filled(tiny_model, records).masked
+    assert latents.mask(1).shape == (1, 16, 16) and latents.mask(1).all()
+    torch.testing.assert_close(latents.mask(0).mean(), torch.tensor(0.25), atol=0.01, rtol=0)
+    assert latents.mask(0)[0, 0, 0] == 1 and latents.mask(0, mirrored=True)[0, 0, 0] == 0
+    assert torch.equal(latents.mask(0, mirrored=True), latents.mask(0).flip(-1))
 
 
 def test_later_runs_encode_only_what_is_new_to_them(tiny_model, records, monkeypatch):

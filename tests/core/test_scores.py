@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,15 +66,29 @@ def plain_loss(model, concepts, batch) -> torch.Tensor:
             composed = composed + weights[row, k] * (
                 plain_score(model, noisy, t, SENTENCES[sentences[b, k]].format(token)) - uncond
             )
-        total = total + ((target - composed) ** 2).mean()
+        inside = torch.ones(noisy.shape[2:]) if batch.masks is None else batch.masks[b, 0]
+        total = total + ((target - composed)[0, :, inside > 0] ** 2).mean()
     return total / len(batch.rows)
 
 
-@pytest.mark.parametrize("constraint", ["none", "softmax"])
-@pytest.mark.parametrize("checkpointed", [False, True])
-def test_composed_loss_and_gradients_equal_one_score_at_a_time(tiny_model, constraint, checkpointed):
+@pytest.mark.parametrize(
+    ("constraint", "checkpointed", "masked"),
+    [
+        ("none", False, False),
+        ("none", True, False),
+        ("softmax", False, False),
+        ("softmax", True, True),
+        ("none", False, True),
+    ],
+)
+def test_composed_loss_and_gradients_equal_one_score_at_a_time(tiny_model, constraint, checkpointed, masked):
     objective = build(tiny_model, constraint=constraint, checkpointed=checkpointed)
     concepts, batch = objective.concepts, draw(tiny_model)
+    if masked:  # another part of each image, of another size
+        masks = torch.zeros(4, 1, *batch.latents.shape[2:])
+        for b in range(4):
+            masks[b, :, b:, : 3 + b] = 1
+        batch = replace(batch, masks=masks)
     parameters = [concepts.embeddings["text_encoder"], concepts.raw_weights]
 
     loss = value(objective, batch)
@@ -172,7 +187,7 @@ def test_a_mean_composition_leaves_the_unconditional_score_out(tiny_model):
         objective.concepts.raw_weights.fill_(1 / 3)
         noisy, target = objective.noisy_and_target(batch)
         for b in range(4):
-            one = Batch(*(getattr(batch, name)[b : b + 1] for name in batch.__dataclass_fields__))
+            one = list(batch.split(1))[b]
             scores = [
                 plain_score(tiny_model, noisy[b : b + 1], batch.timesteps[b], SENTENCES[s].format(token))
                 for s, token in zip(batch.sentences[b], concept_tokens(3), strict=True)
@@ -189,7 +204,7 @@ def test_a_baseline_explains_each_image_by_one_concept(tiny_model, owned):
     chosen = owners[batch.rows] if owned else torch.tensor([2, 0, 1, 1])
     total = 0.0
     for b, k in enumerate(chosen.tolist()):
-        one = Batch(*(getattr(batch, name)[b : b + 1] for name in batch.__dataclass_fields__))
+        one = list(batch.split(1))[b]
         prompt = SENTENCES[batch.sentences[b, k]].format(concept_tokens(3)[k])
         noisy, target = objective.noisy_and_target(one)
         total = total + F.mse_loss(plain_score(tiny_model, noisy, one.timesteps[0], prompt), target) / 4

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from concepts_cli.data.finding import find_images
+from concepts_cli.data.finding import find, find_images
 from concepts_cli.data.images import centre_square, open_image, to_image, to_pixels
 from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
@@ -25,7 +25,7 @@ def test_folders_are_searched_to_the_bottom_in_order(tmp_path):
         else:
             path.write_text("not an image")
     assert [p.name for p in find_images([tmp_path])] == ["1.png", "2.PNG", "3.webp"]
-    assert [p.name for p in find_images([tmp_path / "b", tmp_path / "a"], images_per_folder=1)] == ["2.PNG", "1.png"]
+    assert [image.path.name for image in find([tmp_path / "b", tmp_path / "a"], most=1)] == ["2.PNG", "1.png"]
 
 
 def test_missing_and_empty_places_are_named(tmp_path):

@@ -20,23 +20,10 @@ from concepts_cli.data.images import open_image
 from concepts_cli.data.records import read_images
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
+from tests.data.pictures import picture
 
 ODD_NAMES = [b"x" * 251 + b".png", b"caf\xe9.png", b"a\nb.png", b"\x1b[2J.png", b"-n.png", b" .png"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names and links of POSIX file systems")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("UCD_CACHE", str(folder))
-    return folder
-
-
-def picture(path: Path, size: tuple[int, int] = (8, 4), **options) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(values).save(path, **options)
-    return path
 
 
 def big(path: Path, form: str) -> Path:

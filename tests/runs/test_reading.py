@@ -97,6 +97,16 @@ DAMAGES = {
     "an image in a list": line("[1, 2]"),
     "an image with an endless number": line(json.dumps(IMAGE).replace("48", HUGE)),
     "an image with an endless path": line(json.dumps(IMAGE | {"path": "x" * 200_000})),
+    **{
+        f"an image with {own}": line(json.dumps(IMAGE | own))
+        for own in (
+            *({"caption": value} for value in (3, "no place", None, ["{}"])),
+            *({"place": value} for value in (-1, "0", True, 0.5)),
+            *({"mask": value, "mask_sha256": "0" * 64} for value in ("", "a\0", 3)),
+            *({"mask": "m.png", "mask_sha256": value} for value in ("0", None, "x" * 64)),
+            {"mask": "m.png"},
+        )
+    },
     "images that are not UTF-8": lambda folder: (folder / "images.jsonl").write_bytes(b'{"path": "\xff"}\n'),
     "images in a compressed file": lambda folder: (folder / "images.jsonl").write_bytes(os.urandom(2000)),
     "a checkpoint of another step": lambda folder: write_checkpoint(folder, 4, step=torch.tensor(5)),
