@@ -71,7 +71,7 @@ def test_an_images_word_gets_the_weight():
 def test_calls_are_bounded_and_many_images_have_landmarks(start, monkeypatch):
     monkeypatch.setattr(starting, "FEW", 6)
     monkeypatch.setattr(starting, "ROWS", 5)
-    ours = start(20, concepts=1)
+    ours = start(20, concepts=1, rows=5)
     assert len(ours.landmarks) == 8 and len(set(ours.landmarks.tolist())) == 8
     predict, rows = ours.model.predict, []
 
