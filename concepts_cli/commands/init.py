@@ -15,7 +15,7 @@ from concepts_cli.models.device import chosen_device
 from concepts_cli.output import Output
 from concepts_cli.paths import IMAGE_FILES, public_path
 from concepts_cli.recipe import BUILT_IN, Recipe, choose_recipe, recipe_of
-from concepts_cli.recipe.writing import yaml_scalar
+from concepts_cli.recipe.writing import yaml_scalar, yaml_setting
 from concepts_cli.runs.files import check_file, write_text
 from concepts_cli.training.at_hand import cached_models, device_words
 from concepts_cli.training.choosing import at_hand
@@ -71,6 +71,8 @@ def init(
         "model": _why(recipe.model, device, named=bool(model)),
         "data.images": f"{len(images):,} images",
     }
+    if recipe.concepts.count is None:
+        reasons["concepts.count"] = "as many kinds of thing as the images tell apart; or a number, if you know it"
     base = {"name": recipe.name, "model": recipe.model, "data.images": where, "preset": recipe.preset}
     usual = recipe_of({key: value for key, value in base.items() if value})
     header = (
@@ -101,23 +103,23 @@ def _why(model: str, device: str | None, *, named: bool) -> str:
 def _lines(recipe: Recipe, usual: Recipe, reasons: Mapping[str, str], images: str) -> Iterator[str]:
     """The settings of a recipe that are not as usual, and those of ALWAYS, in the schema's order."""
     section = ""
-    for key, value, default, doc in _settings(recipe, usual):
+    for key, value, default, field in _settings(recipe, usual):
         if key in LEFT_OUT or (value == default and key not in ALWAYS and not (key == "preset" and value)):
             continue
         before, _, name = key.rpartition(".")
         if before != section:
             yield f"\n{before}:\n"
             section = before
-        shown = yaml_scalar(images) if key == "data.images" else yaml_scalar(value)
-        yield f"{'  ' if before else ''}{name}: {shown}  # {reasons.get(key, doc)}\n"
+        shown = yaml_scalar(images) if key == "data.images" else yaml_setting(field, value)
+        yield f"{'  ' if before else ''}{name}: {shown}  # {reasons.get(key, field.metadata['doc'])}\n"
 
 
-def _settings(recipe: Any, usual: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
-    """Every setting: its dotted name, its value, the usual one, and its documentation; sections come last."""
+def _settings(recipe: Any, usual: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, dataclasses.Field[Any]]]:
+    """Every setting: its dotted name, its value, the usual one, and its field; sections come last."""
     fields = sorted(dataclasses.fields(recipe), key=lambda field: dataclasses.is_dataclass(getattr(recipe, field.name)))
     for field in fields:
         value, default = getattr(recipe, field.name), getattr(usual, field.name)
         if dataclasses.is_dataclass(value):
             yield from _settings(value, default, f"{prefix}{field.name}.")
         else:
-            yield prefix + field.name, value, default, field.metadata["doc"]
+            yield prefix + field.name, value, default, field

@@ -11,7 +11,7 @@ from typing import Any
 
 from concepts_cli.errors import UcdError, did_you_mean, shown
 from concepts_cli.paths import HUB, IMAGE_FILES
-from concepts_cli.recipe.fields import build
+from concepts_cli.recipe.fields import AUTO, build
 from concepts_cli.recipe.schema import Recipe
 from concepts_cli.recipe.tree import (
     MOST_SHOWN,
@@ -98,6 +98,8 @@ def _folder_recipe(images: str, overrides: Overrides, at_hand: AtHand | None) ->
         "data.images": (images if images.startswith(HUB) else os.path.abspath(images)).replace("$", "$$"),
         **ABOUT_THE_IMAGES,
     }
+    if base == FOR_BUILT_IN:
+        own["concepts.count"] = AUTO
     return _checked(_laid_on(tree, own, mistakes), overrides, mistakes)
 
 

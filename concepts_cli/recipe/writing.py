@@ -35,8 +35,7 @@ def _dump(settings: Any, indent: str) -> Iterator[str]:
             yield f"{indent}{field.name}:{doc}"
             yield from (f"{indent}  - {yaml_scalar(item)}\n" for item in value)
         else:
-            automatic = value is None and field.metadata.get("auto")
-            yield f"{indent}{field.name}: {AUTO if automatic else yaml_scalar(value)}{doc}"
+            yield f"{indent}{field.name}: {yaml_setting(field, value)}{doc}"
 
 
 def _choices(doc: str, kind: Any) -> str:
@@ -51,6 +50,11 @@ def _escape(value: Any) -> Any:
         return tuple(_escape(item) for item in value)
     is_path = isinstance(value, str) and os.path.isabs(value.removeprefix(HUB))
     return value.replace("$", "$$") if is_path else value
+
+
+def yaml_setting(field: dataclasses.Field[Any], value: Any) -> str:
+    """One line of YAML, as the setting of this field reads it."""
+    return AUTO if value is None and field.metadata.get("auto") else yaml_scalar(value)
 
 
 def yaml_scalar(value: Any) -> str:

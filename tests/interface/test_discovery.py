@@ -148,7 +148,7 @@ def test_all_mistakes_are_raised_at_once(workplace, image_folder):
     with pytest.raises(ucd.UcdError) as raised:
         ucd.discover(image_folder, overrides=overrides)
     assert sorted(raised.value.message.splitlines()) == [
-        "concepts.count: got 'x', expected a whole number from 1 to 1,000",
+        "concepts.count: got 'x', expected a whole number from 1 to 1,000 or auto",
         "data.resolution: got 'true', expected a whole number from 1 to 16,384 or null",
         "train.max_step: unknown key; did you mean max_steps?",
     ]
