@@ -20,6 +20,7 @@ from concepts_cli.runs.find import find_run
 from concepts_cli.runs.run import Run
 
 MOST_WEIGHTS = 50  # per sweep
+SEEN = 0.25  # of the largest weight: with less a concept only shades a picture
 
 WrittenTerm = str | tuple[str, float]  # as it is typed, or its name and weight apart
 
@@ -127,7 +128,9 @@ def beside(run: Run, terms: Sequence[Term], others: Mapping[str, Run] | None = N
         if used.recipe.concepts.prompt_beside
     }
     keys = [(term.run, term.prompt) for term in terms]
-    if len({key for key, term in zip(keys, terms, strict=True) if key in concepts and term.weight > 0}) < 2:
+    least = SEEN * max((term.weight for term in terms), default=0)
+    seen = {key for key, term in zip(keys, terms, strict=True) if key in concepts and 0 < term.weight >= least}
+    if len(seen) < 2:
         return list(terms)
     return [
         dataclasses.replace(term, prompt=concepts.get(key, term.prompt)) for key, term in zip(keys, terms, strict=True)

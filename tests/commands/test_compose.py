@@ -59,6 +59,7 @@ def test_concepts_leave_room_for_one_another(tiny_run):
     assert prompts("t1", "t2", "at night") == ["a <t1>", "a <t2>", "at night"]
     assert prompts("t1", "at night") == ["a photo of a <t1>", "at night"]
     assert prompts("t1@left", "t1@right") == ["a photo of a <t1>"] * 2  # alone in its place
+    assert prompts("t1", "t2=0.5") == ["a photo of a <t1>", "a photo of a <t2>"]  # too little to be seen
     assert prompts("t1", "t2=-1") == ["a photo of a <t1>", "a photo of a <t2>"]
     assert prompts("t1", "t2", of=tiny_run) == ["a photo of a <t1>", "a photo of a <t2>"]
 
