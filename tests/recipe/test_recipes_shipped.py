@@ -247,6 +247,7 @@ ELSEWHERE = {
         "sample.batch_size",
         "concepts.start_restarts",
         "concepts.prompt_beside",
+        "concepts.count_at_most",
     ),
     *("train.concept_checkpointing", "train.gradient_checkpointing", "train.compile", "train.log_every"),
     *("train.keep_checkpoints", "train.trackers", "train.push_to_hub"),
