@@ -85,7 +85,7 @@ def blend(run: Run, weights: Mapping[str, float], *, name: str, output: Path | N
 def continuing_recipe(run: Run, name: str | None = None) -> str:
     """The YAML of a recipe that trains a run's concepts on, with the settings and the images they were trained with."""
     recipe = run.recipe
-    train = replace(recipe.train, start_from=str(run.path.absolute()), start_from_weights=False)
+    train = replace(recipe.train, start_from=str(run.path.absolute()), start_from_weights=False, push_to_hub=None)
     concepts = replace(recipe.concepts, count=len(run.tokens), start="table", initial=None)
     whole = replace(recipe, name=plain_name(name or f"{run.name}-on"), train=train, concepts=concepts)
     return dump_recipe(whole)

@@ -52,7 +52,9 @@ SAVE_SECONDS = 120  # that a kill can cost at most
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training would do: N images, K concepts, optimizer steps, and the run folder."""
+    """What a training would do: N images, K concepts (at most, if the images tell how many), optimizer steps, and the
+    run folder.
+    """
 
     run: str
     model: str
@@ -61,10 +63,13 @@ class Plan:
     steps: int
     images_per_step: int
     memory: MemoryPlan | None  # None: it can't be told
+    concepts_found: bool = False  # in the images: at most so many
 
     def rows(self) -> list[tuple[str, object]]:
         """Its table: a name and a value each."""
-        own = {name: value for name, value in vars(self).items() if name != "memory"}
+        own = {name: value for name, value in vars(self).items() if name not in ("memory", "concepts_found")}
+        if self.concepts_found:
+            own["concepts"] = f"up to {self.concepts}"
         return [*own.items(), *(self.memory.rows() if self.memory else ())]
 
 
@@ -133,6 +138,7 @@ class Trainer:
         earlier = None if state else earlier_run(recipe)
         if main and not state:
             _warn_of_images(recipe, records, out)
+        recipe = _counted_as(recipe, Run(chosen) if state else earlier)
         memory = memory_plan(recipe, accelerator.device, out)
         recipe = memory.applied(recipe) if memory else recipe
         self._records, model = records, load_training_model(recipe, accelerator, out)
@@ -236,11 +242,15 @@ class Trainer:
 
 
 def _resolved(recipe: Recipe, model: DiffusionModel, before: Run | None) -> Recipe:
-    """The recipe with what it leaves open: the model's sampler; the earlier run's number and names of concepts."""
+    """The recipe with what it leaves open: the model's sampler, and the names of the run that it continues."""
     sample = replace(recipe.sample, scheduler=model.sampler_name(recipe.sample.scheduler))
     tokens = recipe.concepts.tokens or (before.recipe.concepts.tokens if before else None)
-    count = recipe.concepts.count or (before.recipe.concepts.count if before else None)
-    return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens, count=count))
+    return replace(recipe, sample=sample, concepts=replace(recipe.concepts, tokens=tokens))
+
+
+def _counted_as(recipe: Recipe, before: Run | None) -> Recipe:
+    """The recipe, with the number of concepts of the run that it continues if it names none."""
+    return with_count(recipe, before.recipe.concepts.most()) if before and recipe.concepts.count is None else recipe
 
 
 def _warn_of_images(recipe: Recipe, records: Sequence[ImageRecord], out: Output) -> None:
@@ -300,10 +310,12 @@ def plan(
     """
     settings, out = recipe.train, out or Output(quiet=True)
     recipe = at_mirror(recipe, out)
+    earlier: Run | None = None
     is_checked = check_before(recipe, device)
     folder = training_folder(recipe, output, resume=resume, force=force).path
     if not (resume and Run(folder).checkpoints()):
-        earlier_run(recipe)
+        earlier = earlier_run(recipe)
+    recipe = _counted_as(recipe, Run(folder) if resume else earlier)
     if not is_checked:
         out.warn(f"the hub can't be reached: {recipe.model} is not checked")
     elif recipe.concepts.initial:
@@ -328,6 +340,7 @@ def plan(
         steps=settings.max_steps or count * settings.iterations_per_image,
         images_per_step=min(step, epoch) if settings.epoch_ends_step else step,
         memory=memory,
+        concepts_found=recipe.concepts.count is None,
     )
 
 

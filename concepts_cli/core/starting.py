@@ -81,9 +81,8 @@ class ImageStart:
         `count` the images tell it: from 2 to `at_most`. Raises UcdError for fewer images than concepts.
         """
         if len(latents) < (count or 2):
-            raise UcdError(
-                f"{len(latents)} images can't start {count or 2} concepts", "add images, or set concepts.start: table"
-            )
+            hint = f"add images, or --set concepts.start=table --set concepts.count={count or 1}"
+            raise UcdError(f"{len(latents)} images can't start {count or 2} concepts", hint)
         self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
         self.at_most = min(count or at_most, len(latents))
         self.vectors, self.where, self.rows = vectors, where, rows
@@ -98,7 +97,7 @@ class ImageStart:
     def _landmarks(self) -> Tensor:
         """(L,) all images, or a random part of many."""
         order = torch.randperm(len(self.latents), generator=self.generator)
-        return order[: most_landmarks(self.at_most)].sort().values
+        return order[: most_landmarks(self.count or 0)].sort().values
 
     def steps(self) -> Iterator[None]:
         landmarks, candidates = self.landmarks, []
@@ -119,6 +118,8 @@ class ImageStart:
             gains.append(self._likely_gains(words, image[None], seed=1)[0])
             yield
         told = of_others(torch.cat(gains))
+        if not told.isfinite().all():
+            raise UcdError("the model's errors are not finite", "--set train.mixed_precision=bf16, or no", exit_code=1)
         kept, owners = groups(told, self.count or number_of_kinds(told, self.at_most))
         words = {name: table[kept].clone().requires_grad_() for name, table in words.items()}
         yield from self._train(words, landmarks, owners, WORD_STEPS, WORD_RATE)

@@ -168,7 +168,10 @@ def _content(cell: dict[str, Any], dataset: Dataset) -> bytes:
 
         *archive, place = path.split("::")  # zip://a.jpg::hf://datasets/user/name/images.zip
         inside = os.path.isdir(dataset.name) and Path(place).resolve().is_relative_to(Path(dataset.name).resolve())
-        if not (place.startswith("hf://") or inside) or not all(part.startswith("zip://") for part in archive):
+        own = f"hf://datasets/{'/'.join(dataset.name.split('/')[:2])}"
+        if not (place.startswith((f"{own}/", f"{own}@")) or inside) or not all(
+            part.startswith("zip://") for part in archive
+        ):
             raise UcdError(f"{printable(dataset.place)} names a file outside of itself: {printable(path)}")
         with fsspec.open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)

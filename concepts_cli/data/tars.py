@@ -34,7 +34,12 @@ class Tars(Source):
     def find(self, place: str, fields: Fields, chosen: slice, out: Output) -> list[Found]:
         fields.check(place, columns=False)
         contents = {shard: _members(shard, fields) for shard in _shards(place)}
-        images = [(shard, name) for shard, members in contents.items() for name in sorted(filter(_is_image, members))]
+        images = [
+            (shard, name)
+            for shard, members in contents.items()
+            for name in sorted(filter(_is_image, members))
+            if not (fields.masks and name.endswith(fields.masks))
+        ]
         if not images:
             raise UcdError(f"no images in {printable(place)}", f"looked for {', '.join(sorted(SUFFIXES))}")
         found: list[Found] = []

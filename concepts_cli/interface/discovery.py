@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from concepts_cli.commands.train import Trainer
 from concepts_cli.core.discovery import Step
@@ -76,7 +76,7 @@ class Discovery(Iterator[Step]):
 def discover(
     source: Recipe | str | os.PathLike[str],
     *,
-    count: int | None = None,
+    count: int | Literal["auto"] | None = None,
     model: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -89,7 +89,7 @@ def discover(
 
     `source` is a folder of images, a recipe file, the name of a shipped recipe, or a Recipe. A folder gets the
     published settings and the model that is at hand; without a GPU that is `mini`, with the settings of the quickstart:
-    `ucd init` writes them down. `count` is the number of concepts;
+    `ucd init` writes them down. `count` is the number of concepts, or "auto", which a folder gets with `mini`;
     `overrides` are other settings by their dotted names. `output`, `resume`, `force` and `device` are those of the
     command: the run folder is `runs/NAME` unless `output` says otherwise, and a run is resumed by its own recipe, which
     only `count`, `model` and `overrides` change. With `progress` a bar is drawn on stderr.

@@ -17,6 +17,8 @@ def part_without_weights(
 
     May raise what diffusers and transformers raise.
     """
+    if library not in ("diffusers", "transformers"):  # any module could run code
+        raise ValueError(f"{part} is of {library}")
     own: Any = getattr(import_module(library), kind)
     where = {"subfolder": part, "revision": revision}
     if kind.endswith(WITHOUT_WEIGHTS):

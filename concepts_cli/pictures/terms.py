@@ -128,7 +128,7 @@ def beside(run: Run, terms: Sequence[Term], others: Mapping[str, Run] | None = N
         if used.recipe.concepts.prompt_beside
     }
     keys = [(term.run, term.prompt) for term in terms]
-    least = SEEN * max((term.weight for term in terms), default=0)
+    least = SEEN * max((t.weight for key, t in zip(keys, terms, strict=True) if key in concepts), default=0)
     seen = {key for key, term in zip(keys, terms, strict=True) if key in concepts and 0 < term.weight >= least}
     if len(seen) < 2:
         return list(terms)

@@ -87,7 +87,8 @@ def load_recipe(path: str | os.PathLike[str], overrides: Overrides = ()) -> Reci
 
 def _folder_recipe(images: str, overrides: Overrides, at_hand: AtHand | None) -> Recipe:
     mistakes = Mistakes()
-    given = _values(_laid_on(Node({}, "", Path.cwd()), overrides, Mistakes())).get("model")
+    asked = _values(_laid_on(Node({}, "", Path.cwd()), overrides, Mistakes()))
+    given = asked.get("model")
     named = given.value if given and isinstance(given.value, str) else None
     chosen = at_hand(named) if at_hand else {}
     base = FOR_BUILT_IN if BUILT_IN in (named, chosen.get("model")) else FOR_OTHERS
@@ -98,7 +99,7 @@ def _folder_recipe(images: str, overrides: Overrides, at_hand: AtHand | None) ->
         "data.images": (images if images.startswith(HUB) else os.path.abspath(images)).replace("$", "$$"),
         **ABOUT_THE_IMAGES,
     }
-    if base == FOR_BUILT_IN:
+    if base == FOR_BUILT_IN and {"start", "tokens", "initial"}.isdisjoint(_values(asked.get("concepts"))):
         own["concepts.count"] = AUTO
     return _checked(_laid_on(tree, own, mistakes), overrides, mistakes)
 
@@ -198,7 +199,7 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("concepts.count", "concepts.start"), "auto is found by the start from the images: concepts.start: images"
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
-        yield keys, f"got {len(initial)} words for {count} concepts, expected one for all, or one per concept"
+        yield keys, f"got {len(initial)} words for {count or AUTO} concepts, expected one for all, or one per concept"
     if initial is not None and recipe.train.start_from:
         yield ("concepts.initial", "train.start_from"), "start from words or from another run's concepts, not both"
     if initial is not None and recipe.concepts.start == "images":

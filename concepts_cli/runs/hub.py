@@ -42,7 +42,16 @@ def push_to_hub(run: Run) -> str:
             repo_id=created.repo_id,
             folder_path=run.path,
             commit_message=f"{run.name}: {len(run.tokens)} concepts",
-            ignore_patterns=["checkpoints/*", "logs/*", ".*", "*/.*", EVALUATION, "report.html", *public],
+            ignore_patterns=[
+                "checkpoints/*",
+                "logs/*",
+                ".*",
+                "*/.*",
+                EVALUATION,
+                "report.html",
+                "report-with-*.html",
+                *public,
+            ],
         )
         for name, text in public.items():
             api.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=created.repo_id)

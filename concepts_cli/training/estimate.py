@@ -26,7 +26,7 @@ def expected_seconds(recipe: Recipe, images: int, steps: int, model: DiffusionMo
     scored = min(count, recipe.train.concepts_per_image or count)
     trained, asked = steps * each_step * scored, float(steps * each_step)
     if starts:
-        landmarks = min(images, most_landmarks(count))
+        landmarks = min(images, most_landmarks(recipe.concepts.count or 0))
         words = landmarks * recipe.concepts.start_restarts
         trained += words * CANDIDATE_STEPS + landmarks * WORD_STEPS
         asked += (landmarks * words + images * count) * LEVELS

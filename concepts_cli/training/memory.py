@@ -82,13 +82,20 @@ def plan_memory(recipe: Recipe, limit: int | None) -> MemoryPlan:
     If none fits, it is the one that takes least. Raises UcdError for a model whose configuration can't be read, or
     doesn't tell.
     """
+    try:
+        return _plan(recipe, limit)
+    except (RuntimeError, ImportError, AttributeError) as error:  # a part that is unknown, or does not run without data
+        raise UcdError(f"what {recipe.model} takes can't be told: {first_line(error)}") from error
+
+
+def _plan(recipe: Recipe, limit: int | None) -> MemoryPlan:
     model = _skeleton(recipe)
     parts = model.parts()
     parameters = sum(each.numel() for modules in parts.values() for module in modules for each in module.parameters())
     loaded = parts["network"] + ([] if recipe.concepts.where == "output" else parts["text"])
     weights = bytes_of(loaded + (parts["images"] if recipe.train.preview_every else []))
     whole = bytes_of(module for modules in parts.values() for module in modules)
-    room = limit * (1 - SPARE) if limit else float("inf")
+    room = float("inf") if limit is None else limit * (1 - SPARE)
     encoded, images_peak = _largest(ENCODED, partial(_images_peak, model, recipe), room - whole)
     for saving in _savings(recipe, model):
         step_of = partial(_step_peak, model, recipe, concept_checkpointing=saving[0])

@@ -144,3 +144,10 @@ def test_of_many_words_the_likeliest_are_measured_at_all_levels(start, monkeypat
 def test_fewer_images_than_concepts(start):
     with pytest.raises(UcdError, match="2 images can't start 3 concepts"):
         start(2, concepts=3)
+
+
+def test_errors_that_are_no_numbers(start, monkeypatch):
+    ours = start(4)
+    monkeypatch.setattr(ours, "_errors", lambda clean, *rest: torch.full((len(clean),), torch.nan))
+    with pytest.raises(UcdError, match="not finite"):
+        list(ours.steps())

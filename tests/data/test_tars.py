@@ -43,6 +43,12 @@ def test_samples_share_a_name_up_to_the_first_dot(tmp_path):
     assert [record.width for record in read_images(found)] == [9, 7]
 
 
+def test_masks_beside_images_are_no_images(tmp_path):
+    members = [("a.png", png(9)), ("a-mask.png", png(9)), ("b.png", png(7)), ("b-mask.png", png(7))]
+    found = find([tar_of(tmp_path / "x.tar", members)], Fields(masks="-mask.png"))
+    assert [(image.path.name, image.mask.name) for image in found] == [("a.png", "a-mask.png"), ("b.png", "b-mask.png")]
+
+
 def test_what_webdataset_writes_is_read(tmp_path):
     webdataset = pytest.importorskip("webdataset")
     with webdataset.TarWriter(str(tmp_path / "x.tar")) as writer:

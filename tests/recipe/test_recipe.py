@@ -391,3 +391,10 @@ def test_each_place_may_have_its_property(write):
 def test_mistakes_in_what_the_published_scripts_offer(write, lines, problem):
     given = lines if lines.startswith("data") else f"data: {{images: pictures}}\n{lines}"
     assert problem in "\n".join(mistakes_of(write(f"model: mini\n{given}\n")))
+
+
+def test_images_tell_how_many_unless_a_start_says_otherwise(tmp_path):
+    assert choose_recipe(tmp_path, {"model": "mini"}).concepts.count is None
+    for own in ({"concepts.start": "table"}, {"concepts.start": "table", "concepts.initial": "dog"}):
+        assert choose_recipe(tmp_path, {"model": "mini", **own}).concepts.count == 5
+    assert choose_recipe(tmp_path, {"model": "mini", "concepts.count": 3}).concepts.count == 3
