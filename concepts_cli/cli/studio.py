@@ -33,7 +33,8 @@ def studio(
     quiet: Quiet = False,
     help_: Help = False,
 ) -> None:
-    """Play with a run on a page: mix concepts and watch the picture appear, see where they are, rename and merge them.
+    """Play with a run on a page: mix concepts and watch the picture appear, see where each concept is, and rename or
+    merge concepts.
 
     Prints the page's address, and serves it until Ctrl-C. It is on this machine only, and only for those who know the
     token in the address. Needs Gradio: pip install 'concepts-cli[studio]'

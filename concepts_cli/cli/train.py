@@ -93,8 +93,8 @@ def train(
 ) -> None:
     """Discover the concepts in a recipe's images, or in a folder of images.
 
-    A folder gets the model that is at hand and fits the device; `ucd init FOLDER` shows what with, and why.
-    Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
+    A folder gets the model that is at hand and fits the device; `ucd init FOLDER` shows what it is trained with,
+    and why. Prints the run folder. Ctrl-C finishes the current step and saves a checkpoint.
     """
     with command_output(quiet, json, lower=LOWER_MEMORY) as out:
         from concepts_cli.processes.environment import is_launched

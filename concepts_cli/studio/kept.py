@@ -15,8 +15,9 @@ MOST, SIDE = 24, 192
 
 
 def kept_mixes(folder: Path) -> list[dict[str, Any]]:
-    """The newest mixes of a run, each with its terms, its seed and a picture. Those that a picture or a sweep made are
-    left out: they have no terms of their own.
+    """The newest mixes of a run, each with its terms, its seed and a picture.
+
+    Compositions made with --like or --sweep are left out: they have no terms of their own.
     """
     files = [path for path in (folder / COMPOSITIONS).rglob("00000.png") if path.is_file()]
     gallery, mixes = Gallery(), list[dict[str, Any]]()

@@ -1,4 +1,4 @@
-"""What a folder of images is trained with if nobody says: the model that is at hand and fits the device."""
+"""What a folder of images is trained with by default: the model that is at hand and fits the device."""
 
 from __future__ import annotations
 
