@@ -80,7 +80,7 @@ def test_runs_and_concepts(tiny_run):
 
 
 def test_settings_and_choices(workplace):
-    assert complete("ucd train quickstart --set concepts.c") == ["concepts.count="]
+    assert complete("ucd train quickstart --set concepts.c") == ["concepts.count=", "concepts.count_at_most="]
     assert complete("ucd evaluate --metric c") == ["clip", "classification", "composition"]
     assert complete("ucd sample --precision ") == ["fp32", "fp16", "bf16"]
     assert complete("ucd train quickstart --set train.mixed_precision=") == [
