@@ -93,7 +93,7 @@ def test_a_withdrawn_model_is_taken_from_its_mirror(
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     recipe = load_recipe(recipe_file, [f"model={withdrawn}"])
-    planned = plan(recipe, device="cpu", out=Output())
+    planned = plan(recipe, device="cpu", tells_memory=False, out=Output())
     assert planned.model == mirror and set(asked) == {mirror}
     assert capsys.readouterr().err == f"{withdrawn} was withdrawn from the hub; using its mirror {mirror}\n"
     monkeypatch.setattr(StableDiffusion, "load", lambda source, **_: asked.append(source))

@@ -71,7 +71,7 @@ DAMAGES = {
     "no metadata": lambda folder: save_file({"embeddings": torch.ones(2, 4)}, folder / "concepts.safetensors"),
     "more names than embeddings": lambda folder: write_concepts(folder, tokens=["<t1>", "<t2>", "<t3>"]),
     "embeddings of another name": lambda folder: write_concepts(folder, name="emb"),
-    "embeddings in three dimensions": lambda folder: write_concepts(folder, torch.ones(2, 4, 1)),
+    "embeddings in four dimensions": lambda folder: write_concepts(folder, torch.ones(2, 4, 1, 1)),
     "embeddings without width": lambda folder: write_concepts(folder, torch.ones(2, 0)),
     "an embedding that is a number": lambda folder: write_concepts(folder, torch.tensor(1.0)),
     "whole numbers as embeddings": lambda folder: write_concepts(folder, torch.ones(2, 4, dtype=torch.int64)),
