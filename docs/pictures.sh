@@ -26,6 +26,15 @@ cart=$(concept quickstart "shopping cart") dog=$(concept quickstart dog) monkey=
 fountain=$(concept quickstart geyser) mosque=$(concept quickstart mosque) sepia=$(concept mini-styles vintage)
 echo "cart $cart, dog $dog, monkey $monkey, fountain $fountain; mini-styles: sepia $sepia"
 
+# The Nth training image of a class: image CLASS N
+image() {
+  "$bin/python" - "$1" "$2" <<'EOF'
+import json, sys
+classes = json.load(open("recipes/data/quickstart/classes.json"))
+print("recipes/data/quickstart/images/" + [name for name, (label,) in classes.items() if label == sys.argv[1]][int(sys.argv[2])])
+EOF
+}
+
 # The sheet that a command writes, as docs/NAME: picture NAME COMMAND …
 picture() {
   name=$1
@@ -39,11 +48,10 @@ picture compose-text compose "$cart=4" "on a pink background=4" -n 6 --grid
 picture sweep compose "$monkey=4" --sweep "$place/mini-styles:$sepia=0:6:6" --sweep "at night=0:4:3" --seed 2
 picture two compose "$monkey" "$mosque" -n 6 --grid
 picture places compose "$monkey@left=8" "$fountain@right=8" -n 6 --grid
-picture like compose --like recipes/data/quickstart/images/image-03.png "$dog=0" "$monkey=+5" -n 3 --grid
+picture like compose --like "$(image dog 0)" "$dog=0" "$monkey=+5" -n 3 --grid
 picture heatmap visualize --concept "$monkey" --concept "$fountain" --num-images 1 --grid
-images=recipes/data/quickstart/images
-picture heatmap-images visualize $images/image-15.png $images/image-14.png $images/image-21.png $images/image-12.png \
-  $images/image-19.png --grid
+picture heatmap-images visualize "$(image "shopping cart" 0)" "$(image mosque 0)" "$(image dog 0)" "$(image monkey 0)" \
+  "$(image geyser 0)" --grid
 "$bin/ucd" compose "$monkey" "$mosque" -n 6 --grid > /dev/null
 "$bin/ucd" visualize --training-images --grid > /dev/null
 "$bin/ucd" report
