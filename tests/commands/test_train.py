@@ -443,7 +443,7 @@ def test_the_revision_reaches_the_model(recipe_file, tiny_folder, workplace, mon
     own = ["model=somebody/model", "model_revision=v2", "train.preview_every=3", "sample.precision=bf16"]
     run = run_recipe(recipe_file, *own)
     run.load_model("cpu")
-    assert asked == [("somebody/model", "v2")] * 3
+    assert asked == [("somebody/model", "v2")] * 4  # the training, two previews in another precision, and the run
 
 
 def test_each_folder_is_described_by_its_property(recipe_file, image_folder, workplace):
