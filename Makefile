@@ -35,7 +35,7 @@ demo: export UCD_RUN = runs/demo
 demo: $(PACKAGE)
 	$(BIN)/ucd train quickstart --output $(UCD_RUN) --force
 	$(BIN)/ucd sample --concept all --num-images 16 --grid > /dev/null
-	$(BIN)/ucd compose t1@left t3@right --num-images 4 --grid
+	$(BIN)/ucd compose t2 t4 --num-images 4 --grid
 	$(BIN)/ucd visualize --num-images 4 --grid > /dev/null
 	$(BIN)/ucd evaluate --metric all
 	$(BIN)/ucd report
