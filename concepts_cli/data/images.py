@@ -65,15 +65,20 @@ def open_image(path: Path, *, under: str = "white") -> Image.Image:
     Raises UcdError if the file can't be read as an image, or has more than `MOST_PIXELS`.
     """
     with opened(path) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: scale the full range to 0..255
-            values = np.asarray(image, dtype=np.float64)
-            top = 255.0 if values.max() <= 255 else 65535.0
-            image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, under), image)
-        return image.convert("RGB")
+        return upright_rgb(file, under=under)
+
+
+def upright_rgb(image: Image.Image, *, under: str = "white") -> Image.Image:
+    """The image in 8-bit RGB, turned upright by its EXIF orientation, with transparency laid on the colour `under`."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: scale the full range to 0..255
+        values = np.asarray(image, dtype=np.float64)
+        top = 255.0 if values.max() <= 255 else 65535.0
+        image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, under), image)
+    return image.convert("RGB")
 
 
 def resized(image: Image.Image, resolution: int, resize: str = "squash", multiple: int = 1) -> Image.Image:

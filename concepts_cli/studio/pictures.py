@@ -8,9 +8,9 @@ import io
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from concepts_cli.data.images import FORMATS
+from concepts_cli.data.images import FORMATS, upright_rgb
 from concepts_cli.errors import UcdError
 from concepts_cli.interface import Run
 from concepts_cli.interface.results import png
@@ -31,7 +31,7 @@ def from_data(url: str) -> Image.Image:
     try:
         whole = base64.b64decode(url.partition(",")[2], validate=True)
         with Image.open(io.BytesIO(whole), formats=FORMATS) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
+            return upright_rgb(file)
     except (OSError, ValueError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise UcdError("this file can't be read as an image", "PNG, JPEG and WebP work") from error
 
