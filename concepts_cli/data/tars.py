@@ -92,7 +92,7 @@ def _problem(member: tarfile.TarInfo) -> str | None:
     """Why a member is not read."""
     parts = PurePosixPath(member.name).parts
     if member.name.startswith("/") or ".." in parts or re.search(r'[\0\\:*?"<>|]', member.name):
-        return "would be written outside of its folder, or is no name of a file everywhere"
+        return "would be written outside of its folder, or can't be the name of a file everywhere"
     if not member.isreg():
         return "is a link or a device, not a file"
     if member.issparse() or member.size > MOST_BYTES:

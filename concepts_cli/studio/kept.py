@@ -39,7 +39,7 @@ def kept_mixes(folder: Path) -> list[dict[str, Any]]:
 
 
 def _term(text: str) -> tuple[str, float]:
-    """A term and its weight. Raises ValueError for one without, or with one that is no number."""
+    """A term and its weight. Raises ValueError for one without a weight, or whose weight can't be read."""
     name, _, weight = text.rpartition("=")
     if not name or not math.isfinite(float(weight)):
         raise ValueError(text)

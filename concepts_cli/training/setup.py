@@ -350,7 +350,8 @@ def _latents(
             ):
                 pass
         accelerator.wait_for_everyone()
+    # Read once, so that a mask that is black all over is an error now, and not in the middle of the training.
     masked = [row for row in everything if records[row].mask] if accelerator.is_local_main_process else []
     for _ in out.track(map(latents.mask, masked), total=len(masked), label="reading masks") if masked else ():
-        pass  # a mask that is black all over is said so now, not in the middle of the training
+        pass
     return latents

@@ -16,19 +16,8 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models import load_model
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
-from tests.models.tiny_xl import build_xl
-from tests.models.tiny_z_image import build_z_image
 
 OUT = Output(quiet=True)
-
-
-@pytest.fixture(params=["sd", "xl", "z-image"])
-def model(request, tiny_folder, tmp_path):
-    """The folder of a tiny model of each family."""
-    if request.param == "sd":
-        return tiny_folder
-    (build_xl if request.param == "xl" else build_z_image)(tmp_path / "model")
-    return tmp_path / "model"
 
 
 def trained(recipe_file, *overrides, **options):
