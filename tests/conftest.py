@@ -145,8 +145,8 @@ def recipe_file(tmp_path, tiny_folder, image_folder) -> Path:
     path.write_text(
         f"""model: {tiny_folder}
 data: {{images: images}}
-concepts: {{count: 2}}
-weights: {{initial: 1.0}}
+concepts: {{count: 2, start: table}}
+weights: {{constraint: none}}
 train:
   {{max_steps: 3, batch_size: 2, gradient_accumulation: 2, log_every: 1,
     learning_rate: 0.01, scale_learning_rate: false}}

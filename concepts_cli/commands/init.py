@@ -24,22 +24,10 @@ from concepts_cli.training.setup import warn_of_photographs
 ALWAYS = ("model", "data.images", "data.resolution", "concepts.count", "train.batch_size")  # also with their defaults
 LEFT_OUT = ("name", "evaluate.resnet_class_names")  # the file's name is the run's
 REASONS = {
-    "preset": "the published settings for what is not set here: docs/paper.md",
     "data.resolution": "null: the size that the model was trained on",
     "concepts.count": "how many kinds of thing to look for: a guess, which `ucd evaluate --metric naming` judges",
-    "concepts.start": "words are learned from single images first, and these tell which images are of a kind",
-    "weights.constraint": "an image's weights sum to one: concepts compete for it",
-    "weights.initial": "no concept is ahead at first",
-    "train.max_steps": "few: the start has found words and weights, and these adjust them",
     "train.batch_size": "images at a time, halved by itself until they fit into memory",
-    "train.gradient_accumulation": "every batch is a step",
-    "train.learning_rate": "of the words",
-    "train.weights_learning_rate": "of the weights, which have farther to go",
-    "train.scale_learning_rate": "the rates are what they are, whatever the batch",
     "train.mixed_precision": "half the memory, and faster, on this GPU",
-    "sample.num_images": "per concept: enough to see what it is",
-    "sample.steps": "quicker than the published 50",
-    "sample.guidance_scale": "what suits the built-in model",
     "evaluate.metrics": "it needs no labels",
 }
 
@@ -73,8 +61,7 @@ def init(
     }
     if recipe.concepts.count is None:
         reasons["concepts.count"] = "as many kinds of thing as the images tell apart; or a number, if you know it"
-    base = {"name": recipe.name, "model": recipe.model, "data.images": where, "preset": recipe.preset}
-    usual = recipe_of({key: value for key, value in base.items() if value})
+    usual = recipe_of({"name": recipe.name, "model": recipe.model, "data.images": where})
     header = (
         f"# How to discover the concepts in {public_path(folder)}, as `ucd init` suggests it for this machine.\n#\n"
     )
@@ -104,7 +91,7 @@ def _lines(recipe: Recipe, usual: Recipe, reasons: Mapping[str, str], images: st
     """The settings of a recipe that are not as usual, and those of ALWAYS, in the schema's order."""
     section = ""
     for key, value, default, field in _settings(recipe, usual):
-        if key in LEFT_OUT or (value == default and key not in ALWAYS and not (key == "preset" and value)):
+        if key in LEFT_OUT or (value == default and key not in ALWAYS):
             continue
         before, _, name = key.rpartition(".")
         if before != section:

@@ -337,7 +337,7 @@ def plan(
         model=recipe.model,
         images=count,
         concepts=recipe.concepts.most(),
-        steps=settings.max_steps or count * settings.iterations_per_image,
+        steps=settings.steps(count),
         images_per_step=min(step, epoch) if settings.epoch_ends_step else step,
         memory=memory,
         concepts_found=recipe.concepts.count is None,

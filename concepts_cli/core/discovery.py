@@ -73,7 +73,7 @@ class Training:
             # Several processes need whole batches to the end of an epoch, as accelerate deals them out.
             epoch_multiple=settings.batch_size * processes if settings.epoch_ends_step and processes > 1 else 1,
         )
-        self.total_steps = settings.max_steps or len(latents) * settings.iterations_per_image
+        self.total_steps = settings.steps(len(latents))
         self.images_per_step = settings.batch_size * settings.gradient_accumulation * processes
         self.sees_rows = update == "seen" or (update == "auto" and len(self.concepts.raw_weights) > FEW_IMAGES)
         self.step = 0
@@ -82,7 +82,11 @@ class Training:
         self._rows_that_fit: int | None = None  # images per forward pass, once it is known how many fit
         self._batches: Callable[[int], list[tuple[Batch, int]]] = lru_cache(maxsize=2)(self._drawn)
         optimizer = build_optimizer(
-            settings, self.concepts, images_per_step=self.images_per_step, sees_rows=self.sees_rows
+            settings,
+            self.concepts,
+            objective.model.typical_vectors(self.concepts.where),
+            images_per_step=self.images_per_step,
+            sees_rows=self.sees_rows,
         )
         self._rates_at = learning_rates(settings, optimizer, self.total_steps)
         self._optimizer = accelerator.prepare(optimizer)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from concepts_cli.core.concepts import Concepts
 from concepts_cli.core.row_adamw import RowAdamW
 from concepts_cli.recipe import TrainSettings
 
+WORD_SHARE, WEIGHT_RATE = 0.05, 0.1  # without a learning rate: of the model's own words' deviation, and of weights
+
 
 def build_optimizer(
-    settings: TrainSettings, concepts: Concepts, *, images_per_step: int, sees_rows: bool
+    settings: TrainSettings, concepts: Concepts, typical: Mapping[str, Tensor], *, images_per_step: int, sees_rows: bool
 ) -> torch.optim.Optimizer:
-    """AdamW for what is trained of the concepts; with `sees_rows`, it updates only rows that have a gradient."""
-    scale = images_per_step if settings.scale_learning_rate else 1
-    rates = (settings.learning_rate, settings.weights_learning_rate or settings.learning_rate)
-    rated = [(table, rates[0]) for table in concepts.embeddings.values()]
+    """AdamW for what is trained of the concepts; with `sees_rows`, it updates only rows that have a gradient.
+
+    `typical` are the model's own words, (V, D) by text encoder.
+    """
+    scale, given = (images_per_step if settings.scale_learning_rate else 1), settings.learning_rate
+    words = [(table, given or WORD_SHARE * deviation(typical[name])) for name, table in concepts.embeddings.items()]
+    weights = (concepts.raw_weights, settings.weights_learning_rate or given or WEIGHT_RATE)
     groups = [
-        {"params": [parameter], "lr": rate * scale}
-        for parameter, rate in (*rated, (concepts.raw_weights, rates[1]))
-        if parameter.requires_grad
+        {"params": [parameter], "lr": rate * scale} for parameter, rate in (*words, weights) if parameter.requires_grad
     ]
     options: dict[str, Any] = {
-        "lr": rates[0] * scale,
+        "lr": weights[1] * scale,
         "betas": settings.adam_betas,
         "eps": settings.adam_epsilon,
         "weight_decay": settings.weight_decay,
@@ -53,3 +57,8 @@ def learning_rates(
     return lambda step: [
         base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
     ]
+
+
+def deviation(words: Tensor) -> float:
+    """The standard deviation of words (V, D): the mean of their coordinates'."""
+    return float(words.float().std(dim=0).mean())

@@ -21,6 +21,7 @@ from concepts_cli.core.draws import seeded
 from concepts_cli.core.grouping import TINY, groups, number_of_kinds, of_others
 from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import image_errors
+from concepts_cli.core.optimizing import deviation
 from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
@@ -187,7 +188,7 @@ class ImageStart:
         A step shows every image once, at times that cover the process evenly, each with one of its templates.
         """
         tokens, count = self._teach(words), len(images)
-        rates = {name: rate * float(table.float().std(dim=0).mean()) for name, table in self._typical.items()}
+        rates = {name: rate * deviation(table) for name, table in self._typical.items()}
         optimizer = torch.optim.AdamW([{"params": [words[name]], "lr": rates[name]} for name in words], weight_decay=0)
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for _ in range(steps):

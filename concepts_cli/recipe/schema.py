@@ -100,11 +100,13 @@ class ConceptSettings:
     shared_sentence: bool = setting(
         False, "put all concepts of an image into one sentence; false: one sentence each, as published"
     )
-    initial: tuple[str, ...] | None = setting(None, "word to start each concept from, or one for all; null: random")
-    start: Literal["table", "normal", "images"] = setting(
-        "table",
-        "where words start: at random around the mean of the token table; normal: at random, as published; images: "
-        "learned from single images",
+    initial: tuple[str, ...] | None = setting(
+        None, "word to start each concept from, or one for all; null: as start says"
+    )
+    start: Literal["images", "table", "normal"] = setting(
+        "images",
+        "where words start: learned from single images; table: at random, around the mean of the token table; normal: "
+        "at random, as published",
     )
     start_restarts: int = setting(
         1, "with start: images, how many words to learn from each image", at_least=1, at_most=1000
@@ -144,7 +146,9 @@ class ConceptSettings:
 @dataclass(frozen=True, kw_only=True)
 class WeightSettings:
     initial: float = setting(1.0, "initial value of every weight", **WEIGHT)
-    constraint: Literal["none", "softmax"] = setting("none", "none, or softmax: the weights of an image sum to one")
+    constraint: Literal["softmax", "none"] = setting(
+        "softmax", "softmax, where the weights of an image sum to one, or none"
+    )
     trained: bool = setting(True, "false: the weights keep their initial value")
     per_image: bool = setting(True, "false: all images share one row of weights")
     composition: Literal["eq11", "mean"] = setting(
@@ -178,16 +182,20 @@ class RegularizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    method: Method = setting("composed", "composed (the paper's method), or a baseline from its Table 1")
-    max_steps: int | None = setting(None, "optimizer steps; null: images x iterations_per_image", at_least=1)
-    iterations_per_image: int = setting(120, "optimizer steps per training image", at_least=1)
-    batch_size: int = setting(2, "images per forward pass", at_least=1, at_most=MOST_ROWS)
-    gradient_accumulation: int = setting(8, "forward passes per optimizer step", at_least=1, at_most=MOST_ROWS)
-    learning_rate: float = setting(5e-3, "learning rate of words and weights", above=0, at_most=1000)
-    scale_learning_rate: bool = setting(True, "multiply the rate by batch_size x gradient_accumulation x processes")
-    weights_learning_rate: float | None = setting(
-        None, "learning rate of the weights; null: learning_rate", above=0, at_most=1000
+    method: Method = setting(
+        "composed", "composed (the paper's method), or a baseline from its Table 1, with defaults of its own"
     )
+    max_steps: int | None = setting(None, "optimizer steps; null: images x iterations_per_image", at_least=1)
+    iterations_per_image: float = setting(0.5, "optimizer steps per training image", above=0, at_most=1_000_000)
+    batch_size: int = setting(8, "images per forward pass", at_least=1, at_most=MOST_ROWS)
+    gradient_accumulation: int = setting(1, "forward passes per optimizer step", at_least=1, at_most=MOST_ROWS)
+    learning_rate: float | None = setting(
+        None, "learning rate; null: a twentieth of the deviation of the model's own words", above=0, at_most=1000
+    )
+    weights_learning_rate: float | None = setting(
+        None, "learning rate of the weights; null: learning_rate, or 0.1 without one", above=0, at_most=1000
+    )
+    scale_learning_rate: bool = setting(False, "multiply the rates by batch_size x gradient_accumulation x processes")
     weight_decay: float = setting(1e-2, "AdamW's weight decay", at_least=0)
     adam_betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's betas", at_least=0, below=1)
     adam_epsilon: float = setting(1e-8, "AdamW's epsilon", above=0)
@@ -245,6 +253,10 @@ class TrainSettings:
     push_to_hub: str | None = setting(
         None, "Hugging Face Hub repository to publish the finished run to; null: none", pattern=HUB_ID
     )
+
+    def steps(self, images: int) -> int:
+        """The number of optimizer steps for so many images."""
+        return self.max_steps or max(1, round(images * self.iterations_per_image))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,7 +330,7 @@ class Recipe:
     )
     model_revision: str | None = setting(None, "branch, tag or commit of the model on the hub; null: its main branch")
     preset: Literal["paper"] | None = setting(
-        None, "values for what the recipe doesn't set: paper, as published; null: the defaults"
+        None, "values for what the recipe doesn't set: paper, as published; null: those that suit the model"
     )
     data: DataSettings
     concepts: ConceptSettings = ConceptSettings()
@@ -327,3 +339,8 @@ class Recipe:
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @property
+    def starts_from_images(self) -> bool:
+        """Whether words are learned from single images first."""
+        return self.concepts.start == "images" and not self.concepts.initial and not self.train.start_from

@@ -103,7 +103,7 @@ def _plan(recipe: Recipe, limit: int | None) -> MemoryPlan:
         if weights + step <= room:
             break
     rows, start = ROWS, 0
-    if recipe.concepts.start == "images" and not recipe.train.start_from:
+    if recipe.starts_from_images:
         rows, start = _largest(ROWS, partial(_start_peak, model, recipe), room - weights)
     peak = max(whole + images_peak, weights + step, weights + start)
     return MemoryPlan(parameters, weights, peak, peak <= room, batch, rows, encoded, *saving)

@@ -201,7 +201,7 @@ def prepare_training(
     if not recipe.train.preview_every:
         model.forget_images()
     start = None
-    if concepts.start == "images" and not earlier and not resumed:
+    if recipe.starts_from_images and not resumed:
         rows = memory.start_rows if memory else ROWS
         start = _image_start(recipe, latents, sentences, own, model, accelerator, out, rows)
     if start:

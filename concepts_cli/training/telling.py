@@ -19,8 +19,8 @@ def intention(recipe: Recipe, images: int, model: DiffusionModel, *, done: int =
 
     `starts` says whether the words are still to be found in the images, if the recipe asks for that.
     """
-    steps = max((recipe.train.max_steps or images * recipe.train.iterations_per_image) - done, 0)
-    starts = starts and recipe.concepts.start == "images"
+    steps = max(recipe.train.steps(images) - done, 0)
+    starts = starts and recipe.starts_from_images
     most = "up to " * (recipe.concepts.count is None)
     what = f"{most}{counted(recipe.concepts.most(), 'concept')} in {counted(images, 'image')}, with {recipe.model} on "
     what += f"{device_words(model.device)}: {'a start from the images, then ' * starts}{counted(steps, 'step')}"

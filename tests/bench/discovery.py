@@ -5,9 +5,10 @@
     python -m tests.bench.discovery --draws 20 --first-seed 2000 --method composed --method ti-outside-kmeans
 
 A draw's seed chooses the classes, the scenes (on backgrounds that the model never saw) and the training's own seed. The
-recipe is the quickstart's, changed by `--set`. With `--pairs` every scene has two objects of the classes. With
-`--samples N` each concept is sampled N times, and the reader of scenes says what is seen. UNet rows are images in calls
-of the network while training: 1 forward, 2 with gradient.
+recipe is the quickstart's, changed by `--set`. With `--count auto` a draw has 3 to 10 classes, and the method is to say
+how many. With `--pairs` every scene has two objects of the classes. With `--samples N` each concept is sampled N times,
+and the reader of scenes says what is seen. UNet rows are images in calls of the network while training: 1 forward, 2
+with gradient.
 """
 
 from __future__ import annotations
@@ -38,11 +39,12 @@ from concepts_cli.models.stable_diffusion import StableDiffusion
 from concepts_cli.output import Output, silence_libraries
 from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.plan import concept_plan
-from concepts_cli.recipe import Recipe, dump_recipe, load_recipe
-from tests.bench.methods import COMPOSED, METHODS, RANDOM_START, looking, with_method
+from concepts_cli.recipe import load_recipe
+from tests.bench.methods import COMPOSED, METHODS, RANDOM_START, looking, settings_of
 
 EACH = 5  # scenes of a class
-SHARES = ("images_matched", "ari", "samples_matched")
+AUTO = "auto"
+SHARES = ("images_matched", "ari", "samples_matched", "number_right", "number_close")
 COSTS = ("unet_rows", "seconds")
 
 
@@ -58,6 +60,8 @@ class Draw:
     images_matched: float | None  # of the images' strongest concepts, one to one with classes
     ari: float | None
     samples_matched: float | None  # of what the reader sees in the samples
+    number_right: float | None  # 1 if as many concepts were found as there are classes
+    number_close: float | None  # 1 if one more or less was found at most
     unet_rows: int
     seconds: float
 
@@ -92,7 +96,7 @@ def counted_rows() -> Iterator[list[int]]:
 
 def run_draw(
     seed: int,
-    count: int,
+    count: int | str,
     settings: Sequence[str] = (),
     *,
     method: str = COMPOSED,
@@ -104,12 +108,12 @@ def run_draw(
     with tempfile.TemporaryDirectory() as place:
         images = Path(place) / "images"
         images.mkdir()
-        classes = write_scenes(images, seed, count, pairs=pairs)
+        classes = write_scenes(images, seed, 3 + seed % 8 if count == AUTO else int(count), pairs=pairs)
         own = [f"data.images={images}", f"concepts.count={count}", f"train.seed={seed}", "evaluate.labels=null"]
-        names = f"evaluate.class_names=[{', '.join(sorted({name for each in classes.values() for name in each}))}]"
-        unlabelled = [names, "evaluate.held_out=null", "evaluate.held_out_labels=null"]
-        recipe = with_method(load_recipe("quickstart", [*own, *unlabelled]), method)
-        recipe = load_recipe(recipe_file(Path(place), recipe), settings)
+        different = sorted({name for each in classes.values() for name in each})
+        unlabelled = ["evaluate.held_out=null", "evaluate.held_out_labels=null"]
+        unlabelled.append(f"evaluate.class_names=[{', '.join(different)}]")
+        recipe = load_recipe("quickstart", [*own, *unlabelled, *settings_of(method), *settings])
         begun = time.perf_counter()
         with counted_rows() as rows, looking(method):
             run = train(recipe, output=Path(place) / "run", device=device, out=out)
@@ -122,13 +126,9 @@ def run_draw(
             make_missing(plan, out=out)
             seen = evaluate(run, metrics=["resnet"], device=device, out=out)["metrics"]["resnet"]["matched_accuracy"]
         matched = (result.matched_accuracy, result.ari) if sorts else (None, None)
-        return Draw(seed, method, result.classes, *matched, seen, sum(rows), seconds)
-
-
-def recipe_file(folder: Path, recipe: Recipe) -> Path:
-    path = folder / "recipe.yaml"
-    path.write_text(dump_recipe(recipe), encoding="utf-8")
-    return path
+        off = abs(len(run.tokens) - len(different))
+        told = (float(off == 0), float(off <= 1)) if count == AUTO else (None, None)
+        return Draw(seed, method, result.classes, *matched, seen, *told, sum(rows), seconds)
 
 
 def summary(draws: Sequence[Draw]) -> dict[str, dict[str, float]]:
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.discovery", description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=5, help="classes and concepts")
+    parser.add_argument("--count", default="5", help="classes and concepts; auto: 3 to 10 classes, to be counted")
     parser.add_argument("--method", action="append", help=f"default: composed; {', '.join((RANDOM_START, *METHODS))}")
     parser.add_argument("--pairs", action="store_true", help="two objects in every scene")
     parser.add_argument("--samples", type=int, default=0, help="of each concept")

@@ -2,24 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from unittest.mock import patch
-
-from concepts_cli.recipe import Recipe
 
 COMPOSED, RANDOM_START, OUTSIDE_KMEANS = "composed", "random-start", "ti-outside-kmeans"
 # As the paper's Table 1 has them, and k-means over features of a judge that has never seen the built-in world.
 BASELINES = ("textual-inversion", "ti-kmeans", "ti-clip-kmeans", OUTSIDE_KMEANS)
 METHODS = (*BASELINES, COMPOSED)
+OUTSIDE = "-outside"
+FROM_RANDOM_WORDS = (
+    *("concepts.start=table", "concepts.initial_spread=3", "train.max_steps=240", "train.revive_every=20"),
+    *("train.learning_rate=5e-3", "train.weights_learning_rate=0.2"),
+)
 
 
-def with_method(recipe: Recipe, method: str) -> Recipe:
-    """The recipe with this method: its own for `composed`; the others start at random, which takes 240 steps."""
-    if method == COMPOSED:
-        return recipe
-    train = replace(recipe.train, max_steps=240, revive_every=20, learning_rate=5e-3, weights_learning_rate=0.2)
-    train = replace(train, method=COMPOSED if method == RANDOM_START else method.replace("-outside", ""))
-    return replace(recipe, train=train, concepts=replace(recipe.concepts, start="table", initial_spread=3))
+def settings_of(method: str) -> list[str]:
+    """What a recipe needs for this method."""
+    if method == RANDOM_START:
+        return list(FROM_RANDOM_WORDS)
+    return [f"train.method={method.replace(OUTSIDE, '')}"]
 
 
 @contextmanager

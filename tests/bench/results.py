@@ -25,7 +25,7 @@ from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.plan import concept_plan
 from concepts_cli.recipe import Recipe, load_recipe
 from concepts_cli.runs.run import Run
-from tests.bench.methods import METHODS, looking, with_method
+from tests.bench.methods import METHODS, looking, settings_of
 
 RECIPES = ("quickstart", "mini-s2", "mini-s3", "mini-s4")
 AS_PUBLISHED = "as-published"  # composed, with nothing of the recipe but its images and classes
@@ -84,15 +84,13 @@ def result(
 
 def recipe_for(recipe: str, method: str, settings: dict[str, object]) -> Recipe:
     """The recipe with this method, or what `preset: paper` makes of its images and classes."""
+    if method != AS_PUBLISHED:
+        return load_recipe(recipe, [*settings_of(method), *(f"{key}={value}" for key, value in settings.items())])
     own = load_recipe(recipe, settings)
-    if method == AS_PUBLISHED:
-        given = replace(load_recipe("imagenet", {"data.images": own.data.images} | settings), name=own.name)
-        data = replace(given.data, images_per_folder=None)
-        given = replace(given, model=own.model, data=data, evaluate=own.evaluate)
-        return replace(given, concepts=replace(given.concepts, count=own.concepts.count))
-    steps = {"max_steps": settings["train.max_steps"]} if "train.max_steps" in settings else {}
-    given = with_method(own, method)
-    return replace(given, train=replace(given.train, **steps))
+    given = replace(load_recipe("imagenet", {"data.images": own.data.images} | settings), name=own.name)
+    data = replace(given.data, images_per_folder=None)
+    given = replace(given, model=own.model, data=data, evaluate=own.evaluate)
+    return replace(given, concepts=replace(given.concepts, count=own.concepts.count))
 
 
 def markdown(results: Sequence[Result]) -> str:

@@ -108,15 +108,18 @@ def test_a_folder_is_enough(workplace, image_folder, tiny_folder):
     assert run.path.as_posix() == "runs/images" and run.weights.shape == (6, 3)
 
 
-def test_a_folder_gets_the_settings_of_a_shipped_recipe(workplace, image_folder):
-    published, mine = load_recipe("imagenet", {"data.images": ["x"]}), choose_recipe(image_folder)
-    assert (mine.model, mine.weights) == (published.model, published.weights)
-    assert mine.train == dataclasses.replace(published.train, seed=0)  # the script's seed is about its images
+def test_a_folder_gets_the_defaults_and_as_many_concepts_as_it_has(workplace, image_folder):
+    tuned, mine = load_recipe("imagenet-tuned", {"data.images": ["x"]}), choose_recipe(image_folder)
+    assert (mine.model, mine.weights) == (tuned.model, tuned.weights)
+    assert mine.train == dataclasses.replace(tuned.train, mixed_precision="no")  # which depends on the device
     assert mine.data.images == (str(image_folder),) and mine.data.images_per_folder is None
-    assert mine.evaluate.class_names is None
-    small = choose_recipe(image_folder, {"model": "mini"})
-    assert (small.model, small.train) == ("mini", load_recipe("quickstart").train)
+    assert mine.evaluate.class_names is None and mine.concepts.count is None
+    small, quickstart = choose_recipe(image_folder, {"model": "mini"}), load_recipe("quickstart")
+    assert (small.model, small.train, small.sample) == ("mini", quickstart.train, quickstart.sample)
     assert choose_recipe(image_folder, ["model=mini"]) == small
+    assert (
+        choose_recipe(image_folder, ["preset=paper"]).weights == load_recipe("imagenet", {"data.images": "x"}).weights
+    )
 
 
 def test_the_command_takes_a_folder_too(workplace, image_folder, tiny_folder):

@@ -39,16 +39,17 @@ def mistakes_of(path: Path, *overrides: str) -> list[str]:
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def test_defaults_are_the_published_settings(write):
+def test_defaults_are_what_works_best(write):
     recipe = load_recipe(write(MINIMAL, "my recipe.yaml"))
     assert recipe.name == "my-recipe"
     assert recipe.data.resize == "squash"
     assert recipe.data.flip_probability == 0.5
     train = recipe.train
-    assert train.learning_rate * train.batch_size * train.gradient_accumulation == pytest.approx(0.08)
-    assert train.scale_learning_rate and train.weight_decay == 1e-2
+    assert (train.learning_rate, train.weights_learning_rate, train.scale_learning_rate) == (None, None, False)
+    assert [train.steps(images) for images in (1, 25, 1000)] == [1, 12, 500]
     assert (train.schedule, train.warmup_steps) == ("constant", 0)
-    assert recipe.weights.constraint == "none"
+    assert (recipe.concepts.start, recipe.weights.constraint) == ("images", "softmax")
+    assert recipe.starts_from_images
     assert recipe.sample == SampleSettings(num_images=64, steps=50, guidance_scale=7.5)
     assert (recipe.evaluate.clip_threshold, recipe.evaluate.resnet_threshold) == (None, None)  # the scorer's
 
@@ -142,7 +143,7 @@ def test_all_mistakes_at_once_each_with_its_line(write):
     assert mistakes_of(path, "train.max_steps=x", "train.sede=1", "nonsense") == [
         "x.yaml:4: data.resolutoin: unknown key; did you mean resolution?",
         "x.yaml:5: concepts.count: got 0, expected a whole number from 1 to 1,000 or auto",
-        "x.yaml:7: train.learning_rate: got 'fast', expected a number above 0 and at most 1,000",
+        "x.yaml:7: train.learning_rate: got 'fast', expected a number above 0 and at most 1,000 or null",
         "x.yaml:9: train.mixed_precision: got 'fp61', expected one of no, fp16, bf16; did you mean fp16?",
         "x.yaml:10: learning_rate: unknown key; did you mean train.learning_rate?",
         "--set nonsense: expected KEY=VALUE, such as train.max_steps=100",
@@ -278,7 +279,9 @@ def test_a_setting_of_a_few_words_lists_them_all(write):
     lines = {line.split(":")[0].strip(): line for line in dump_recipe(load_recipe(write(MINIMAL))).splitlines()}
     assert lines["timesteps"].endswith("(uniform, high-noise, low-noise)")
     assert "cosine_with_restarts, polynomial" in lines["schedule"] and "trackio" in lines["trackers"]
-    assert lines["constraint"].endswith("# none, or softmax: the weights of an image sum to one")  # names them itself
+    assert lines["constraint"].endswith(
+        "# softmax, where the weights of an image sum to one, or none"
+    )  # names them itself
 
 
 # -- shipped recipes -------------------------------------------------------------------------------------------------
@@ -314,9 +317,21 @@ def test_a_preset_is_under_what_the_recipe_and_the_command_say(write):
     assert (recipe.preset, recipe.concepts.start, recipe.train.epoch_ends_step) == ("paper", "normal", True)
     assert (recipe.weights.initial, recipe.train.seed, recipe.train.batch_size) == (0.2, 7, 2)
     plain = load_recipe(write(MINIMAL))
-    assert (plain.preset, plain.concepts.start, plain.train.epoch_ends_step) == (None, "table", False)
+    assert (plain.preset, plain.concepts.start, plain.train.epoch_ends_step) == (None, "images", False)
     assert load_recipe(write(MINIMAL), ["preset=paper", "train.seed=7", "weights.initial=0.2"]) == recipe
     assert choose_recipe(recipe) == recipe
+
+
+def test_what_suits_the_model_and_the_method_is_under_what_the_recipe_says(write):
+    built_in = load_recipe(write("model: mini\ndata: {images: a}\nsample: {steps: 7}\n"))
+    assert (built_in.concepts.prompt_beside, built_in.sample.steps, built_in.sample.guidance_scale) == ("a {}", 7, 5)
+    style = load_recipe(write("model: mini\ndata: {images: a}\nconcepts: {property: style}\n"))
+    assert style.concepts.prompt_beside is None and style.sample.steps == 25
+    rival = load_recipe(write("model: mini\ndata: {images: a}\ntrain: {method: ti-kmeans, seed: 3}\n"))
+    assert (rival.concepts.start, rival.train.learning_rate, rival.train.seed) == ("table", 5e-3, 3)
+    assert (rival.train.steps(24), rival.concepts.prompt_beside) == (240, "a {}")
+    paper = load_recipe(write("model: mini\npreset: paper\ndata: {images: a}\ntrain: {method: ti-kmeans}\n"))
+    assert (paper.concepts.start, paper.concepts.prompt_beside, paper.train.learning_rate) == ("normal", None, 5e-3)
 
 
 def test_an_unknown_preset_is_a_mistake_with_its_line(write):
@@ -372,7 +387,9 @@ def test_each_place_may_have_its_property(write):
             "concepts: {properties: [style, object]}",
             "concepts.properties: data.images has 1 entry, expected one property for each",
         ),
-        ("concepts: {count: auto}", "concepts.count: auto is found by the start from the images"),
+        ("concepts: {count: auto, start: table}", "concepts.count: auto is found by the start from the images"),
+        ("concepts: {count: auto, initial: dog}", "concepts.count: auto is found by the start from the images"),
+        ("concepts: {start: images}\ntrain: {method: ti-kmeans}", "concepts.start: ti-kmeans starts at random"),
         ("concepts: {count: auto, start: images, tokens: [a]}", "concepts.tokens: names need a number of concepts"),
         ("concepts: {count: null}", "concepts.count: got nothing, expected a whole number from 1 to 1,000 or auto"),
         ("model_revision: main", "model_revision: only a model on the hub has revisions"),

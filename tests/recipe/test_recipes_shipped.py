@@ -80,30 +80,18 @@ def test_it_dry_runs(path, workplace, monkeypatch):
     each = min(recipe.data.images_per_folder or 6, 6)
     if path not in BUILT_IN:
         assert planned.images == each * len(recipe.data.images)
-    settings = recipe.train
-    assert planned.steps == (settings.max_steps or planned.images * settings.iterations_per_image)
+    assert planned.steps == recipe.train.steps(planned.images)
     assert not (workplace / "runs").exists()
 
 
-@pytest.mark.parametrize("path", TUNED, ids=lambda path: path.stem)
-def test_tuned_settings_train_on_the_same_data_in_half_of_the_steps(path):
-    tuned, published = load_recipe(path), load_recipe(path.with_name(path.name.replace("-tuned", "")))
-    assert tuned.data.images == published.data.images and tuned.evaluate == published.evaluate
-    assert tuned.train.iterations_per_image * 2 <= published.train.iterations_per_image
-    built_in = load_recipe(RECIPES / "mini-styles.yaml")  # which starts at random too
-    for name in ("learning_rate", "weights_learning_rate", "scale_learning_rate"):
-        assert getattr(tuned.train, name) == getattr(built_in.train, name)
-    concepts = replace(built_in.concepts, count=5, property="object")
-    assert (tuned.weights, tuned.concepts) == (built_in.weights, concepts)
-
-
-@pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
-def test_other_families_train_on_the_same_data_with_the_tuned_settings(path):
-    recipe, tuned = load_recipe(path), load_recipe(RECIPES / "imagenet-tuned.yaml")
-    assert recipe.data.images == tuned.data.images and recipe.evaluate.class_names == tuned.evaluate.class_names
-    assert (recipe.weights, recipe.concepts) == (tuned.weights, tuned.concepts)
-    images = [each.train.batch_size * each.train.gradient_accumulation for each in (recipe, tuned)]
-    assert images[0] == images[1] and recipe.train.iterations_per_image == tuned.train.iterations_per_image
+@pytest.mark.parametrize("path", TUNED + FAMILIES, ids=lambda path: path.stem)
+def test_our_own_train_on_the_same_data_with_the_defaults(path):
+    recipe, published = load_recipe(path), load_recipe(RECIPES / "imagenet.yaml")
+    assert recipe.data.images == published.data.images
+    assert recipe.evaluate.class_names == published.evaluate.class_names
+    usual = Recipe(name="x", model="y", data=recipe.data)
+    assert (recipe.weights, recipe.concepts) == (usual.weights, usual.concepts)
+    assert recipe.train == replace(usual.train, mixed_precision="bf16") and recipe.starts_from_images
 
 
 # The flags of the authors' scripts (scripts/train_*.sh, inference.py, eval.py), and where they are here.

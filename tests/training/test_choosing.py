@@ -50,7 +50,7 @@ def test_a_named_model_and_a_named_device_win(machine, image_folder):
     assert at_hand(None)("x/y") == {"model": "x/y", "train.mixed_precision": "bf16"}
     machine("cuda")
     recipe = choose_recipe(image_folder, ["model=x/y", "train.mixed_precision=no"], at_hand(None))
-    assert (recipe.model, recipe.train.mixed_precision, recipe.preset) == ("x/y", "no", "paper")
+    assert (recipe.model, recipe.train.mixed_precision, recipe.preset) == ("x/y", "no", None)
 
 
 def test_a_folder_gets_the_settings_that_suit_the_model(machine, image_folder):
@@ -59,7 +59,7 @@ def test_a_folder_gets_the_settings_that_suit_the_model(machine, image_folder):
     assert here == choose_recipe(image_folder, {"model": "mini"}) and here.concepts.start == "images"
     machine("cuda")
     there = choose_recipe(image_folder, (), at_hand(None))
-    assert (there.model, there.preset, there.train.mixed_precision) == (FOR_PHOTOGRAPHS, "paper", "fp16")
+    assert (there.model, there.preset, there.train.mixed_precision) == (FOR_PHOTOGRAPHS, None, "fp16")
 
 
 def test_a_device_that_is_not_there_is_said_so():
