@@ -12,7 +12,8 @@ from concepts_cli.core.concepts import Concepts
 from concepts_cli.core.row_adamw import RowAdamW
 from concepts_cli.recipe import TrainSettings
 
-WORD_SHARE, WEIGHT_RATE = 0.05, 0.1  # without a learning rate: of the model's own words' deviation, and of weights
+WORD_SHARE = 0.05  # without a learning rate: of the deviation of the model's own words
+WEIGHT_RATES = {"softmax": 0.1, "none": 0.02}  # of raw weights, which have farther to go in a softmax
 
 
 def build_optimizer(
@@ -24,7 +25,7 @@ def build_optimizer(
     """
     scale, given = (images_per_step if settings.scale_learning_rate else 1), settings.learning_rate
     words = [(table, given or WORD_SHARE * deviation(typical[name])) for name, table in concepts.embeddings.items()]
-    weights = (concepts.raw_weights, settings.weights_learning_rate or given or WEIGHT_RATE)
+    weights = (concepts.raw_weights, settings.weights_learning_rate or given or WEIGHT_RATES[concepts.constraint])
     groups = [
         {"params": [parameter], "lr": rate * scale} for parameter, rate in (*words, weights) if parameter.requires_grad
     ]

@@ -9,58 +9,39 @@ Shapes: N images, L landmarks (the images that words are learned from), W candid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from concepts_cli.core.concepts import several
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.grouping import TINY, groups, number_of_kinds, of_others
 from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import image_errors
-from concepts_cli.core.optimizing import deviation
+from concepts_cli.core.teaching import (
+    CANDIDATE_RATE,
+    CANDIDATE_STEPS,
+    LEVELS,
+    ROWS,
+    Start,
+    Teacher,
+    Words,
+    count_of,
+)
 from concepts_cli.errors import UcdError
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.interface import DiffusionModel
 
-CANDIDATE_STEPS, CANDIDATE_RATE = 32, 0.2  # of AdamW, for each candidate; in deviations of the table; rates fall to 0
 WORD_STEPS, WORD_RATE = 18, 0.2  # of AdamW, for the words of groups
-NOISIER = (0.5, 1.0)  # the part of the process in which words decide what a picture shows
-LEVELS = 6  # noise levels in it, at each of which an image's error is measured once
 MANY, LISTED, COARSE = 64, 24, (1, 4)  # of more words than MANY, all but LISTED are measured at these levels only
 RIVALS, MORE = 3, 4  # an image is measured again, up to MORE times, until its best word is surely ahead of its rivals
 SURE = 3.0  # by so many standard errors
-FEW = 64  # landmarks, or eight per concept
-ROWS = 64  # of a model call
-SCALE = 1024.0  # of the loss: AdamW doesn't mind, and half precision keeps small gradients
-
-Words = dict[str, Tensor]  # by text encoder, (W, D) each, or (W, V, D) for words of V vectors
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where training begins: K words, and which of them is each image's, (N,)."""
-
-    words: Words
-    owners: Tensor
-
-    def __len__(self) -> int:
-        return len(next(iter(self.words.values())))
-
-    def raw_weights(self, constraint: str, initial: float) -> Tensor:
-        """Raw weights (N, K) of an image's own word and of the others.
-
-        With `softmax` its own has about 0.8 of the weight for K = 5, which training can still move; without a
-        constraint it has `initial`, and the others 0.
-        """
-        return F.one_hot(self.owners, len(self)).float() * (3.0 if constraint == "softmax" else initial)
-
-
-class ImageStart:
-    """Finds a `Start`. `steps()` does the work, a part at a time; `result` is there once they are done."""
+class ImageStart(Teacher):
+    """A word of its own for each kind of image."""
 
     def __init__(
         self,
@@ -69,36 +50,16 @@ class ImageStart:
         count: int | None,
         *,
         at_most: int = 12,
-        sentences: Sequence[str],
-        sentences_of: Sequence[range] = (),
         restarts: int = 3,
-        vectors: int = 1,
-        where: str = "input",
-        rows: int = ROWS,
-        seed: int = 0,
+        **options: Any,
     ):
-        """`sentences` are templates with one `{}`, of which each image may have its own (`sentences_of`); `restarts`
-        words are learned from each landmark; `rows` is the most of a model call, which changes no result. Without a
-        `count` the images tell it: from 2 to `at_most`. Raises UcdError for fewer images than concepts.
+        """`restarts` words are learned from each landmark. Without a `count` the images tell it: from 2 to `at_most`.
+        `options` are those of `Teacher`.
         """
-        if len(latents) < (count or 2):
-            hint = f"add images, or --set concepts.start=table --set concepts.count={count or 1}"
-            raise UcdError(f"{len(latents)} images can't start {count or 2} concepts", hint)
-        self.model, self.latents, self.count, self.restarts = model, latents, count, restarts
-        self.at_most = min(count or at_most, len(latents))
-        self.vectors, self.where, self.rows = vectors, where, rows
-        self.sentences = tuple(sentences)
-        self.sentences_of = list(sentences_of) or [range(len(sentences))] * len(latents)
-        self.generator = seeded(seed, "start")
-        self.landmarks = self._landmarks()
+        super().__init__(model, latents, count, **options)
+        self.at_most, self.restarts = min(count or at_most, len(latents)), restarts
         self.chunks = torch.arange(len(self.landmarks) * restarts).split(ROWS)
         self.total = len(self.chunks) * CANDIDATE_STEPS + len(self.landmarks) + WORD_STEPS
-        self.result: Start | None = None
-
-    def _landmarks(self) -> Tensor:
-        """(L,) all images, or a random part of many."""
-        order = torch.randperm(len(self.latents), generator=self.generator)
-        return order[: most_landmarks(self.count or 0)].sort().values
 
     def steps(self) -> Iterator[None]:
         landmarks, candidates = self.landmarks, []
@@ -125,14 +86,15 @@ class ImageStart:
         words = {name: table[kept].clone().requires_grad_() for name, table in words.items()}
         yield from self._train(words, landmarks, owners, WORD_STEPS, WORD_RATE)
         found = self._sure_gains(words, torch.arange(len(self.latents)))
-        self.result = Start({name: table.detach() for name, table in words.items()}, found.argmax(dim=1))
+        owned = F.one_hot(found.argmax(dim=1), count_of(words)).float()
+        self.result = Start({name: table.detach() for name, table in words.items()}, owned)
 
     def _likely_gains(self, words: Words, images: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """The mean gains of all words (M, W), those of the likeliest by level (T, M, V), and which these are (M, V).
 
         Of many words, all but the likeliest are measured at the coarse levels alone, and never rank above those.
         """
-        count = len(next(iter(words.values())))
+        count = count_of(words)
         every = torch.arange(count).expand(len(images), -1)
         if count <= MANY:
             gains = self._gains(words, images, every, seed=seed)
@@ -166,49 +128,6 @@ class ImageStart:
             for n, each in zip(unsure.tolist(), more.unbind(dim=1), strict=True):
                 seen[n] = torch.cat([seen[n], each])
         return mean.scatter(1, rivals, torch.stack([each.mean(dim=0) for each in seen]))
-
-    def _mean_words(self, count: int) -> Words:
-        """Words at the mean of the encoder's token table, so that they differ only by what images teach."""
-        means = {encoder: table.float().mean(dim=0) for encoder, table in self._typical.items()}
-        shape = (count, *several(self.vectors), 1)
-        return {encoder: mean.repeat(shape).requires_grad_() for encoder, mean in means.items()}
-
-    @property
-    def _typical(self) -> Mapping[str, Tensor]:
-        return self.model.typical_vectors(self.where)
-
-    def _teach(self, words: Words) -> list[str]:
-        tokens = [f"<candidate{n}>" for n in range(len(next(iter(words.values()))))]
-        self.model.set_concepts(tokens, words, self.where)
-        return tokens
-
-    def _train(self, words: Words, images: Tensor, owners: Tensor, steps: int, rate: float) -> Iterator[None]:
-        """Train words on images (M,), each on those that it owns (M,): textual inversion of all of them at once.
-
-        A step shows every image once, at times that cover the process evenly, each with one of its templates.
-        """
-        tokens, count = self._teach(words), len(images)
-        rates = {name: rate * deviation(table) for name, table in self._typical.items()}
-        optimizer = torch.optim.AdamW([{"params": [words[name]], "lr": rates[name]} for name in words], weight_decay=0)
-        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-        for _ in range(steps):
-            strata = torch.randperm(count, generator=self.generator) + torch.rand(count, generator=self.generator)
-            times = self._time(strata / count)
-            template = torch.rand((), generator=self.generator).item()  # one for all: words differ by what images show
-            for part, clean, noise in self._noised(images):
-                among = [self.sentences_of[image] for image in images[part].tolist()]
-                chosen = [self.sentences[each[int(template * len(each))]] for each in among]
-                prompts = [s.format(tokens[o]) for s, o in zip(chosen, owners[part].tolist(), strict=True)]
-                different = list(dict.fromkeys(prompts))
-                conditioning = self.model.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]
-                noisy, target = self._example(clean, noise, times[part])
-                predicted = self.model.predict(noisy, times[part].to(self.model.device), conditioning)
-                loss = image_errors(predicted, target, self._masks(images[part])).sum() / count
-                (loss * SCALE).backward()
-            optimizer.step()
-            falling.step()
-            optimizer.zero_grad()
-            yield
 
     @torch.no_grad()
     def _gains(
@@ -258,39 +177,6 @@ class ImageStart:
         predicted = self.model.predict(noisy, times.to(self.model.device), conditioning)
         return image_errors(predicted, target, masks).cpu()
 
-    def _time(self, shares: Tensor) -> Tensor:
-        """Times of the process at these shares of its noisier part."""
-        low, high = NOISIER
-        return self.model.noise.time(low + (high - low) * shares.double())
-
-    def _masks(self, images: Tensor) -> Tensor | None:
-        """The masks of images (B,), (B, 1, H, W), if any image has one."""
-        if not self.latents.masked:
-            return None
-        return torch.stack([self.latents.mask(image) for image in images.tolist()]).to(self.model.device)
-
-    def _alike(self, images: Tensor) -> list[Tensor]:
-        """The positions in `images` (M,), those with latents of one size together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for position, image in enumerate(images.tolist()):
-            groups.setdefault(self.latents.shape(image), []).append(position)
-        return [torch.tensor(group) for group in groups.values()]
-
-    def _noised(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Up to `rows` images of one size at a time: their positions in `images` (M,), their latents, drawn from their
-        distribution, and noise, (B, C, H, W) each.
-        """
-        for group in self._alike(images):
-            moments = [self.latents.moments(image) for image in images[group].tolist()]
-            mean, std = (torch.stack(each) for each in zip(*moments, strict=True))
-            spread, noise = torch.randn(2, *mean.shape, generator=self.generator)
-            parts = (each.split(self.rows) for each in (group, mean + std * spread, noise))
-            yield from zip(*parts, strict=True)
-
-    def _example(self, clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        device = self.model.device
-        return self.model.noise.example(clean.to(device), noise.to(device), times.to(device))
-
 
 def _in_doubt(gains: Tensor) -> bool:
     """Whether the best of R words, by gains (T, R) at T levels, is not SURE standard errors ahead of each other one."""
@@ -298,8 +184,3 @@ def _in_doubt(gains: Tensor) -> bool:
     ahead = gains[:, best, None] - gains
     doubt = ahead.mean(dim=0) <= SURE * ahead.std(dim=0) / len(ahead) ** 0.5
     return bool(doubt[torch.arange(gains.shape[1]) != best].any())
-
-
-def most_landmarks(count: int) -> int:
-    """How many images words are learned from at most, for `count` concepts."""
-    return max(FEW, 8 * count)

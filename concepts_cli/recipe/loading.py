@@ -189,6 +189,9 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("name",), f"got {shown(recipe.name)}, expected at most {LONGEST_NAME} bytes: it names a folder"
     if count is None and not recipe.starts_from_images and not recipe.train.start_from:
         yield ("concepts.count", "concepts.start"), "auto is found by the start from the images: concepts.start: images"
+    if count is None and recipe.starts_from_images and recipe.weights.constraint == "none":
+        keys = ("concepts.count", "weights.constraint")
+        yield keys, "auto counts kinds of image, which have one concept each: weights.constraint: softmax"
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
         yield keys, f"got {len(initial)} words for {count or AUTO} concepts, expected one for all, or one per concept"

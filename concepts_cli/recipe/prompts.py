@@ -58,4 +58,5 @@ STYLE = (
 )
 BARE = ("{}",)
 
-TEMPLATES = {"object": OBJECT, "style": STYLE, None: BARE}
+PART = ("a {}",)  # one of several things in a picture
+TEMPLATES = {"object": OBJECT, "style": STYLE, "part": PART, None: BARE}

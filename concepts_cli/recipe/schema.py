@@ -22,6 +22,7 @@ Schedule = Literal[
     "piecewise_constant",
 ]
 Place = Literal["input", "output"]
+Property = Literal["object", "style", "part"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 STEP_RULES = (
     r"([0-9]{1,9}(\.[0-9]{1,9})?:[0-9]{1,9},)+[0-9]{1,9}(\.[0-9]{1,9})?",
@@ -82,10 +83,10 @@ class ConceptSettings:
         1, "vectors per concept, each a token of the prompt: more say more, and take longer", at_least=1, at_most=64
     )
     where: Place = setting("input", "input: vectors before the text encoder; output: after it, which is then unloaded")
-    property: Literal["object", "style"] | None = setting(
-        "object", "what the prompts describe; null: the bare token is the prompt"
+    property: Property | None = setting(
+        "object", "what the prompts describe; part: one of several things; null: the bare token is the prompt"
     )
-    properties: tuple[Literal["object", "style"], ...] | None = setting(
+    properties: tuple[Property, ...] | None = setting(
         None, "one property per entry of data.images, where they differ; null: property for all"
     )
     prompt: str | None = setting(
@@ -105,8 +106,8 @@ class ConceptSettings:
     )
     start: Literal["images", "table", "normal"] = setting(
         "images",
-        "where words start: learned from single images; table: at random, around the mean of the token table; normal: "
-        "at random, as published",
+        "where words start: learned from single images first; table: at random, around the mean of the token table; "
+        "normal: at random, as published",
     )
     start_restarts: int = setting(
         1, "with start: images, how many words to learn from each image", at_least=1, at_most=1000
@@ -193,7 +194,10 @@ class TrainSettings:
         None, "learning rate; null: a twentieth of the deviation of the model's own words", above=0, at_most=1000
     )
     weights_learning_rate: float | None = setting(
-        None, "learning rate of the weights; null: learning_rate, or 0.1 without one", above=0, at_most=1000
+        None,
+        "learning rate of the weights; null: learning_rate, or else 0.1 with softmax and 0.02 without",
+        above=0,
+        at_most=1000,
     )
     scale_learning_rate: bool = setting(False, "multiply the rates by batch_size x gradient_accumulation x processes")
     weight_decay: float = setting(1e-2, "AdamW's weight decay", at_least=0)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import torch
 
-from concepts_cli.core.starting import CANDIDATE_STEPS, LEVELS, WORD_STEPS, most_landmarks
+from concepts_cli.core.pursuit import goals
+from concepts_cli.core.starting import WORD_STEPS
+from concepts_cli.core.teaching import CANDIDATE_STEPS, LEVELS, most_landmarks
 from concepts_cli.errors import memory_error
 from concepts_cli.models.interface import DiffusionModel
 from concepts_cli.recipe import Recipe
@@ -26,10 +28,8 @@ def expected_seconds(recipe: Recipe, images: int, steps: int, model: DiffusionMo
     scored = min(count, recipe.train.concepts_per_image or count)
     trained, asked = steps * each_step * scored, float(steps * each_step)
     if starts:
-        landmarks = min(images, most_landmarks(recipe.concepts.count or 0))
-        words = landmarks * recipe.concepts.start_restarts
-        trained += words * CANDIDATE_STEPS + landmarks * WORD_STEPS
-        asked += (landmarks * words + images * count) * LEVELS
+        rows = _start_rows(recipe, images)
+        trained, asked = trained + rows[0], asked + rows[1]
     try:
         forwards, both = _seconds_per_row(model, min(ROWS, max(1, recipe.train.batch_size * scored)))
     except (RuntimeError, MemoryError) as error:
@@ -37,6 +37,21 @@ def expected_seconds(recipe: Recipe, images: int, steps: int, model: DiffusionMo
             raise
         return None
     return trained * both + asked * forwards
+
+
+def _start_rows(recipe: Recipe, images: int) -> tuple[int, int]:
+    """Rows of model calls in a start from the images: with their gradient, and without."""
+    count, landmarks = recipe.concepts.most(), min(images, most_landmarks(recipe.concepts.count or 0))
+    asked = images * count * LEVELS
+    if recipe.weights.constraint == "none":
+        known = [0, *goals(count)][:-1]  # before each round
+        learned = landmarks * CANDIDATE_STEPS
+        asked += sum(
+            min(1, n) * learned * (1 + n) + landmarks * (n + min(1, n) * count + landmarks) * LEVELS for n in known
+        )
+        return len(known) * learned, asked
+    words = landmarks * recipe.concepts.start_restarts
+    return words * CANDIDATE_STEPS + landmarks * WORD_STEPS, asked + landmarks * words * LEVELS
 
 
 def _seconds_per_row(model: DiffusionModel, rows: int) -> tuple[float, float]:

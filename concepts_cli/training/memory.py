@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from concepts_cli.core.concepts import several
 from concepts_cli.core.latents import ENCODED
 from concepts_cli.core.scores import checkpointed_scores, compose, stacked_scores, weighted_sum
-from concepts_cli.core.starting import ROWS
+from concepts_cli.core.teaching import ROWS
 from concepts_cli.errors import UcdError, first_line
 from concepts_cli.models import configuration_of, family_of
 from concepts_cli.models.device import dtype_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,8 +18,10 @@ from concepts_cli.core.discovery import Training
 from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import ENCODED, CachedLatents
 from concepts_cli.core.objective import ComposedLoss, InversionLoss, Objective
+from concepts_cli.core.pursuit import PursuitStart
 from concepts_cli.core.sampling import check_settings
-from concepts_cli.core.starting import ROWS, ImageStart, Start
+from concepts_cli.core.starting import ImageStart
+from concepts_cli.core.teaching import ROWS, Start, Teacher, count_of
 from concepts_cli.data.finding import find
 from concepts_cli.data.images import ImageRecord
 from concepts_cli.data.looks import are_photographs
@@ -205,7 +208,7 @@ def prepare_training(
         rows = memory.start_rows if memory else ROWS
         start = _image_start(recipe, latents, sentences, own, model, accelerator, out, rows)
     if start:
-        recipe, tokens = with_count(recipe, len(start)), tokens[: len(start)]
+        recipe, tokens = with_count(recipe, count_of(start.words)), tokens[: count_of(start.words)]
     return Training(
         _objective(recipe, records, model, tokens, sentences, earlier, start),
         latents,
@@ -244,19 +247,21 @@ def _image_start(
     """Words and weights learned from the images by the main process, for all processes."""
     start = None
     if accelerator.is_main_process:
-        finder = ImageStart(
-            model,
-            latents,
-            recipe.concepts.count,
-            at_most=recipe.concepts.count_at_most,
-            sentences=sentences,
-            sentences_of=own,
-            restarts=recipe.concepts.start_restarts,
-            vectors=recipe.concepts.vectors,
-            where=recipe.concepts.where,
-            rows=rows,
-            seed=recipe.train.seed,
-        )
+        concepts = recipe.concepts
+        options: dict[str, Any] = {
+            "sentences": sentences,
+            "sentences_of": own,
+            "vectors": concepts.vectors,
+            "where": concepts.where,
+            "rows": rows,
+            "seed": recipe.train.seed,
+        }
+        finder: Teacher
+        if concepts.count and recipe.weights.constraint == "none":
+            finder = PursuitStart(model, latents, concepts.count, **options)
+        else:
+            kinds = {"at_most": concepts.count_at_most, "restarts": concepts.start_restarts}
+            finder = ImageStart(model, latents, concepts.count, **kinds, **options)
         for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
             pass
         start = finder.result
@@ -294,7 +299,7 @@ def _objective(
     if method == "composed":
         weights = torch.full((len(records) if settings.per_image else 1, count), float(settings.initial))
         if start and settings.per_image:
-            weights = start.raw_weights(settings.constraint, settings.initial)
+            weights = start.raw_weights(settings.constraint)
         if earlier and recipe.train.start_from_weights:
             before = earlier.weights.clamp_min(1e-6).log() if settings.constraint == "softmax" else earlier.weights
             known = {image.sha256: row for image, row in zip(earlier.images, before, strict=True)}

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from concepts_cli.core import starting
+from concepts_cli.core import starting, teaching
 from concepts_cli.core.draws import seeded
-from concepts_cli.core.starting import ImageStart, Start
+from concepts_cli.core.starting import ImageStart
+from concepts_cli.core.teaching import Start
 from concepts_cli.data.images import as_pixels
 from concepts_cli.errors import UcdError
 from concepts_cli.mini.corpus import draw_scene
@@ -43,12 +44,12 @@ def test_two_kinds_of_scenes_are_told_apart():
     pixels = torch.stack([as_pixels(Image.fromarray(scene.image)) for scene in scenes])
     mean, std = model.encode_images(pixels)
     result = done(ImageStart(model, HeldLatents(mean[None], std[None]), 2, sentences=OBJECT, restarts=2))
-    assert result.owners.tolist() in ([0, 1] * 3, [1, 0] * 3)
+    assert result.weights.argmax(dim=1).tolist() in ([0, 1] * 3, [1, 0] * 3)
 
 
 def test_the_same_seed_finds_the_same_words(start):
     result = done(start())
-    assert result.words["text_encoder"].shape == (2, 32) and result.owners.shape == (7,)
+    assert result.words["text_encoder"].shape == (2, 32) and result.weights.shape == (7, 2)
     again = done(start())
     assert torch.equal(result.words["text_encoder"], again.words["text_encoder"])
     other = done(start(seed=1))
@@ -58,18 +59,18 @@ def test_the_same_seed_finds_the_same_words(start):
 def test_small_calls_find_the_same(start):
     whole, parts = done(start(5)), done(start(5, rows=8))
     torch.testing.assert_close(parts.words, whole.words, rtol=1e-3, atol=1e-5)
-    assert torch.equal(parts.owners, whole.owners)
+    assert torch.equal(parts.weights, whole.weights)
 
 
 def test_an_images_word_gets_the_weight():
-    start = Start({"text_encoder": torch.zeros(2, 4)}, torch.tensor([1, 0]))
-    assert start.raw_weights("none", 5.0).tolist() == [[0, 5], [5, 0]]
-    soft = start.raw_weights("softmax", 0.0).softmax(dim=1)
+    start = Start({"text_encoder": torch.zeros(2, 4)}, torch.eye(2).flip(0))
+    assert start.raw_weights("none").tolist() == [[0, 1], [1, 0]]
+    soft = start.raw_weights("softmax").softmax(dim=1)
     assert soft.argmax(dim=1).tolist() == [1, 0] and 0.9 < soft[0, 1] < 0.97
 
 
 def test_calls_are_bounded_and_many_images_have_landmarks(start, monkeypatch):
-    monkeypatch.setattr(starting, "FEW", 6)
+    monkeypatch.setattr(teaching, "FEW", 6)
     monkeypatch.setattr(starting, "ROWS", 5)
     ours = start(20, concepts=1, rows=5)
     assert len(ours.landmarks) == 8 and len(set(ours.landmarks.tolist())) == 8
@@ -81,7 +82,7 @@ def test_calls_are_bounded_and_many_images_have_landmarks(start, monkeypatch):
 
     monkeypatch.setattr(ours.model, "predict", counting)
     result = done(ours)
-    assert max(rows) <= 5 and result.owners.shape == (20,)
+    assert max(rows) <= 5 and result.weights.shape == (20, 1)
 
 
 def test_each_image_has_its_own_sentences(start, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from concepts_cli.core.starting import LEVELS
+from concepts_cli.core.teaching import LEVELS
 from concepts_cli.recipe import load_recipe
 from concepts_cli.training import estimate
 from concepts_cli.training.estimate import expected_seconds
@@ -31,6 +31,13 @@ def test_a_start_from_the_images_learns_from_some_and_asks_about_all(calls, reci
     times = [expected_seconds(recipe, images, 0, None, starts=True) for images in (6, 12, 64, 5000)]
     assert 0 < times[0] < times[1] < times[2]
     assert times[3] - times[2] == (5000 - 64) * 2 * LEVELS  # two words, at every level, of each further image
+
+
+def test_concepts_that_share_images_take_rounds(calls, recipe_file):
+    recipe = load_recipe(recipe_file, ["concepts.start=images", "concepts.count=6"])
+    alone = replace(recipe, weights=replace(recipe.weights, constraint="softmax"))
+    shared = expected_seconds(recipe, 9, 0, None, starts=True)
+    assert shared > 2 * expected_seconds(alone, 9, 0, None, starts=True)
 
 
 def test_calls_are_timed_on_the_model(tiny_model, recipe_file):
