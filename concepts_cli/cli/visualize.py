@@ -88,7 +88,8 @@ Layers = Annotated[
     list[str] | None,
     option(
         "--layer",
-        help="Use layers whose name contains this; a wrong one lists them. Repeatable. Default: all.",
+        help="Use layers whose name contains this; a wrong one lists them. Repeatable. "
+        "Default: all; a transformer's later ones.",
         panel=HOW,
         metavar="NAME",
     ),

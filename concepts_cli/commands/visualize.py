@@ -124,7 +124,8 @@ def visualize(
         texts = {text for target in missing for text in (target.prompt, target.subject.word)}
         warn_of_unknown_words(run, [*sorted(texts), plan.settings.negative_prompt or ""], out)
         taught = plan.load_models()
-        attention_of(taught[""].model)  # raises before the work begins
+        with attention_of(taught[""].model).record(selection=maps.attention):
+            pass  # raises before the work begins
         made = (draw_images if real else draw_generated)(taught, missing, plan, maps)
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):
             pass

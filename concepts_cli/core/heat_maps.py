@@ -35,13 +35,14 @@ def tokens_of(model: DiffusionModel, prompt: str, subject: Subject, *, word_only
 
     In a causal text encoder, every token after a word has read it, unless it is a concept at the encoder's output. In
     the subject's own prompt, all tokens from its word on count, including the end of the text and its padding, which
-    know most about the picture; in any other prompt, or with `word_only`, only the word itself. Raises UcdError if the
-    word is not in the prompt.
+    know most about the picture; in any other prompt, with `word_only`, or if the model's maps are of words, only the
+    word itself. Raises UcdError if the word is not in the prompt.
     """
     positions = model.positions(prompt, subject.word)
     if not positions:
         where = "part of the prompt that the model reads" if model.is_truncated(prompt) else "prompt"
         raise UcdError(f"{subject.word!r} is not in the {where}: {prompt!r}", "name a word of the prompt")
+    word_only = word_only or attention_of(model).of_words
     if prompt == subject.prompt and model.is_causal and model.where == "input" and not word_only:
         return list(range(positions[0], model.max_tokens))
     return positions
@@ -90,8 +91,9 @@ def reconstruct(
     )
     *_, noise = invert(model, latents, inversion_scores, num_inference_steps, corrections=CORRECTIONS[inversion])
     rows = slice(None) if guidance_scale == 1 else slice(1, None, 2)  # with guidance, each image has two rows
+    height, width = latents.shape[-2:]
     with attention_of(model).record(rows=rows, selection=selection) as recorder:
-        *_, clean = denoise(model.sampler(), noise, reconstruction_scores, num_inference_steps)
+        *_, clean = denoise(model.sampler(size=(height, width)), noise, reconstruction_scores, num_inference_steps)
     return recorder.maps(), clean
 
 

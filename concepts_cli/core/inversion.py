@@ -26,8 +26,9 @@ def invert(
     exact, under guidance too (the fixed point of Pan et al., *Effective Real Image Editing with Accelerated Iterative
     Diffusion Inversion*, ICCV 2023). For a flow, these are Euler steps.
     """
-    process = model.noise
-    for below, time in model.sampler().ascent(num_inference_steps, latents.device):
+    process, (height, width) = model.noise, latents.shape[-2:]
+    sampler = model.sampler(size=(height, width))
+    for below, time in sampler.ascent(num_inference_steps, latents.device):
         clean, noise = process.split(predict(latents, time), latents, below)
         raised = process.add(clean, noise, time)
         for _ in range(corrections):

@@ -245,7 +245,8 @@ def denoise_seeds(
         fresh = corrector_generators(seeds)
         corrector = Langevin(settings.corrector_steps, settings.corrector_step_size, fresh, model.noise)
     latents = seeded_noise(model, generators, height=settings.height, width=settings.width)
-    sampler = model.sampler(settings.scheduler)
+    height, width = latents.shape[-2:]
+    sampler = model.sampler(settings.scheduler, size=(height, width))
     return denoise(sampler, latents, predict, settings.steps, generators, settings.eta, corrector)
 
 

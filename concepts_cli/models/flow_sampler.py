@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,19 +14,20 @@ from concepts_cli.models.noise import FlowNoise
 class FlowEuler:
     """Straight steps from noise to image, behind the interface's `Sampler`.
 
-    `shift` moves steps towards the noise: a share s of noise becomes shift * s / (1 + (shift - 1) * s), as in
-    diffusers' FlowMatchEulerDiscreteScheduler.
+    `shift` of a number of steps moves them towards the noise: a share s of noise becomes
+    shift * s / (1 + (shift - 1) * s), as in diffusers' FlowMatchEulerDiscreteScheduler.
     """
 
     takes_eta, follows_process = False, True
 
-    def __init__(self, noise: FlowNoise, shift: float = 1.0):
+    def __init__(self, noise: FlowNoise, shift: Callable[[int], float]):
         self.noise, self.shift = noise, shift
         self._ladder = torch.zeros(1)  # the steps' times from noise to clean, (S + 1,)
 
     def times(self, num_steps: int, device: torch.device) -> Tensor:
         share = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
-        share = self.shift * share / (1 + (self.shift - 1) * share)
+        shift = self.shift(num_steps)
+        share = shift * share / (1 + (shift - 1) * share)
         self._ladder = (share * self.noise.end).float().to(device)
         return self._ladder[:-1]
 

@@ -47,6 +47,14 @@ class Selection:
 EVERYTHING = Selection()
 
 
+def no_such_layers(layers: Sequence[str], heads: int, others: str = "") -> UcdError:
+    """The error for a selection that matches none of the layers, which it lists. `others` ends the hint."""
+    return UcdError(
+        "no layer of the model matches these layers, resolutions and heads",
+        f"it has {', '.join(layers)}, each with its resolution, and up to {heads} heads{others}",
+    )
+
+
 class AttentionRecord(Protocol):
     """The attention of a block of `predict` calls."""
 
@@ -59,6 +67,8 @@ class AttentionRecord(Protocol):
 
 class AttentionProbe(Protocol):
     """Records a model's attention to its prompt, and changes no output."""
+
+    of_words: bool  # whether a word is mapped by its own tokens alone, even if later ones have read it
 
     def record(
         self, *, rows: slice | Sequence[int] = slice(None), selection: Selection = EVERYTHING
@@ -238,8 +248,10 @@ class DiffusionModel(ABC):
         return name
 
     @abstractmethod
-    def sampler(self, name: str | None = None) -> Sampler:
-        """A fresh sampler, by default the first of `samplers`. Raises UcdError for an unknown name."""
+    def sampler(self, name: str | None = None, *, size: tuple[int, int] | None = None) -> Sampler:
+        """A fresh sampler, by default the first of `samplers`, for latents of this height and width, by default the
+        native ones: some schedules depend on it. Raises UcdError for an unknown name.
+        """
 
     @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:

@@ -29,7 +29,8 @@ TYPICAL = 256  # words to know the encoders' states by
 class LatentDiffusion(DiffusionModel):
     """A frozen latent diffusion model; a family adds `noise`, `resolution`, `read`, `predict` and its samplers."""
 
-    is_causal, places = True, ("input", "output")
+    is_causal = True
+    places: tuple[str, ...] = ("input", "output")
     pipeline_class: ClassVar[str]  # of diffusers
     network_name: ClassVar[str]  # the network's, among the pipeline's parts
     encoders: ClassVar[Mapping[str, str]]  # text encoders by the names of their embeddings -> their parts' suffix

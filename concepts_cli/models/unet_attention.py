@@ -19,7 +19,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from concepts_cli.errors import UcdError
-from concepts_cli.models.interface import EVERYTHING, Selection
+from concepts_cli.models.interface import EVERYTHING, Selection, no_such_layers
 
 Rows = slice | Sequence[int]
 
@@ -101,14 +101,13 @@ class AttentionRecorder:
         )
         heads = max(heads for _, heads in counted.values())
         others = "" if len(counted) == len(self.layers) else "; daam leaves out the others"
-        raise UcdError(
-            "no layer of the model matches these layers, resolutions and heads",
-            f"it has {', '.join(have)}, each with its resolution, and up to {heads} heads{others}",
-        )
+        raise no_such_layers(list(have), heads, others)
 
 
 class UNetAttention:
     """A UNet's cross-attention, as the interface's `AttentionProbe`."""
+
+    of_words = False
 
     def __init__(self, unet: nn.Module):
         self.unet = unet

@@ -30,7 +30,7 @@ class UNetDiffusion(LatentDiffusion):
         self.attention = UNetAttention(self.unet)
         self.resolution = self.unet.config.sample_size * self.image_scale
 
-    def sampler(self, name: str | None = None) -> DiffusersSampler:
+    def sampler(self, name: str | None = None, *, size: tuple[int, int] | None = None) -> DiffusersSampler:
         return DiffusersSampler(self.scheduler(name))
 
     def scheduler(self, name: str | None = None) -> Any:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+
+from concepts_cli.models import load_model
+from concepts_cli.runs.run import Run
 
 
 def write_recipe(path: Path, model: Path) -> Path:
@@ -22,3 +28,13 @@ evaluate: {{class_names: [cat, dog], labels: labels.json}}
 """
     )
     return path
+
+
+def assert_maps(ucd: Callable[..., str], run: Run) -> None:
+    """`ucd visualize` maps a generated picture and the concepts in an image, with a number for every latent."""
+    shape = load_model(run.recipe.model, device="cpu").latent_shape()[1:]
+    for wanted in (["-c", "t1", "-n", "1", "--map", "attention"], ["images/0.png", "--map", "contrast"]):
+        drawn = json.loads(ucd("visualize", *wanted, "--maps", "--json"))["maps"]
+        assert len(drawn) == (1 if "t1" in wanted else 2)
+        for heat in (np.load(each["map"]) for each in drawn):
+            assert heat.shape == shape and heat.min() >= 0 and heat.std() > 0

@@ -26,7 +26,7 @@ from concepts_cli.recipe.schema import TrainSettings
 from concepts_cli.runs.run import Run
 from concepts_cli.training.setup import load_training_model
 from tests.colours import ColourScorer
-from tests.models.rounds import write_recipe
+from tests.models.rounds import assert_maps, write_recipe
 from tests.models.tiny_z_image import WIDTH, build_z_image
 
 OUT = Output(quiet=True)
@@ -199,18 +199,18 @@ def recipe(workplace, folder, image_folder):
 
 
 def test_a_round_of_the_command_line(recipe, monkeypatch):
-    def ucd(*arguments: str, status: int = 0) -> str:
+    def ucd(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
-        assert result.exit_code == status, result.output
-        return result.stdout if status == 0 else result.stderr
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     run = Run(recipe.parent / ucd("train", "z.yaml").strip())
     assert run.embeddings["text_encoder"].shape == (2, WIDTH) and run.recipe.sample.scheduler == "flow-euler"
     assert len(ucd("sample", "-c", "all").split()) == 2
     assert len(ucd("compose", "t1", "t2=-2", "-n", "2", "--corrector-steps", "1").split()) == 2
-    for arguments in (["-c", "t1", "-n", "1"], ["images/0.png"]):
-        refusal = ucd("visualize", *arguments, status=2)
-        assert "doesn't expose its attention" in refusal and len(refusal.splitlines()) <= 2
+    assert_maps(ucd, run)
+    refusal = CliRunner().invoke(app, ["visualize", "images/0.png", "--map", "daam", "--device", "cpu"])
+    assert refusal.exit_code == 2 and "use --map attention" in refusal.stderr and refusal.stderr.count("\n") <= 2
     assert len(json.loads(ucd("encode", "images/1.png", "--json"))["images"]) == 1
     monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda *_: ColourScorer("CLIP", 0.3, 0.0))
     wanted = ("assignment", "clip", "composition")

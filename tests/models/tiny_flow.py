@@ -94,6 +94,8 @@ class Record:
 class BlockAttention:
     """The attention of the one block, worked out once more beside it."""
 
+    of_words = False
+
     def __init__(self, transformer: Transformer, end: float):
         self.transformer, self.end = transformer, end
 
@@ -225,7 +227,7 @@ class TinyFlow(DiffusionModel):
     def fingerprint(self) -> str:
         return "rearranged pixels"
 
-    def sampler(self, name: str | None = None) -> EulerSampler:
+    def sampler(self, name: str | None = None, *, size: tuple[int, int] | None = None) -> EulerSampler:
         self.sampler_name(name)
         return EulerSampler(self.noise)
 
