@@ -30,6 +30,7 @@ FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
     "StableDiffusionXLPipeline": "concepts_cli.models.stable_diffusion_xl:StableDiffusionXL",
     "ZImagePipeline": "concepts_cli.models.z_image:ZImage",
+    "Flux2KleinPipeline": "concepts_cli.models.flux2:Flux2Klein",
 }
 
 

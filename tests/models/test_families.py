@@ -9,6 +9,7 @@ import pytest
 from concepts_cli.errors import UcdError
 from concepts_cli.models import FAMILIES, load_model
 from concepts_cli.models.unet_diffusion import UNetDiffusion
+from tests.models.tiny_flux2 import build_flux2
 from tests.models.tiny_xl import build_xl
 from tests.models.tiny_z_image import build_z_image
 
@@ -17,6 +18,12 @@ ROWS = {
     "StableDiffusionPipeline": "built-in, Stable Diffusion 1 and 2",
     "StableDiffusionXLPipeline": "Stable Diffusion XL",
     "ZImagePipeline": "Z-Image",
+    "Flux2KleinPipeline": "FLUX.2-klein",
+}
+BUILD = {
+    "StableDiffusionXLPipeline": build_xl,
+    "ZImagePipeline": build_z_image,
+    "Flux2KleinPipeline": build_flux2,
 }
 
 
@@ -33,13 +40,9 @@ def test_every_family_has_a_row():
 
 @pytest.mark.parametrize("family", ROWS)
 def test_heat_maps_and_single_files(family, tiny_folder, tmp_path):
-    folder = tmp_path / "folder"
-    if family == "StableDiffusionXLPipeline":
-        build_xl(folder)
-    elif family == "ZImagePipeline":
-        build_z_image(folder)
-    else:
-        folder = tiny_folder
+    folder = tmp_path / "folder" if family in BUILD else tiny_folder
+    if family in BUILD:
+        BUILD[family](folder)
     model, row = load_model(str(folder), device="cpu"), table()[ROWS[family]]
     assert (row["visualize"] != "no") == (model.attention is not None)
     assert ("daam" in row["visualize"]) == isinstance(model, UNetDiffusion)

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import torch
 
-TEMPLATE = "{% for message in messages %}<|start|>{{ message.content }}<|stop|>{% endfor %}<|start|>"
+TEMPLATE = (
+    "{% for message in messages %}<|start|>{{ message.content }}<|stop|>{% endfor %}<|start|>"
+    "{% if not enable_thinking %}of{% endif %}"
+)
 WORDS = ["a", "photo", "of", "in", "the", "style", "painting", "cat", "dog", "red", "blue"]
 WIDTH = 32
 
 
-def build_tokenizer():
-    """Letters, and some words by themselves and after a space; others are spelled."""
+def build_tokenizer(most: int = 4096):
+    """Letters, and some words by themselves and after a space; others are spelled. Texts have at most `most` tokens."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
 
@@ -24,7 +27,7 @@ def build_tokenizer():
                 merges.append((joined, letter))
                 vocabulary[joined + letter] = len(vocabulary)
             joined += letter
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges, model_max_length=4096)
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges, model_max_length=most)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|stop|>"]})
     tokenizer.chat_template = TEMPLATE
     return tokenizer
