@@ -29,6 +29,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import one_hot
 
 from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.commands.train import train
@@ -40,7 +41,9 @@ from concepts_cli.output import Output, silence_libraries
 from concepts_cli.pictures.making import make_missing
 from concepts_cli.pictures.plan import concept_plan
 from concepts_cli.recipe import load_recipe
-from tests.bench.methods import COMPOSED, METHODS, RANDOM_START, looking, settings_of
+from concepts_cli.training.clustering import cluster
+from concepts_cli.training.setup import read_training_images
+from tests.bench.methods import CLUSTERINGS, COMPOSED, METHODS, RANDOM_START, looking, settings_of
 
 EACH = 5  # scenes of a class
 AUTO = "auto"
@@ -116,6 +119,13 @@ def run_draw(
         recipe = load_recipe("quickstart", [*own, *unlabelled, *settings_of(method), *settings])
         begun = time.perf_counter()
         with counted_rows() as rows, looking(method):
+            if method in CLUSTERINGS:
+                records = read_training_images(recipe)
+                owners = one_hot(cluster(recipe, records, torch.device(device)), recipe.concepts.most())
+                labels = [classes[Path(record.path).name] for record in records]
+                result = assign(owners.numpy(), labels)
+                clustered = (result.matched_accuracy, result.ari, None, None, None)
+                return Draw(seed, method, result.classes, *clustered, 0, time.perf_counter() - begun)
             run = train(recipe, output=Path(place) / "run", device=device, out=out)
         seconds = time.perf_counter() - begun
         labels = [classes[Path(image.path).name] for image in run.images]
@@ -166,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--count", default="5", help="classes and concepts; auto: 3 to 10 classes, to be counted")
-    parser.add_argument("--method", action="append", help=f"default: composed; {', '.join((RANDOM_START, *METHODS))}")
+    parser.add_argument(
+        "--method", action="append", help=f"default: composed; {', '.join((RANDOM_START, *METHODS, *CLUSTERINGS))}"
+    )
     parser.add_argument("--pairs", action="store_true", help="two objects in every scene")
     parser.add_argument("--samples", type=int, default=0, help="of each concept")
     parser.add_argument("--device", default="cpu")
