@@ -5,7 +5,7 @@
 
 A set of `scenes` has every pair of four classes, by day and at night: 24 images, six concepts to find. One of `styles`
 has every one of five classes in every one of four styles: 20 images, nine concepts. The recipe is that of mini-scenes,
-changed by `--set`. A concept stands for what its weights in the training images tell best, one to one. *AUC* is the
+changed by `--set`. Day and night are one factor, which a concept of either tells. A concept stands for what its weights in the training images tell best, one to one. *AUC* is the
 area under the ROC curve with which its weight in as many new images, by `ucd encode`, tells whether they show that;
 *seen* the share of its samples in which the reader of scenes sees it. UNet rows are as in `tests.bench.discovery`.
 """
@@ -42,7 +42,7 @@ from concepts_cli.pictures.plan import concept_plan
 from concepts_cli.recipe import load_recipe
 from tests.bench.discovery import counted_rows
 
-KINDS = ("scenes", "styles")
+KINDS, NIGHT = ("scenes", "styles"), "night"
 GOOD_AUC, GOOD_SEEN = 0.95, 0.8
 
 
@@ -70,21 +70,22 @@ def write_images(folder: Path, rng: np.random.Generator, kind: str, chosen: Sequ
         labels = tuple(str(label) for label in rng.permutation(labels))
         scene = draw_scene(rng, labels=labels, night=night, style=style, held_out=True)
         Image.fromarray(scene.image).save(folder / f"{n:03d}.png")
-        shown.append({*labels, style or ("night" if night else "day")})
+        shown.append({*labels, style or (NIGHT if night else "day")})
     return shown
 
 
 def run_draw(seed: int, kind: str, settings: Sequence[str] = (), *, samples: int = 0, device: str = "cpu") -> Draw:
     rng = np.random.default_rng((seed, KINDS.index(kind)))
     chosen = [CLASSES[i] for i in rng.choice(len(CLASSES), size=4 if kind == "scenes" else 5, replace=False)]
-    factors = [*chosen, "day", "night"]
+    factors = [*chosen, NIGHT]
     if kind == "styles":
         chosen = factors = [*chosen, *(str(style) for style in rng.choice(sorted(STYLES), size=4, replace=False))]
     out = Output(mute=True)
     with tempfile.TemporaryDirectory() as place:
         images, new = Path(place) / "images", Path(place) / "new"
         shown, shown_new = (write_images(folder, rng, kind, chosen) for folder in (images, new))
-        own = [f"data.images={images}", f"concepts.count={len(factors)}", f"train.seed={seed}", "evaluate.labels=null"]
+        count = len(factors) + (kind == "scenes")
+        own = [f"data.images={images}", f"concepts.count={count}", f"train.seed={seed}", "evaluate.labels=null"]
         recipe = load_recipe("mini-scenes", [*own, "evaluate.class_names=null", *settings])
         begun = time.perf_counter()
         with counted_rows() as rows:
@@ -113,15 +114,21 @@ def areas(weights: np.ndarray, shown: Sequence[set[str]], factors: Sequence[str]
     from sklearn.metrics import roc_auc_score
 
     has = np.array([[factor in each for factor in factors] for each in shown])
-    return np.array([[roc_auc_score(has[:, f], column) for f in range(len(factors))] for column in weights.T])
+    found = np.array([[roc_auc_score(has[:, f], column) for f in range(len(factors))] for column in weights.T])
+    if NIGHT in factors:
+        found[:, factors.index(NIGHT)] = np.abs(found[:, factors.index(NIGHT)] - 0.5) + 0.5
+    return found
 
 
 def summary(draws: Sequence[Draw]) -> dict[str, float]:
-    aucs = [value for draw in draws for value in draw.auc.values()]
-    seen = [value for draw in draws for value in draw.seen.values()]
-    found = {"auc": statistics.fmean(aucs), f"auc_{GOOD_AUC:g}": statistics.fmean(a >= GOOD_AUC for a in aucs)}
-    if seen:
-        found |= {"seen": statistics.fmean(seen), f"seen_{GOOD_SEEN:g}": statistics.fmean(s >= GOOD_SEEN for s in seen)}
+    """Means, and the shares that are good, of things or styles and apart from these of the time of day."""
+    found = {}
+    for name, chosen in (("", lambda factor: factor != NIGHT), (f"{NIGHT}_", lambda factor: factor == NIGHT)):
+        for measure, good in (("auc", GOOD_AUC), ("seen", GOOD_SEEN)):
+            values = [value for draw in draws for factor, value in getattr(draw, measure).items() if chosen(factor)]
+            if values:
+                found[name + measure] = statistics.fmean(values)
+                found[f"{name}{measure}_{good:g}"] = statistics.fmean(value >= good for value in values)
     return found | {name: statistics.fmean(getattr(draw, name) for draw in draws) for name in ("unet_rows", "seconds")}
 
 
