@@ -5,9 +5,10 @@
 
 A set of `scenes` has every pair of four classes, by day and at night: 24 images, six concepts to find. One of `styles`
 has every one of five classes in every one of four styles: 20 images, nine concepts. The recipe is that of mini-scenes,
-changed by `--set`. Day and night are one factor, which a concept of either tells. A concept stands for what its weights in the training images tell best, one to one. *AUC* is the
-area under the ROC curve with which its weight in as many new images, by `ucd encode`, tells whether they show that;
-*seen* the share of its samples in which the reader of scenes sees it. UNet rows are as in `tests.bench.discovery`.
+changed by `--set`. Day and night are one factor, which a concept of either tells. A concept stands for what its weights
+in the training images tell best, one to one. *AUC* is the area under the ROC curve with which its weight in as many new
+images, by `ucd encode`, tells whether they show that; *seen* the share of its samples in which the reader of scenes
+sees it. UNet rows are as in `tests.bench.discovery`.
 """
 
 from __future__ import annotations
