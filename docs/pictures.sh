@@ -9,6 +9,7 @@ place=runs/pictures
 rm -rf "$place"
 "$bin/ucd" train quickstart --output "$place/quickstart"
 "$bin/ucd" train mini-styles --output "$place/mini-styles"
+"$bin/ucd" train mini-scenes --output "$place/mini-scenes"
 export UCD_RUN="$place/quickstart"
 "$bin/ucd" sample --concept all --num-images 10 --grid > /dev/null
 "$bin/ucd" evaluate --metric all > /dev/null
@@ -43,6 +44,7 @@ picture() {
   cp "$sheet" "docs/$name.png"
 }
 cp "$UCD_RUN/samples/grid.png" docs/overview.png
+picture scenes sample --concept all -n 6 --grid --run "$place/mini-scenes"
 picture compose compose "$monkey=5" "$place/mini-styles:$sepia=2" -n 6 --grid
 picture compose-text compose "$cart=4" "on a pink background=4" -n 6 --grid
 picture sweep compose "$monkey=4" --sweep "$place/mini-styles:$sepia=0:6:6" --sweep "at night=0:4:3" --seed 2
