@@ -28,6 +28,7 @@ class StableDiffusionXL(UNetDiffusion):
     tools: ClassVar = {tool: {"clip_l": "clip_l", "clip_g": "clip_g"} for tool in TOOLS}
     left_out: ClassVar = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
     tokenizers = ("tokenizer", "tokenizer_2")
+    minds_overflow = True  # the published image encoder overflows in half precision
 
     def __init__(self, pipeline: Any, name: str, *, device: torch.device, dtype: torch.dtype):
         super().__init__(pipeline, name, device=device, dtype=dtype)
@@ -37,8 +38,6 @@ class StableDiffusionXL(UNetDiffusion):
         for module in self.texts["clip_g"].encoder.modules():
             if hasattr(module, "eos_token_id"):
                 module.eos_token_id = pipeline.tokenizer_2.eos_token_id
-        if dtype == torch.float16 and self.vae.config.force_upcast:
-            self.vae.float()  # the published image encoder overflows in half precision, and says so by this flag
 
     def read(self, tokens: Tokens) -> Conditioning:
         outputs = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ class TextEncoder:
     """A frozen text encoder; a family may hold several. Shapes: P prompts, T tokens, V words, D width."""
 
     most_tokens: int | None = None  # that the network reads; None: as many as the encoder does
+    word_marks: ClassVar[tuple[str, str]] = ("", "</w>")  # before and after a whole word in the vocabulary: CLIP's
 
     def __init__(self, tokenizer: Any, encoder: Any, model_name: str):
         """Raises UcdError for a tokenizer whose files are missing."""
@@ -71,16 +72,25 @@ class TextEncoder:
             text = text.replace(token, parts)
         return text
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (P, T) on the encoder's device; a long prompt is cut at T tokens."""
+    def message(self, prompt: str) -> str:
+        """What the encoder is given for a prompt."""
+        return self.spelled(prompt)
+
+    def tokenize_with_mask(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids, and 1 where they are not padding, (P, T) each, on the encoder's device; a long prompt is cut at T
+        tokens.
+        """
         batch = self.tokenizer(
-            list(map(self.spelled, prompts)),
+            list(map(self.message, prompts)),
             padding="max_length",
             max_length=self.max_tokens,
             truncation=True,
             return_tensors="pt",
         )
-        return batch.input_ids.to(self.device)
+        return batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        return self.tokenize_with_mask(prompts)[0]
 
     def learned_rows(self, ids: Tensor) -> Tensor:
         """Which row of all concepts' vectors each token is, (P, T), or -1."""
@@ -91,7 +101,7 @@ class TextEncoder:
         return self.tokenizer(self.spelled(text), add_special_tokens=False).input_ids
 
     def is_truncated(self, prompt: str) -> bool:
-        return len(self.tokenizer(self.spelled(prompt)).input_ids) > self.max_tokens
+        return len(self.tokenizer(self.message(prompt)).input_ids) > self.max_tokens
 
     def positions(self, prompt: str, text: str) -> list[int]:
         """Which of the T tokens of `prompt` (0 is the start token) belong to an occurrence of `text`."""
@@ -103,18 +113,20 @@ class TextEncoder:
         return []
 
     def whole_words(self) -> dict[str, int]:
-        """The tokens of CLIP's byte-pair vocabulary that are whole words, with their rows of the table."""
+        """The tokens that are whole words, with their rows of the table."""
+        before, after = self.word_marks
         added = set(self.tokenizer.get_added_vocab())
         words: dict[str, int] = {}
         for token, row in sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]):
-            word = token.removesuffix("</w>")
+            word = token.removeprefix(before).removesuffix(after)
             if word != token and token not in added and len(word) > 1 and word.isalpha():
                 words[word] = row
         return words
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass, unless dropout would then change the output."""
-        if not self.encoder.config.attention_dropout:
+        config = self.encoder.config
+        if not any(getattr(config, name, 0) for name in ("attention_dropout", "dropout_rate")):
             self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
             self.encoder.train()  # transformers checkpoints only in training mode; without dropout, it is the same
 
@@ -133,7 +145,14 @@ def check_pieces(word: str, pieces: Sequence[int], vectors: int = 1) -> None:
         raise UcdError(f"concepts.initial: {word!r} is {len(pieces)} tokens of this model", hint)
 
 
+def used_tokens(mask: Tensor) -> int:
+    """How many tokens are enough for all prompts of a mask (P, T); prompts are short, and the others are padding."""
+    return int(mask.any(dim=0).nonzero().max()) + 1
+
+
 def freeze(modules: Sequence[torch.nn.Module], device: torch.device) -> None:
-    """Move modules to a device, without gradients and in evaluation mode."""
+    """Move modules to a device, without gradients and in evaluation mode; convolutions as CUDA computes them."""
     for module in modules:
         module.to(device).requires_grad_(False).eval()
+        if device.type == "cuda":
+            module.to(memory_format=torch.channels_last)

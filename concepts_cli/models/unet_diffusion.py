@@ -13,29 +13,20 @@ from torch import Tensor
 
 from concepts_cli.models.conditioning import Conditioning
 from concepts_cli.models.latent_diffusion import LatentDiffusion
-from concepts_cli.models.samplers import SCHEDULERS, DiffusersSampler, diffusers_scheduler, scheduled_noise
+from concepts_cli.models.scheduled import Scheduled
 from concepts_cli.models.unet_attention import UNetAttention
 
 
-class UNetDiffusion(LatentDiffusion):
+class UNetDiffusion(Scheduled, LatentDiffusion):
     """A family adds `read`, and what else its network is told about each row."""
 
     network_name = "unet"
-    samplers = tuple(SCHEDULERS)
 
     def __init__(self, pipeline: Any, name: str, *, device: torch.device, dtype: torch.dtype):
         super().__init__(pipeline, name, device=device, dtype=dtype)
         self.unet = self.network
-        self.noise = scheduled_noise(self.scheduler_config, device)
         self.attention = UNetAttention(self.unet)
         self.resolution = self.unet.config.sample_size * self.image_scale
-
-    def sampler(self, name: str | None = None, *, size: tuple[int, int] | None = None) -> DiffusersSampler:
-        return DiffusersSampler(self.scheduler(name))
-
-    def scheduler(self, name: str | None = None) -> Any:
-        """A new diffusers scheduler by its short name, with the model's own noise schedule."""
-        return diffusers_scheduler(self.sampler_name(name), self.scheduler_config)
 
     def diffusers_pipeline(self, scheduler: str | None = None) -> Any:
         """diffusers' own pipeline around these networks, learned words included, with one of `samplers`."""
