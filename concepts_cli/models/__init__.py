@@ -29,6 +29,8 @@ TOKEN = "{token}"  # stands for a concept's word in a key of their files
 FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
     "StableDiffusionXLPipeline": "concepts_cli.models.stable_diffusion_xl:StableDiffusionXL",
+    "PixArtAlphaPipeline": "concepts_cli.models.pixart:PixArtAlpha",
+    "PixArtSigmaPipeline": "concepts_cli.models.pixart:PixArtSigma",
     "ZImagePipeline": "concepts_cli.models.z_image:ZImage",
     "Flux2KleinPipeline": "concepts_cli.models.flux2:Flux2Klein",
 }
