@@ -29,6 +29,7 @@ TOKEN = "{token}"  # stands for a concept's word in a key of their files
 FAMILIES: dict[str, str | type[DiffusionModel]] = {
     "StableDiffusionPipeline": "concepts_cli.models.stable_diffusion:StableDiffusion",
     "StableDiffusionXLPipeline": "concepts_cli.models.stable_diffusion_xl:StableDiffusionXL",
+    "IFPipeline": "concepts_cli.models.deepfloyd_if:DeepFloydIF",
     "PixArtAlphaPipeline": "concepts_cli.models.pixart:PixArtAlpha",
     "PixArtSigmaPipeline": "concepts_cli.models.pixart:PixArtSigma",
     "ZImagePipeline": "concepts_cli.models.z_image:ZImage",
@@ -162,6 +163,11 @@ def read_index(name: str, *, revision: str | None = None) -> dict[str, Any]:
 
 
 def _not_loaded(name: str, error: Exception) -> UcdError:
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError):
+        hint = f"accept it at https://huggingface.co/{source_of(name)}, and log in: hf auth login"
+        return UcdError(f"{name} is only for those who have accepted its licence", hint)
     return UcdError(
         f"model {name!r} could not be loaded: {first_line(error)}",
         "give a hub id of a supported model (needs a network), a folder or file that holds one, or mini",

@@ -12,7 +12,12 @@ from concepts_cli.models.single_file import read_header
 if TYPE_CHECKING:
     from concepts_cli.models.interface import DiffusionModel
 
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of a pipeline that no family loads
+UNUSED = (
+    "safety_checker",
+    "feature_extractor",
+    "image_encoder",
+    "watermarker",
+)  # parts of a pipeline that no family loads
 WITHOUT_WEIGHTS = ("Scheduler", "Tokenizer", "TokenizerFast")  # how such parts' classes end
 HINT = "restore or download the model again"
 

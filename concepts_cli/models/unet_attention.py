@@ -1,4 +1,4 @@
-"""Where in the image a word of the prompt acts: cross-attention maps, recorded while a UNet runs.
+"""Where in the image a word of the prompt acts: cross-attention maps, recorded while a network runs.
 
 The method is DAAM's (Tang et al., *What the DAAM: Interpreting Stable Diffusion Using Cross Attention*, ACL 2023): the
 attention that each place pays to each token, resized to the latents' size and summed over heads, layers and time steps.
@@ -164,23 +164,30 @@ class _RecordingProcessor:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        if encoder_hidden_states is not None and self.recorder.takes(self.layer, hidden_states.shape[1], attn.heads):
+        places = hidden_states[0, 0].numel() if hidden_states.ndim == 4 else hidden_states.shape[1]
+        if encoder_hidden_states is not None and self.recorder.takes(self.layer, places, attn.heads):
             with torch.no_grad():
                 probabilities = self._probabilities(attn, hidden_states, encoder_hidden_states, attention_mask)
                 self.recorder.add(self.layer, probabilities)
         return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
 
     def _probabilities(self, attn: Attention, hidden: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
-        """Softmax(Q K^T / sqrt(d)) of the recorded rows, (B, heads, h * w, T)."""
+        """Softmax(Q K^T / sqrt(d)) of the recorded rows, (B, heads, h * w, T); of a joint layer, the text's part."""
         rows = self.recorder.rows
         hidden, text = hidden[rows], text[rows]
         if attn.norm_cross:
             text = attn.norm_encoder_hidden_states(text)
         if mask is not None:
             mask = attn.prepare_attention_mask(mask[rows], text.shape[1], len(text))
-        query = attn.head_to_batch_dim(attn.to_q(hidden))
-        key = attn.head_to_batch_dim(attn.to_k(text))
-        return attn.get_attention_scores(query, key, mask).unflatten(0, (len(text), attn.heads))
+        if _is_joint(attn):  # the places' (B, C, h, w) keys come after the text's
+            hidden = attn.group_norm(hidden.flatten(2)).transpose(1, 2)
+            key = attn.add_k_proj(text)
+            key = key if attn.only_cross_attention else torch.cat([key, attn.to_k(hidden)], dim=1)
+        else:
+            key = attn.to_k(text)
+        query, key = attn.head_to_batch_dim(attn.to_q(hidden)), attn.head_to_batch_dim(key)
+        scores = attn.get_attention_scores(query, key, mask)[..., : text.shape[1]]
+        return scores.unflatten(0, (len(text), attn.heads))
 
 
 def layer_size(latents: tuple[int, int], places: int) -> tuple[int, int]:
@@ -194,4 +201,9 @@ def layer_size(latents: tuple[int, int], places: int) -> tuple[int, int]:
 
 
 def _is_cross_attention(name: str, module: nn.Module) -> bool:
-    return isinstance(module, Attention) and name.endswith("attn2")
+    return isinstance(module, Attention) and (name.endswith("attn2") or _is_joint(module))
+
+
+def _is_joint(attn: Attention) -> bool:
+    """Whether places attend to the text and to each other in one layer, as in DeepFloyd IF."""
+    return attn.added_kv_proj_dim is not None

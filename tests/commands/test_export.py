@@ -20,6 +20,7 @@ from concepts_cli.models import TOOLS
 from concepts_cli.models.embeddings import vectors_of
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
+from tests.models.tiny_t5 import build_pixart
 from tests.models.tiny_xl import build_xl
 from tests.models.tiny_z_image import build_z_image
 
@@ -110,12 +111,13 @@ def test_the_command_and_the_call(tiny_run, workplace):
     assert set(load_file(path)) == {"emb_params"}
 
 
-def test_a_family_that_a_tool_does_not_load_is_refused(workplace, recipe_file, tmp_path):
-    build_z_image(tmp_path / "model")
+@pytest.mark.parametrize(("build", "key"), [(build_z_image, "qwen3_4b"), (build_pixart, "t5xxl")])
+def test_a_family_that_a_tool_does_not_load_is_refused(workplace, recipe_file, tmp_path, build, key):
+    build(tmp_path / "model")
     recipe = load_recipe(recipe_file, ["train.max_steps=1", f"model={tmp_path / 'model'}"])
     run = train(recipe, device="cpu", out=Output(quiet=True))
     (first, _) = export(run, tool="comfyui")
-    torch.testing.assert_close(load_file(first)["qwen3_4b"], run.embeddings["text_encoder"][:1])
+    torch.testing.assert_close(load_file(first)[key], run.embeddings["text_encoder"][:1])
     for tool in set(TOOLS) - {"comfyui"}:
         with pytest.raises(UcdError, match=f"{tool} doesn't load words for model") as caught:
             export(run, tool=tool)

@@ -20,21 +20,23 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models import TOOLS
 from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
+from tests.models.tiny_t5 import build_pixart
 from tests.models.tiny_xl import build_xl
 from tests.models.tiny_z_image import build_z_image
 
+BUILD = {"xl": build_xl, "z-image": build_z_image, "pixart": build_pixart}
 ROWS = torch.arange(64, dtype=torch.float32).reshape(2, 32) / 64
 
 
-@pytest.fixture(params=[("sd", 1), ("xl", 1), ("z-image", 1), ("sd", 2), ("xl", 2)], ids=str)
+@pytest.fixture(params=[("sd", 1), ("xl", 1), ("z-image", 1), ("pixart", 1), ("sd", 2), ("xl", 2)], ids=str)
 def run(request, workplace, recipe_file, tmp_path):
     family, vectors = request.param
     overrides = ["train.max_steps=1", f"concepts.vectors={vectors}", "concepts.property=null"]
-    if family != "sd":
-        (build_xl if family == "xl" else build_z_image)(tmp_path / "model")
+    if family in BUILD:
+        BUILD[family](tmp_path / "model")
         overrides.append(f"model={tmp_path / 'model'}")
     run = train(load_recipe(recipe_file, overrides), device="cpu", out=Output(quiet=True))
-    run.tools = {"comfyui"} if family == "z-image" else set(TOOLS)
+    run.tools = {"comfyui"} if family in ("z-image", "pixart") else set(TOOLS)
     return run
 
 

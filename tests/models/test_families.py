@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from concepts_cli.errors import UcdError
 from concepts_cli.models import FAMILIES, load_model
 from concepts_cli.models.unet_diffusion import UNetDiffusion
 from tests.models.tiny_flux2 import build_flux2
+from tests.models.tiny_t5 import build_if, build_pixart
 from tests.models.tiny_xl import build_xl
 from tests.models.tiny_z_image import build_z_image
 
@@ -19,11 +21,17 @@ ROWS = {
     "StableDiffusionXLPipeline": "Stable Diffusion XL",
     "ZImagePipeline": "Z-Image",
     "Flux2KleinPipeline": "FLUX.2-klein",
+    "PixArtSigmaPipeline": "PixArt-Sigma and -Alpha",
+    "PixArtAlphaPipeline": "PixArt-Sigma and -Alpha",
+    "IFPipeline": "DeepFloyd IF",
 }
 BUILD = {
     "StableDiffusionXLPipeline": build_xl,
     "ZImagePipeline": build_z_image,
     "Flux2KleinPipeline": build_flux2,
+    "PixArtSigmaPipeline": build_pixart,
+    "PixArtAlphaPipeline": partial(build_pixart, kind="Alpha"),
+    "IFPipeline": build_if,
 }
 
 
@@ -35,7 +43,7 @@ def table() -> dict[str, dict[str, str]]:
 
 
 def test_every_family_has_a_row():
-    assert set(ROWS) == set(FAMILIES) and list(table()) == list(ROWS.values())
+    assert set(ROWS) == set(FAMILIES) and list(table()) == list(dict.fromkeys(ROWS.values()))
 
 
 @pytest.mark.parametrize("family", ROWS)

@@ -67,6 +67,52 @@ def build_pixart(folder: Path | None = None, *, kind: str = "Sigma", **network: 
     return _saved(pipeline, folder)
 
 
+def build_if(folder: Path | None = None, *, variance: str = "learned_range"):
+    """The pipeline of DeepFloyd IF's stage I, saved to `folder` if there is one: 16 px pictures."""
+    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        cross_attention_norm="group_norm",
+        encoder_hid_dim=WIDTH,
+        encoder_hid_dim_type="text_proj",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        resnet_time_scale_shift="scale_shift",
+        act_fn="gelu",
+    )
+    scheduler = DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        dynamic_thresholding_ratio=0.95,
+        sample_max_value=1.5,
+        thresholding=True,
+        variance_type=variance,
+    )
+    pipeline = IFPipeline(
+        tokenizer=tokenizer,
+        text_encoder=build_text_encoder(len(tokenizer) + 20),
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+    return _saved(pipeline, folder)
+
+
 def _saved(pipeline: Any, folder: Path | None):
     for part in pipeline.components.values():
         for parameter in part.parameters() if isinstance(part, torch.nn.Module) else ():

@@ -20,7 +20,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 ALL = sorted(RECIPES.glob("*.yaml"))
 BUILT_IN = [path for path in ALL if "\nmodel: mini\n" in path.read_text()]
 TUNED = [path for path in ALL if path.stem.endswith("-tuned")]
-FAMILIES = [path for path in ALL if path.stem.startswith(("sdxl-", "zimage-", "flux2-"))]
+FAMILIES = [path for path in ALL if path.stem.startswith(("sdxl-", "zimage-", "flux2-", "pixart-", "if-"))]
 PUBLISHED = [path for path in ALL if path not in BUILT_IN + TUNED + FAMILIES]
 
 
@@ -294,4 +294,4 @@ def test_class_names_are_those_of_the_folders():
 
 def test_all_are_shipped():
     assert set(shipped_recipes()) == {path.stem for path in ALL}
-    assert len(ALL) == 18
+    assert len(ALL) == 20

@@ -14,15 +14,19 @@ from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
 from concepts_cli.training import memory
 from tests.models.tiny_flux2 import build_flux2
+from tests.models.tiny_t5 import build_if, build_pixart
 from tests.models.tiny_xl import build_xl
 from tests.models.tiny_z_image import build_z_image
 from tests.training.allocations import measured_peak
 
-WITHIN = 0.1
-BUILD = {"xl": build_xl, "z-image": build_z_image, "flux2": build_flux2}
+WITHIN = 0.11
+BUILD = {"xl": build_xl, "z-image": build_z_image, "flux2": build_flux2, "pixart": build_pixart, "if": build_if}
 
 
-@pytest.fixture(params=["sd", "xl", "z-image", pytest.param("flux2", marks=pytest.mark.slow)])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("flux2", "pixart", "if")]
+
+
+@pytest.fixture(params=["sd", "xl", "z-image", *SLOW])
 def folder(request, tiny_folder, tmp_path):
     if request.param == "sd":
         return tiny_folder
