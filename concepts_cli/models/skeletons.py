@@ -28,4 +28,9 @@ def part_without_weights(
             module = own(own.config_class.from_pretrained(source, **where))
         else:
             module = own.from_config(own.load_config(source, **where))
-    return torch.nn.Module.to(module, dtype)  # the own `to` of diffusers warns
+    torch.nn.Module.to(module, dtype)  # the own `to` of diffusers warns
+    for name in (getattr(module, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else ():
+        for path, each in module.named_modules():
+            if path.rpartition(".")[2] == name:  # as transformers loads those that overflow
+                each.float()
+    return module

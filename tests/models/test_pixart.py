@@ -22,6 +22,7 @@ from concepts_cli.output import Output
 from concepts_cli.recipe import load_recipe
 from concepts_cli.runs.run import Run
 from concepts_cli.training import memory
+from concepts_cli.training.accounting import bytes_of
 from tests.colours import ColourScorer
 from tests.models.rounds import write_recipe
 from tests.models.tiny_t5 import WIDTH, build_pixart, learn, learned, taught
@@ -127,9 +128,14 @@ def test_it_loads_as_it_was_published(tmp_path):
     assert shapes == {name: each.shape for name, each in skeleton.network.named_parameters()}
 
 
-def test_its_image_encoder_may_overflow_in_half_precision(folder):
+def test_what_overflows_in_half_precision_stays_in_single(folder):
+    """Parts of T5 and the image encoder; the plan knows."""
     half = load_model(str(folder), device="cpu", dtype=torch.float16)
     assert half.network.dtype == torch.float16 and half.vae.dtype == torch.float32
+    assert half.encode_prompts(["a cat"]).tensors["hidden_states"].dtype == torch.float16
+    skeleton = PixArtSigma.skeleton(str(folder), name=str(folder), revision=None, dtype=torch.float16)
+    for part, modules in half.parts().items():
+        assert bytes_of(skeleton.parts()[part]) == bytes_of(modules)
 
 
 # ---- the loss
