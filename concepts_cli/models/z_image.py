@@ -18,6 +18,7 @@ from concepts_cli.models import SOLE_ENCODER
 from concepts_cli.models.conditioning import Conditioning, Tokens
 from concepts_cli.models.flow_transformer import PATCH, FlowTransformer, distilled
 from concepts_cli.models.joint_attention import Call, JointAttention, JointLayer
+from concepts_cli.models.text import used_tokens
 
 MULTIPLE = 32  # that the image's and the prompt's tokens are padded to
 
@@ -53,7 +54,7 @@ class ZImage(FlowTransformer):
 
     def read(self, tokens: Tokens) -> Conditioning:
         ids, mask = tokens.tensors[SOLE_ENCODER], tokens.tensors["mask"].bool()
-        used = int(mask.any(dim=0).nonzero().max()) + 1  # prompts are short: what follows is padding in all of them
+        used = used_tokens(mask)
         needed: Any = mask[:, :used]
         if self.tokenizer.padding_side == "right":  # no token reads what follows it, and padding is left out below
             needed = {"full_attention": None}  # what transformers makes of no mask, without looking into tensors

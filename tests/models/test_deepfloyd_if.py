@@ -8,6 +8,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError
+from PIL import Image
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -297,7 +298,7 @@ def test_stage_two_enlarges_pictures_of_concepts(model):
     stage_2.set_progress_bar_config(disable=True)
     states = teach(model).encode_prompts(["a photo of <t1>", ""]).tensors["hidden_states"]
     image = stage_2(
-        image=torch.rand(1, 3, 16, 16),
+        image=Image.new("RGB", (16, 16), (200, 40, 40)),
         prompt_embeds=states[:1],
         negative_prompt_embeds=states[1:],
         num_inference_steps=2,
