@@ -112,6 +112,17 @@ def test_a_compositions_variance_is_the_mean_of_its_terms(model):
     torch.testing.assert_close(ours, expected)
 
 
+def test_without_a_prediction_of_its_own_the_variance_is_the_smallest(model):
+    """Where all terms are another model's; that is the variance of DDPM without a learned one."""
+    fixed = DeepFloydIF(build_if(variance="fixed_small"), "if", device=CPU, dtype=torch.float32)
+    latents, steps = torch.randn(2, 1, 3, 16, 16), []
+    for each in (model, fixed):
+        sampler = each.sampler("ddpm")
+        time = sampler.times(3, CPU)[1]
+        steps.append(sampler.step(latents[0], time, latents[1], generators=[torch.Generator().manual_seed(0)]))
+    torch.testing.assert_close(*steps)
+
+
 def hidden(model, prompts):
     return {"encoder_hidden_states": model.encode_prompts(prompts).tensors["hidden_states"]}
 
@@ -241,6 +252,7 @@ def recipe(workplace, folder, image_folder):
     return write_recipe(workplace / "if.yaml", folder)
 
 
+@pytest.mark.slow
 def test_a_round_of_the_command_line(recipe, monkeypatch):
     def ucd(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
@@ -260,6 +272,7 @@ def test_a_round_of_the_command_line(recipe, monkeypatch):
     assert set(metrics) == set(wanted)
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_same_bits_and_saving_memory_changes_nothing(recipe):
     def trained(name: str, *settings: str, resume: bool = False):
         output = recipe.parent / name
@@ -270,6 +283,15 @@ def test_it_resumes_to_the_same_bits_and_saving_memory_changes_nothing(recipe):
     torch.testing.assert_close(whole, Run(trained("part", resume=True)).embeddings, rtol=0, atol=0)
     for saving in ("train.gradient_checkpointing=true", "train.concept_checkpointing=true"):
         torch.testing.assert_close(whole, Run(trained(saving[6:9], saving)).embeddings, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("setting", "shape"), [("where=output", (2, WIDTH)), ("vectors=2", (2, 2, WIDTH))])
+def test_concepts_after_the_text_encoder_and_of_several_vectors(recipe, setting, shape):
+    run = train(load_recipe(recipe, [f"concepts.{setting}", "train.max_steps=1"]), device="cpu", out=OUT)
+    assert run.embeddings["text_encoder"].shape == shape
+    model = run.load_model("cpu")
+    first, second = (model.encode_prompts([f"a photo of a <t{k}>"]).tensors["hidden_states"] for k in (1, 2))
+    assert not torch.equal(first, second)
 
 
 def test_its_plan_counts_all_of_its_parts(recipe, model):

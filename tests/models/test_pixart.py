@@ -134,8 +134,8 @@ def test_what_overflows_in_half_precision_stays_in_single(folder):
     assert half.network.dtype == torch.float16 and half.vae.dtype == torch.float32
     assert half.encode_prompts(["a cat"]).tensors["hidden_states"].dtype == torch.float16
     skeleton = PixArtSigma.skeleton(str(folder), name=str(folder), revision=None, dtype=torch.float16)
-    for part, modules in half.parts().items():
-        assert bytes_of(skeleton.parts()[part]) == bytes_of(modules)
+    for part in ("text", "images"):
+        assert bytes_of(skeleton.parts()[part]) == bytes_of(half.parts()[part])
 
 
 # ---- the loss
@@ -226,6 +226,7 @@ def recipe(workplace, folder, image_folder):
     return write_recipe(workplace / "pixart.yaml", folder)
 
 
+@pytest.mark.slow
 def test_a_round_of_the_command_line(recipe, monkeypatch):
     def ucd(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
@@ -245,6 +246,7 @@ def test_a_round_of_the_command_line(recipe, monkeypatch):
     assert set(metrics) == set(wanted)
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_same_bits_and_saving_memory_changes_nothing(recipe):
     def trained(name: str, *settings: str, resume: bool = False):
         output = recipe.parent / name
@@ -255,13 +257,6 @@ def test_it_resumes_to_the_same_bits_and_saving_memory_changes_nothing(recipe):
     torch.testing.assert_close(whole, Run(trained("part", resume=True)).embeddings, rtol=0, atol=0)
     for saving in ("train.gradient_checkpointing=true", "train.concept_checkpointing=true"):
         torch.testing.assert_close(whole, Run(trained(saving[6:9], saving)).embeddings, rtol=1e-4, atol=1e-5)
-
-
-def test_concepts_after_the_text_encoder_and_words_of_several_vectors(recipe):
-    for name, setting in (("output", "concepts.where=output"), ("vectors", "concepts.vectors=2")):
-        run = train(load_recipe(recipe, [setting, "train.max_steps=1"]), output=recipe.parent / name, out=OUT)
-        shape = (2, 2, WIDTH) if name == "vectors" else (2, WIDTH)
-        assert run.embeddings["text_encoder"].shape == shape
 
 
 def test_its_plan_counts_all_of_its_parts(recipe, model):
