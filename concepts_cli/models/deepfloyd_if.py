@@ -73,7 +73,7 @@ class DeepFloydIF(T5Diffusion):
             self._variance = variance
         return noise
 
-    def sampler(self, name: str | None = None) -> DiffusersSampler:
+    def sampler(self, name: str | None = None, *, size: tuple[int, int] | None = None) -> DiffusersSampler:
         if self.sampler_name(name) != "ddpm" or self.scheduler_config.get("variance_type") != "learned_range":
             return super().sampler(name)
         return LearnedVariance(self.scheduler(name), self._take_variance)

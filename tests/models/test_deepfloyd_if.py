@@ -25,7 +25,7 @@ from concepts_cli.recipe import SampleSettings, load_recipe
 from concepts_cli.runs.run import Run
 from concepts_cli.training import memory
 from tests.colours import ColourScorer
-from tests.models.rounds import write_recipe
+from tests.models.rounds import assert_maps, write_recipe
 from tests.models.tiny_t5 import WIDTH, build_if, learn, learned, taught
 
 OUT = Output(quiet=True)
@@ -263,8 +263,7 @@ def test_a_round_of_the_command_line(recipe, monkeypatch):
     assert run.embeddings["text_encoder"].shape == (2, WIDTH) and run.recipe.sample.scheduler == "ddim"
     assert len(ucd("sample", "-c", "all", "--scheduler", "ddpm").split()) == 2
     assert len(ucd("compose", "t1", "t2=-2", "-n", "2", "--scheduler", "ddpm", "--corrector-steps", "1").split()) == 2
-    assert len(ucd("visualize", "-c", "t1", "-n", "1", "--map", "attention").split()) == 1
-    assert len(ucd("visualize", "images/0.png", "--map", "contrast").split()) == 2
+    assert_maps(ucd, run)
     assert len(json.loads(ucd("encode", "images/1.png", "--json"))["images"]) == 1
     monkeypatch.setattr("concepts_cli.scorers.clip.load_clip", lambda *_: ColourScorer("CLIP", 0.3, 0.0))
     wanted = ("assignment", "clip", "composition")

@@ -21,9 +21,9 @@ ROWS = {
     "StableDiffusionXLPipeline": "Stable Diffusion XL",
     "ZImagePipeline": "Z-Image",
     "Flux2KleinPipeline": "FLUX.2-klein",
-    "PixArtSigmaPipeline": "PixArt-Sigma and -Alpha",
-    "PixArtAlphaPipeline": "PixArt-Sigma and -Alpha",
-    "IFPipeline": "DeepFloyd IF",
+    "PixArtSigmaPipeline": "PixArt-Sigma and -Alpha, DeepFloyd IF",
+    "PixArtAlphaPipeline": "PixArt-Sigma and -Alpha, DeepFloyd IF",
+    "IFPipeline": "PixArt-Sigma and -Alpha, DeepFloyd IF",
 }
 BUILD = {
     "StableDiffusionXLPipeline": build_xl,
