@@ -14,6 +14,12 @@ T = TypeVar("T", bound="DataclassInstance")
 
 HUB = "hf:"  # before a dataset's name, or a folder's in the layout of one
 IMAGE_FILES = (".csv", ".tsv", ".parquet", ".tar")  # that list or hold many
+COMPRESSED = (".tar.gz", ".tgz")  # that are refused, with a hint
+
+
+def holds_images(name: str) -> bool:
+    """Whether a file of this name lists or holds images, as `data.images` takes it."""
+    return name.lower().endswith((*IMAGE_FILES, *COMPRESSED))
 
 
 def public_path(path: str | Path) -> str:

@@ -13,7 +13,7 @@ from concepts_cli.data.finding import find_images
 from concepts_cli.errors import UcdError
 from concepts_cli.models.device import chosen_device
 from concepts_cli.output import Output
-from concepts_cli.paths import IMAGE_FILES, public_path
+from concepts_cli.paths import holds_images, public_path
 from concepts_cli.recipe import BUILT_IN, Recipe, choose_recipe, recipe_of
 from concepts_cli.recipe.writing import yaml_scalar, yaml_setting
 from concepts_cli.runs.files import check_file, write_text
@@ -47,7 +47,7 @@ def init(
     It has the settings that matter for these images, this model and this device, each with its reason. Returns its
     path. Raises UcdError for a folder without images, and for a file that exists already, unless `force`.
     """
-    if not (os.path.isdir(folder) or (folder.suffix.lower() in IMAGE_FILES and folder.is_file())):
+    if not (os.path.isdir(folder) or (holds_images(folder.name) and folder.is_file())):
         raise UcdError(f"no such folder of images: {folder}", "ucd init FOLDER, or a list or a tar of images")
     images = find_images([folder])
     recipe = choose_recipe(folder, {"model": model} if model else {}, at_hand(device))

@@ -8,6 +8,12 @@ MARK = "{}"
 MOST = 2000  # characters
 
 
+def text_of_cell(cell: object) -> str | None:
+    """The caption in a table's cell, of several the first; None if there is none."""
+    texts = cell if isinstance(cell, list) else [cell]
+    return next((text for text in texts if isinstance(text, str) and text.strip()), None)
+
+
 def as_caption(text: str, where: str) -> str:
     """The text in one line, with a `{}` for the concept: in front, if it has none.
 

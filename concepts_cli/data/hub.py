@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from concepts_cli.data.beside import with_files
+from concepts_cli.data.captions import text_of_cell
 from concepts_cli.data.images import FORMATS
 from concepts_cli.data.lists import EXTRA
 from concepts_cli.data.source import Fields, Found, Source
@@ -31,11 +32,15 @@ CAPTION, MASK = ".txt", "-mask.png"  # endings of the files that columns become
 
 
 class Dataset(NamedTuple):
-    """`name` is a folder, or a dataset of the hub as USER/NAME or USER/NAME/CONFIG."""
+    """`name` is a folder, which has a dot or a slash in front, or a dataset of the hub as USER/NAME[/CONFIG]."""
 
     place: str
     name: str
     split: str
+
+    @property
+    def is_local(self) -> bool:
+        return self.name.startswith((".", "/")) or os.path.isabs(self.name)
 
 
 class HubDatasets(Source):
@@ -52,7 +57,7 @@ class HubDatasets(Source):
             masks=MASK if fields.masks else None,
             optional=fields.optional,
         )
-        unpacked = Unpacked("hf", dataset, _version(dataset.name), fields.images, fields.captions, fields.masks)
+        unpacked = Unpacked("hf", dataset, _version(dataset), fields.images, fields.captions, fields.masks)
         rows = _kept(unpacked, chosen)
         if rows is None:
             out.note(f"fetching the images of {printable(place)} to {unpacked.folder}")
@@ -66,19 +71,18 @@ class HubDatasets(Source):
 
 def _parsed(place: str) -> Dataset:
     match = PLACE.fullmatch(place)
-    if not match or not (os.path.isdir(match["name"]) or HUB_NAME.fullmatch(match["name"])):
-        hint = (
-            "hf:user/name[train], hf:user/name/config[train], or hf:FOLDER[train]; data.images_per_folder takes fewer"
-        )
-        raise UcdError(f"{printable(place)} names no dataset", hint)
-    return Dataset(place, match["name"], match["split"] or "train")
+    dataset = Dataset(place, match["name"], match["split"] or "train") if match else None
+    if not dataset or not (os.path.isdir(dataset.name) if dataset.is_local else HUB_NAME.fullmatch(dataset.name)):
+        hint = "hf:user/name[train], hf:user/name/config[train], or a folder: hf:./FOLDER[train]"
+        raise UcdError(f"{printable(place)} names no dataset", f"{hint}; data.images_per_folder takes fewer")
+    return dataset
 
 
-def _version(name: str) -> object:
+def _version(dataset: Dataset) -> object:
     """What changes with the files of a local folder; one of the hub is fetched once."""
-    if not os.path.isdir(name):
+    if not dataset.is_local:
         return None
-    files = sorted(path for path in Path(name).rglob("*") if path.is_file())
+    files = sorted(path for path in Path(dataset.name).rglob("*") if path.is_file())
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
@@ -120,6 +124,8 @@ def _fetch(dataset: Dataset, fields: Fields, chosen: slice, unpacked: Unpacked) 
         raise
     except Exception as error:  # the readers of many formats and of the network raise whatever they run into
         hint = "check its name, its split and the network; what was fetched is kept"
+        if not dataset.is_local and os.path.isdir(dataset.name):
+            hint += f"; the folder of this name is hf:./{printable(dataset.name)}"
         raise UcdError(f"{printable(dataset.place)}: {first_line(error)}", hint, exit_code=1) from error
     if total == chosen.start:
         raise UcdError(f"{printable(dataset.place)} has no more than {total} rows", "lower data.skip_images")
@@ -129,9 +135,10 @@ def _fetch(dataset: Dataset, fields: Fields, chosen: slice, unpacked: Unpacked) 
 
 def _stream(datasets: Any, dataset: Dataset, fields: Fields) -> tuple[Any, dict[str, str]]:
     """The rows of a dataset, images undecoded, and its columns by what they hold."""
-    local = os.path.isdir(dataset.name)
-    parts = [dataset.name] if local else dataset.name.split("/")
+    parts = [dataset.name] if dataset.is_local else dataset.name.split("/")
     name, config = ("/".join(parts[:2]), parts[2]) if len(parts) == 3 else (dataset.name, None)
+    if not dataset.is_local and os.path.isdir(name):
+        name = f"hf://datasets/{name}"  # or else `datasets` would read the folder that happens to be called so
     datasets.disable_progress_bars()
     stream = datasets.load_dataset(name, config, split=dataset.split, streaming=True)
     features = stream.features or dict.fromkeys(next(iter(stream), {}))
@@ -152,8 +159,8 @@ def _stream(datasets: Any, dataset: Dataset, fields: Fields) -> tuple[Any, dict[
 
 def _keep(unpacked: Unpacked, row: int, cells: dict[str, Any], columns: dict[str, str], dataset: Dataset) -> None:
     """Write a row's caption, mask and image, in this order. An image that is none is refused when it is read."""
-    if (column := columns.get("captions")) and isinstance(cells[column], str):
-        unpacked.write(f"{row:08d}{CAPTION}", cells[column].encode("utf-8", "backslashreplace"))
+    if (column := columns.get("captions")) and (text := text_of_cell(cells[column])):
+        unpacked.write(f"{row:08d}{CAPTION}", text.encode("utf-8", "backslashreplace"))
     if (column := columns.get("masks")) and cells[column]:
         unpacked.write(f"{row:08d}{MASK}", _content(cells[column], dataset))
     data = _content(cells[columns["images"]] or {}, dataset)
@@ -167,7 +174,7 @@ def _content(cell: dict[str, Any], dataset: Dataset) -> bytes:
         import fsspec
 
         *archive, place = path.split("::")  # zip://a.jpg::hf://datasets/user/name/images.zip
-        inside = os.path.isdir(dataset.name) and Path(place).resolve().is_relative_to(Path(dataset.name).resolve())
+        inside = dataset.is_local and Path(place).resolve().is_relative_to(Path(dataset.name).resolve())
         own = f"hf://datasets/{'/'.join(dataset.name.split('/')[:2])}"
         if not (place.startswith((f"{own}/", f"{own}@")) or inside) or not all(
             part.startswith("zip://") for part in archive

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concepts_cli.data.beside import with_files, without
+from concepts_cli.data.captions import text_of_cell
 from concepts_cli.data.source import Fields, Found, Source, is_ending, taken
 from concepts_cli.errors import UcdError, did_you_mean, first_line, printable, shown
 from concepts_cli.output import Output
@@ -33,7 +34,7 @@ class Lists(Source):
             raise UcdError(f"no such list of images: {printable(place)}", "paths are relative to the recipe")
         if path.stat().st_size > MOST_BYTES:
             raise UcdError(f"{printable(place)}: more than {MOST_BYTES:,} bytes", "split it")
-        columns, rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+        columns, rows = _parquet(path, fields) if path.suffix.lower() == ".parquet" else _csv(path)
         images = _column(columns, fields.images, place)
         for name, field in (("captions", fields.captions), ("masks", fields.masks)):
             if field and not is_ending(field) and field not in columns and not fields.optional:
@@ -50,8 +51,7 @@ def _found(folder: Path, row: Row, images: str, fields: Fields) -> Found:
         return Found(Path(where), problem=found)
     image = with_files(Found(found), fields)
     if fields.captions and not is_ending(fields.captions):
-        text = cells.get(fields.captions)
-        image = replace(image, caption=text if isinstance(text, str) and text.strip() else None)
+        image = replace(image, caption=text_of_cell(cells.get(fields.captions)))
         image = without(image, "captions", fields, image.caption is None, f"{where}, {fields.captions}")
     if fields.masks and not is_ending(fields.masks):
         cell = cells.get(fields.masks)
@@ -108,7 +108,8 @@ def _csv(path: Path) -> tuple[list[str], list[Row]]:
         raise _damaged(path, first_line(error)) from error
 
 
-def _parquet(path: Path) -> tuple[list[str], list[Row]]:
+def _parquet(path: Path, fields: Fields) -> tuple[list[str], list[Row]]:
+    """The names of all columns, and the rows of those that are asked for: others may hold much."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -116,12 +117,17 @@ def _parquet(path: Path) -> tuple[list[str], list[Row]]:
         raise UcdError(f"{printable(path)}: reading Parquet needs pyarrow", EXTRA) from error
     try:
         with parquet.ParquetFile(path) as file:
-            size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
+            columns = list(file.schema_arrow.names)
+            named = _column(columns, fields.images, str(path)), fields.captions, fields.masks
+            wanted = [name for name in columns if name in named]
+            groups = (file.metadata.row_group(n) for n in range(file.metadata.num_row_groups))
+            chunks = (group.column(n) for group in groups for n in range(group.num_columns))
+            size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.startswith(tuple(wanted)))
             if file.metadata.num_rows > MOST_ROWS or size > MOST_BYTES:
                 problem = f"{file.metadata.num_rows:,} rows of {size:,} bytes are too many for a list of paths"
                 raise _damaged(path, problem, "hf:FOLDER[train] reads images that are in the file itself")
-            rows = [(f"{printable(path)}, row {n}", row) for n, row in enumerate(file.read().to_pylist(), start=1)]
-            return list(file.schema_arrow.names), rows
+            cells = file.read(columns=wanted).to_pylist()
+            return columns, [(f"{printable(path)}, row {n}", row) for n, row in enumerate(cells, start=1)]
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, first_line(error)) from error
 

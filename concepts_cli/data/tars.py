@@ -19,6 +19,7 @@ from concepts_cli.data.source import Fields, Found, Source, taken
 from concepts_cli.data.unpacked import MOST_BYTES, Unpacked
 from concepts_cli.errors import UcdError, first_line, printable, shown
 from concepts_cli.output import Output
+from concepts_cli.paths import COMPRESSED
 
 SHARDS = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")  # as WebDataset has them: images-{000..012}.tar
 MOST_SHARDS = 10_000
@@ -29,7 +30,7 @@ class Tars(Source):
     """A tar, or several as `images-{000..012}.tar`, in the order of shards and of names in each."""
 
     def takes(self, place: str) -> bool:
-        return place.lower().endswith((".tar", ".tar.gz", ".tgz")) and not os.path.isdir(place)
+        return place.lower().endswith((".tar", *COMPRESSED)) and not os.path.isdir(place)
 
     def find(self, place: str, fields: Fields, chosen: slice, out: Output) -> list[Found]:
         fields.check(place, columns=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concepts_cli.errors import UcdError, did_you_mean, shown
-from concepts_cli.paths import HUB, IMAGE_FILES
+from concepts_cli.paths import HUB, holds_images
 from concepts_cli.recipe.fields import AUTO, build
 from concepts_cli.recipe.schema import Recipe
 from concepts_cli.recipe.tree import (
@@ -53,7 +53,7 @@ def choose_recipe(
     folder = Path(source)
     named = len(folder.parts) == 1 and folder.name in shipped_recipes()
     is_folder = os.path.isdir(folder) and not named and not (folder / "recipe.yaml").is_file()
-    if is_folder or os.fspath(source).startswith(HUB) or folder.suffix.lower() in IMAGE_FILES:
+    if is_folder or os.fspath(source).startswith(HUB) or holds_images(folder.name):
         return _folder_recipe(os.fspath(source), overrides, at_hand)
     return load_recipe(source, overrides)
 
@@ -94,7 +94,7 @@ def _name_of(images: str) -> str:
     if images.startswith(HUB):
         images = images.removeprefix(HUB).partition("[")[0]
     path = Path(images).resolve()
-    return path.stem if path.suffix.lower() in IMAGE_FILES else path.name
+    return path.stem if holds_images(path.name) else path.name
 
 
 def _read_named(path: Path, mistakes: Mistakes) -> Node:
@@ -169,7 +169,7 @@ def find_recipe(path: str | os.PathLike[str]) -> Path:
     if os.path.isdir(path):
         inside = path / "recipe.yaml"
         raise UcdError(f"{path}: is a folder, not a recipe", f"its recipe: {inside}" if inside.is_file() else None)
-    hint = did_you_mean(path.stem, list(shipped), otherwise=f"shipped recipes: {', '.join(shipped)}")
+    hint = did_you_mean(path.stem, list(shipped), otherwise="`ucd recipes` lists those that come with it")
     raise UcdError(f"{path}: no such recipe or folder", hint)
 
 

@@ -15,6 +15,7 @@ from concepts_cli.commands.encode import encode
 from concepts_cli.commands.evaluate import evaluate
 from concepts_cli.commands.report import report
 from concepts_cli.commands.train import Trainer, train
+from concepts_cli.core import starting
 from concepts_cli.errors import UcdError
 from concepts_cli.output import Output
 from concepts_cli.recipe import choose_recipe, load_recipe
@@ -149,7 +150,7 @@ def test_a_dataset(recipe_file, workplace, captioned):
     datasets.Dataset.from_dict(rows, kinds).to_parquet(workplace / "set" / "train.parquet")
     (workplace / "labels.json").write_text(json.dumps({f"{n:08d}.png": ["cat" if n < 3 else "dog"] for n in range(6)}))
     options = ["data.captions=text", "train.seed=2"]
-    run = assert_whole_round(recipe_file, workplace, ["hf:set[train]"], "data.images=hf:./set[train]", *options)
+    run = assert_whole_round(recipe_file, workplace, ["hf:./set[train]"], "data.images=hf:./set[train]", *options)
     assert [Path(record.path).name for record in run.images] == [f"{n:08d}.png" for n in range(6)]
     assert run.recipe.data.images == (f"hf:{workplace / 'set'}[train]",)
     folder = run_recipe(recipe_file, "data.captions=.txt", "train.seed=2", "evaluate.labels=null")
@@ -165,7 +166,14 @@ def test_places_of_several_kinds_and_their_properties(recipe_file, workplace, im
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [("images", "images"), ("list.csv", "list"), ("photos.tar", "photos"), ("hf:a/b[train]", "b")]
+    ("source", "name"),
+    [
+        ("images", "images"),
+        ("list.csv", "list"),
+        ("photos.tar", "photos"),
+        ("Photos.TGZ", "Photos"),
+        ("hf:a/b[train]", "b"),
+    ],
 )
 def test_what_holds_images_does_for_a_recipe(workplace, image_folder, source, name):
     recipe = choose_recipe(source, {"model": "mini"})
@@ -207,7 +215,9 @@ def test_a_baseline_learns_inside_the_masks_too(recipe_file, workplace, image_fo
     )
 
 
-def test_everything_at_once_in_a_tar(recipe_file, workplace, shapes):
+def test_everything_at_once_in_a_tar(recipe_file, workplace, shapes, monkeypatch):
+    monkeypatch.setattr(starting, "CANDIDATE_STEPS", 2)
+    monkeypatch.setattr(starting, "WORD_STEPS", 2)
     with tarfile.open(workplace / "x.tar", "w") as tar:
         for n in range(6):
             path = shapes / f"{n}.png"
@@ -218,6 +228,6 @@ def test_everything_at_once_in_a_tar(recipe_file, workplace, shapes):
             for file, name in ((path, "png"), (workplace / "m.png", "mask.png"), (workplace / "c.txt", "txt")):
                 tar.add(file, f"photos/{n}.{name}")
     options = ["data.images=x.tar", "data.captions=.txt", "data.masks=.mask.png", "data.resize=bucket"]
-    options.append("concepts.start=images")
+    options += ["concepts.start=images", "concepts.start_restarts=1"]
     run = assert_whole_round(recipe_file, workplace, [workplace / "x.tar"], *options)
     assert all(record.mask and record.caption for record in run.images)

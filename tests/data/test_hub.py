@@ -160,6 +160,32 @@ def test_rows_without_an_image_a_caption_or_a_picture_in_it_can_be_skipped(datas
     assert len(read_images(found, skip_broken=True, out=Output())) == 1
 
 
+def test_of_several_captions_the_first_is_taken(dataset, tmp_path):
+    place = dataset(image=images(tmp_path, 3), text=[["a {}", "b {}"], ["", "c {}"], []])
+    found = find([place], Fields(captions="text", optional=True))
+    assert [image.caption for image in found] == ["a {}", "c {}", None]
+
+
+def test_a_folder_with_the_name_of_a_dataset_is_read_only_if_it_is_meant(dataset, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    dataset(image=images(tmp_path, 2))
+    (tmp_path / "set").rename(tmp_path / "name")
+    (tmp_path / "user").mkdir()
+    (tmp_path / "name").rename(tmp_path / "user" / "name")
+    monkeypatch.chdir(tmp_path)
+    assert len(find(["hf:./user/name[train]"])) == 2
+    asked = []
+
+    def load(name, *given, **options):
+        asked.append(name)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(UcdError, match="no network") as caught:
+        find(["hf:user/name[train]"])
+    assert asked == ["hf://datasets/user/name"] and caught.value.hint.endswith("is hf:./user/name")
+
+
 def test_files_of_this_machine_are_not_read_for_a_dataset(dataset, tmp_path):
     private = picture(tmp_path / "private.png")
     with pytest.raises(UcdError, match=r"names a file outside of itself: .*private\.png"):

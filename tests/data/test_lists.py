@@ -157,6 +157,21 @@ def test_parquet_holds_paths_and_neither_pictures_nor_bombs(table, tmp_path, mon
             find([table(damaged, "list.parquet")])
 
 
+def test_only_the_columns_that_are_asked_for_are_read_from_parquet(table, tmp_path, monkeypatch):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"path": ["b.png", "a.png"], "text": [["a {}"], ["b {}", "c {}"]], "large": ["x" * 20_000, "y" * 20_000]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "list.parquet")
+    read, real = [], parquet.ParquetFile.read
+    monkeypatch.setattr(
+        parquet.ParquetFile, "read", lambda file, **how: read.append(how["columns"]) or real(file, **how)
+    )
+    monkeypatch.setattr(lists, "MOST_BYTES", 10_000)
+    found = find([tmp_path / "list.parquet"], Fields(captions="text"))
+    assert [image.caption for image in found] == ["a {}", "b {}"] and read == [["path", "text"]]
+    with pytest.raises(UcdError, match="too many for a list of paths"):
+        find([tmp_path / "list.parquet"], Fields(captions="large"))
+
+
 def test_parquet_without_pyarrow_says_how_to_get_it(table, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UcdError, match="needs pyarrow") as caught:

@@ -14,6 +14,7 @@ from concepts_cli.data.finding import find
 from concepts_cli.data.records import read_images
 from concepts_cli.data.source import Fields
 from concepts_cli.errors import UcdError
+from concepts_cli.recipe import choose_recipe
 
 Members = list[tuple[str | tarfile.TarInfo, bytes]]
 
@@ -32,6 +33,13 @@ def tar_of(path, members: Members):
                 info.size = len(data)
             tar.addfile(info, io.BytesIO(data) if info.isreg() else None)
     return path
+
+
+def test_a_compressed_tar_is_refused_wherever_it_is_named(tmp_path):
+    for name in ("photos.tar.gz", "photos.tgz"):
+        with pytest.raises(UcdError, match="is compressed") as caught:
+            find(choose_recipe(str(tmp_path / name), {"model": "mini"}).data.images)
+        assert caught.value.hint.startswith("gunzip it")
 
 
 def test_samples_share_a_name_up_to_the_first_dot(tmp_path):
