@@ -9,6 +9,7 @@ from PIL import Image
 
 from concepts_cli.data.images import open_image
 from concepts_cli.models import source_of
+from concepts_cli.models.device import DTYPES, chosen_device, default_precision
 from concepts_cli.runs.run import Run as RunFolder
 from concepts_cli.runs.run import bare_name
 
@@ -32,7 +33,8 @@ class LoadedRun(RunFolder):
 
     def load_model(self, device: str | None = None, dtype: torch.dtype | None = None) -> DiffusionModel:
         source = source_of(self.recipe.model), self.recipe.model_revision
-        kept = (*source, device, dtype)
+        where = chosen_device(device)
+        kept = (*source, where, dtype or DTYPES[default_precision(where)])
         if kept not in self.models:
             for other in [key for key in self.models if key[:2] == source]:
                 del self.models[other]  # first, so that there are never two of it in memory

@@ -14,6 +14,7 @@ from concepts_cli.interface.loaded_run import LoadedRun
 from concepts_cli.interface.options import AnyPath
 from concepts_cli.interface.results import png
 from concepts_cli.interface.silence import silenced
+from concepts_cli.models.device import dtype_of
 from concepts_cli.recipe import Recipe
 from concepts_cli.runs.run import bare_name
 
@@ -70,8 +71,11 @@ class OpenedRun:
     @property
     @silenced()
     def model(self) -> DiffusionModel:
-        """The frozen model, with the concepts in its vocabulary. Raises UcdError when it can't be loaded."""
-        return self._folder.load_model(self._device)
+        """The frozen model that pictures are made with, and the concepts in its vocabulary.
+
+        Raises UcdError when it can't be loaded.
+        """
+        return self._folder.load_model(self._device, dtype_of(self.recipe.sample.precision))
 
     def __repr__(self) -> str:
         if not self._folder.is_finished():

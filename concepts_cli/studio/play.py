@@ -6,7 +6,7 @@ import base64
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +126,15 @@ class Studio:
 
     def export(self, place: int, terms: list[Any], name: str, form: str) -> Answer:
         """A mix's concepts as one word: the `embedding` as a file, or the `recipe` that trains it on."""
-        run, weights = self._run(place), self._weights(place, terms)
-        if form == "recipe":
+        run = self._run(place)
+        with self._turn:
+            weights = self._weights(place, terms)
+            if form != "recipe":
+                data = base64.b64encode(_embedding_file(run, weights, name)).decode()
+                return {"file": f"{name}.safetensors", "data": data}
             made = run.blend(weights, name)
-            return {
-                "file": f"{made.name}.yaml",
-                "text": made.continuing_recipe(),
-                "note": f"its word is in {made.path}",
-            }
-        data = base64.b64encode(_embedding_file(run, weights, name)).decode()
-        return {"file": f"{name}.safetensors", "data": data}
+            text = made.continuing_recipe()
+        return {"file": f"{made.name}.yaml", "text": text, "note": f"its word is in {made.path}"}
 
     def _weights(self, place: int, terms: list[Any]) -> dict[str, float]:
         """The terms that are the run's own concepts; a word can't hold the others."""
@@ -150,14 +149,19 @@ class Studio:
         return self.describe(place)
 
     def merge(self, place: int, concepts: list[str]) -> Answer:
-        return self._joined(self._run(place).merge(concepts))
+        run = self._run(place)
+        return self._joined(lambda: run.merge(concepts))
 
     def drop(self, place: int, concept: str) -> Answer:
-        return self._joined(self._run(place).drop(concept))
+        run = self._run(place)
+        return self._joined(lambda: run.drop(concept))
 
-    def _joined(self, run: Run) -> Answer:
-        self.runs.append(run)
-        return self.describe(len(self.runs) - 1)
+    def _joined(self, make: Callable[[], Run]) -> Answer:
+        """The description of a run that `make` makes, at the end of the others."""
+        with self._turn:
+            self.runs.append(make())
+            place = len(self.runs) - 1
+        return self.describe(place)
 
     # ---- internals
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,16 @@ def test_runs_beside_each_other_share_a_model(run):
     other = ucd.open_run(run.path, beside=run)
     assert other.model is run.model
     assert ucd.open_run(run.path, device="cpu").model is not run.model
+
+
+def test_a_precision_that_is_the_devices_own_loads_no_second_model(run):
+    settings = replace(run.recipe, sample=replace(run.recipe.sample, precision="fp32"))
+    run._folder.begin(settings, run.images)
+    again = ucd.open_run(run.path, device="cpu")
+    model = again.model
+    again.sample("t1", n=1, steps=1)
+    again.encode(run.images[0].path, steps=1)
+    assert again.model is model and list(again._folder.models.values()) == [model]
 
 
 def test_a_run_without_a_concept(run):

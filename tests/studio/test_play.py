@@ -69,6 +69,25 @@ def test_two_pages_share_one_model(studio, tiny_run, monkeypatch):
     assert done == [[1, 2]] * 4 and loaded == [1]
 
 
+def test_changes_wait_for_their_turn(studio):
+    changes = [
+        lambda: studio.export(0, [["t1", 1]], "mix", "embedding"),
+        lambda: studio.merge(0, ["t1", "t2"]),
+        lambda: studio.drop(0, "t2"),
+    ]
+    done: list[int] = []
+    with studio._turn:
+        threads = [threading.Thread(target=lambda change=change: (change(), done.append(1))) for change in changes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(0.1)
+        assert done == [] and len(studio.runs) == 1
+    for thread in threads:
+        thread.join()
+    assert len(done) == 3 and {run.name for run in studio.runs[1:]} == {"tiny-merged-t1-t2", "tiny-without-t2"}
+
+
 def test_a_mix_starts_from_an_image(studio):
     run, image = studio.runs[0], studio.describe(0)["images"][1]
     assert dict(studio.start_from(0, 1)["terms"]) == run.terms_like(run.images[1].path)
@@ -131,7 +150,7 @@ def test_concepts_are_renamed_merged_and_dropped(studio):
     assert [answer["step"] for answer in studio.mix(2, [["dog", 2]], 0, "pane", 1)] == [1, 2]
     for call, message in (
         (lambda: studio.drop(0, "t1"), "no concept 't1'"),
-        (lambda: studio.rename(0, "dog", "t2"), "can't be the name"),
+        (lambda: studio.rename(0, "dog", "t2"), "is the name of another concept"),
         (lambda: studio.describe(9), "not in the studio any more"),
         (lambda: list(studio.mix(0, ["t1"], 0, "pane", 2)), "are not terms"),
     ):
