@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import concepts_cli as ucd
 from concepts_cli.cli import app
 from concepts_cli.commands.derive import drop, merge
+from concepts_cli.commands.report import report
 from concepts_cli.metrics.assignment import AssignmentMetric
 from concepts_cli.report.comparison import Comparison
 
@@ -71,6 +72,15 @@ def test_runs_without_a_common_image_are_compared_all_the_same(pair):
     page = Comparison([pair[0], type(pair[1])(pair[1].path)])
     assert page.shared_images == 0 and len(page.concepts) == 4
     assert "no concept is matched" in page.render()
+
+
+def test_many_runs_fit_into_the_name_of_a_file(pair):
+    run, other = pair
+    names = []
+    for name in ("a" * 200, "b" * 200):
+        other.path = other.path.rename(other.path.with_name(name))
+        names.append(report(run, [other, other]).name)
+    assert len({*names}) == 2 and all(name.startswith("report-with-2-runs-") for name in names)
 
 
 def test_the_page_by_command_and_by_call(pair):
