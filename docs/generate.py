@@ -67,7 +67,7 @@ def commands_page() -> str:
         COMMANDS,
     ]
     for name, command in group.commands.items():
-        lines += ["", f"## `ucd {name}`", "", html.escape(command.help, quote=False), "", "```sh"]
+        lines += ["", f"## `ucd {name}`", "", html.escape(_plain(command.help), quote=False), "", "```sh"]
         lines += [line.strip() for line in _plain(command.epilog).split("\n") if line.strip().startswith("ucd ")]
         lines += ["```"]
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]

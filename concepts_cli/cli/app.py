@@ -29,7 +29,7 @@ from concepts_cli.cli import (
 from concepts_cli.cli.help import Command, Group
 from concepts_cli.cli.options import OUTPUT, Help, examples, flag
 from concepts_cli.errors import UcdError, shown
-from concepts_cli.output import Output
+from concepts_cli.output import Output, escape
 from concepts_cli.processes.streams import flush_streams, open_closed_streams, stream_error
 from concepts_cli.processes.team import part
 from concepts_cli.version import __version__
@@ -64,7 +64,7 @@ def root(
 
 def _register(name: str, command: Callable[..., None], epilog: str) -> None:
     """Add a command; its docstring is its help, each paragraph wrapped to the terminal's width."""
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    paragraphs = escape(inspect.cleandoc(command.__doc__ or "")).split("\n\n")
     app.command(name, cls=Command, help="\n\n".join(" ".join(text.split()) for text in paragraphs), epilog=epilog)(
         command
     )

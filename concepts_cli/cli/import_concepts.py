@@ -9,7 +9,7 @@ import typer
 
 from concepts_cli.cli.completion import complete_files
 from concepts_cli.cli.options import RUN, WHAT, Force, Help, Json, Quiet, examples, given_path, option, output_option
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import command_output, say_next
 
 EXAMPLES = examples(
     "ucd import koala.safetensors --model ./my-model",
@@ -65,3 +65,4 @@ def import_(
         run = import_concepts(files, model=model, images=images or (), name=name, output=output, force=force, out=out)
         out.result(run.path)
         out.document({"run": run.path, "concepts": run.tokens})
+        say_next(out, f"words of {run.path}: {' '.join(run.tokens)}", f"ucd sample --concept all --run {run.path}")

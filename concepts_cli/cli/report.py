@@ -49,4 +49,5 @@ def report(
         path = write(source, [find_run(other) for other in others], output=output, force=force)
         out.result(path)
         out.document({"path": path})
-        say_next(out, f"the page of {source.path}", "open it in a browser")
+        what = f"{1 + len(others)} runs" if others else source.path
+        say_next(out, f"the page of {what}", "open it in a browser")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from concepts_cli.cli.options import Help, Json, Quiet, examples
-from concepts_cli.cli.session import command_output
+from concepts_cli.cli.session import command_output, say_next
 
 if TYPE_CHECKING:
     from concepts_cli.commands.runs import RunSummary
@@ -20,14 +20,16 @@ def runs(json: Json = False, quiet: Quiet = False, help_: Help = False) -> None:
     Each with its model, images, concepts with the words that `ucd evaluate --metric naming` guesses, and scores.
     """
     with command_output(quiet, json) as out:
+        out.loading("reading runs/")
         from concepts_cli.commands.runs import list_runs
 
         summaries = list_runs(out=out)
-        columns = ["run", "date", "model", "images", "concepts", "scores"]
-        out.table("", columns, [_row(summary) for summary in summaries])
         out.document({"runs": summaries})
-        if not summaries:
-            out.note("there is no run here yet: train one with `ucd train quickstart`")
+        if summaries:
+            columns = ["run", "date", "model", "images", "concepts", "scores"]
+            out.table("", columns, [_row(summary) for summary in summaries])
+        else:
+            say_next(out, "there is no run here yet", "ucd train quickstart, or ucd train FOLDER")
 
 
 def _row(summary: RunSummary) -> tuple[object, ...]:

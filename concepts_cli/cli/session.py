@@ -92,8 +92,9 @@ def model_at_hand(device: str | None) -> AtHand:
 
 
 def say_next(out: Output, done: str, suggestion: str) -> None:
-    """End a command with what it did and what to do next."""
-    out.note(f"{done}; next: {suggestion}")
+    """End a command with what it did and, in a line of its own, what to do next."""
+    out.note(done)
+    out.note(f"next: {suggestion}")
 
 
 def print_paths(run: Run, kind: str, made: Sequence[HasPath], out: Output, suggestion: str) -> None:

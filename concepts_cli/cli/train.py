@@ -26,6 +26,7 @@ from concepts_cli.cli.options import (
     output_option,
 )
 from concepts_cli.cli.session import command_output, model_at_hand, say_next
+from concepts_cli.output import escape
 
 EXAMPLES = examples(
     "ucd train quickstart",
@@ -44,8 +45,10 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             show_default=False,
-            help="Recipe file, the name of a shipped recipe, images (a folder, .csv, .tar or hf:user/name[train]), or "
-            "a run to resume.",
+            help=escape(
+                "Recipe file, the name of a shipped recipe, images (a folder, .csv, .tar or hf:user/name[train]), or "
+                "a run to resume."
+            ),
             autocompletion=complete_recipes,
         ),
     ],
@@ -108,8 +111,11 @@ def train(
         options: dict[str, Any] = {"output": output, "resume": resume, "force": force, "device": device}
         if dry_run:
             planned = command.plan(settings, **options, processes=num_processes, out=out)
-            out.table("", ["setting", "value"], planned.rows())
+            out.table(
+                "", ["what", "value"], [(name.replace("_", " "), _shown(value)) for name, value in planned.rows()]
+            )
             out.document(planned)
+            say_next(out, "all of this is checked, and nothing is trained", "the same without --dry-run")
         elif num_processes > 1 and not is_launched():
             from concepts_cli.processes.launch import launch
 
@@ -124,3 +130,10 @@ def train(
             out.result(run.path)
             out.document({"run": run.path, "concepts": run.tokens, "images": len(run.images)})
             say_next(out, found(run), f"ucd sample --concept all --grid --run {run.path}")
+
+
+def _shown(value: object) -> str:
+    """A value of the plan, as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,7 +9,6 @@ from pathlib import Path
 from concepts_cli.errors import UcdError, did_you_mean
 from concepts_cli.models import OUTPUT, OUTPUT_TOOL, TOKEN, TOOLS, family_of
 from concepts_cli.models.embeddings import vectors_of
-from concepts_cli.output import Output
 from concepts_cli.paths import public_path
 from concepts_cli.pictures.words import named_tokens
 from concepts_cli.runs.files import check_file, write_safetensors
@@ -17,9 +16,9 @@ from concepts_cli.runs.run import Run, bare_name
 
 USE = {
     "diffusers": "load them as docs/models.md shows",
-    "a1111": "copy them into embeddings/; {name} in a prompt is the concept",
-    "comfyui": "copy them into models/embeddings/; embedding:{name} in a prompt is the concept",
-    "kohya": "name them in --textual_inversion_embeddings; {name} in a prompt is the concept",
+    "a1111": "copy them into embeddings/; in a prompt: {name}",
+    "comfyui": "copy them into models/embeddings/; in a prompt: embedding:{name}",
+    "kohya": "name them in --textual_inversion_embeddings; in a prompt: {name}",
     "onetrainer": "name one as the base embedding, or as an additional one with the placeholder {name}",
 }
 
@@ -31,7 +30,6 @@ def export(
     concepts: Sequence[str] = (),
     output: Path | None = None,
     force: bool = False,
-    out: Output | None = None,
 ) -> list[Path]:
     """Write a safetensors file per concept, by default all, and return their paths.
 
@@ -59,9 +57,12 @@ def export(
         vectors = vectors_of(run.embeddings, run.tokens.index(token))
         tensors = {key.replace(TOKEN, token) + ending: vectors[encoder] for encoder, key in tools[tool].items()}
         write_safetensors(path, tensors, {"format": "pt", "token": token, "model": public_path(model)})
-    if out:
-        out.note(USE[tool].format(name=next(iter(paths.values())).stem))
     return list(paths.values())
+
+
+def how_to_use(tool: str, path: Path) -> str:
+    """What to do with a file of `export` and its siblings, in a few words."""
+    return USE[tool].format(name=path.stem)
 
 
 def _plain(name: str) -> str:

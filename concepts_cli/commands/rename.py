@@ -38,10 +38,11 @@ def rename(run: Run, concept: str, name: str, *, out: Output | None = None) -> R
     """
     old, new = run.token(concept), f"<{bare_name(name.strip())}>"
     tokens = [new if token == old else token for token in run.tokens]
+    if new.casefold() in [token.casefold() for token in run.tokens if token != old]:
+        raise UcdError(f"{shown(name)!r} is the name of another concept of {run.path}", "rename that one first")
     recipe = _renamed_recipe(run, tokens)
     if recipe is None or not is_token(new):
-        hint = "letters, digits, _ and -, and not the name of another concept"
-        raise UcdError(f"{shown(name)!r} can't be the name of this concept", hint)
+        raise UcdError(f"{shown(name)!r} can't be the name of a concept", "use letters, digits, _ and -")
     lock = RunLock(run.path)
     lock.take()
     try:
@@ -116,7 +117,9 @@ def _rename_in_pictures(run: Run, renaming: Renaming, out: Output) -> None:
     if sheets:
         some = f"{sheets[0]}" + (f" and {len(sheets) - 1} more" if len(sheets) > 1 else "")
         again = png_text(sheets[0]).get("command")
-        out.note(f"drawn on sheets, the old name stays: {some}" + (f"; to draw it again: {again}" if again else ""))
+        out.note(f"the old name is still drawn on {some}")
+        if again:
+            out.note(f"to draw it again: {again}")
     for folder in PICTURES:
         for path in sorted((run.path / folder).rglob("*"), key=lambda path: -len(path.parts)):  # the innermost first
             moved = path.with_name(texts.get(path) or renaming.part(path.name))

@@ -92,10 +92,10 @@ def advice(
         problems.append(f"{_list(names[k] for k in dead)} explain{'s' * (len(dead) == 1)} no training image")
     problems += [f"{_list(names[k] for k in sorted(group))} look the same" for group in alike]
     if spare:
-        return f"{'; '.join(problems)}: try concepts.count={len(names) - len(spare)}"
+        return f"{'; '.join(problems)}: try --set concepts.count={len(names) - len(spare)}"
     if mixed:
         several = f"{_list(names[k] for k in mixed)} show{'s' * (len(mixed) == 1)} more than one thing"
-        return f"{several}: try concepts.count={len(names) + len(mixed)}"
+        return f"{several}: try --set concepts.count={len(names) + len(mixed)}"
     return f"every concept is in use and no two look the same: concepts.count={len(names)} fits"
 
 

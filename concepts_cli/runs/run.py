@@ -137,8 +137,10 @@ class Run:
         if f"<{bare}>" in self.tokens:
             return f"<{bare}>"
         names = tuple(bare_name(token) for token in self.tokens)
-        have = f"{self.path} has {names[0]} to {names[-1]}" if len(names) > 1 else f"{self.path} has {names[0]}"
-        raise UcdError(f"no concept {concept!r}", f"{did_you_mean(bare, names, otherwise='')} {have}".strip())
+        are_numbered = len(names) > 2 and names == tuple(f"t{n}" for n in range(1, len(names) + 1))
+        have = f"{names[0]} to {names[-1]}" if are_numbered else ", ".join(names)
+        hint = f"{did_you_mean(bare, names, otherwise='')} {self.path} has {have}"
+        raise UcdError(f"no concept {concept!r}", hint.strip())
 
     def load_model(self, device: str | None = None, dtype: torch.dtype | None = None) -> DiffusionModel:
         """The run's model with its concepts in the vocabulary."""

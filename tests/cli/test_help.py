@@ -16,7 +16,7 @@ from concepts_cli.cli import app
 
 COMMANDS = (
     *("train", "init", "sample", "compose", "visualize", "evaluate", "encode", "export", "import"),
-    *("report", "runs", "rename", "recipes", "doctor"),
+    *("report", "runs", "rename", "recipes", "doctor", "studio"),
 )
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
 
@@ -47,6 +47,11 @@ def test_help_fits_80_columns_and_spells_out_no_type(command):
     text = help_text(*command)
     assert max(map(len, text.splitlines())) <= 80
     assert not re.search(r"<(bool|int|str|list|float|path|file|choice)|x>=|<=x", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("command", "text"), [("train", "hf:user/name[train]"), ("studio", "'concepts-cli[studio]'")])
+def test_brackets_are_text_and_no_markup(command, text):
+    assert text in " ".join(help_text(command).replace("│", " ").split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

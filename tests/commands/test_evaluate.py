@@ -310,7 +310,7 @@ def test_naming(words, samples):
     assert (first["name"], first["seen"][0]["share"]) == ("cat", pytest.approx(2 / 3)) and not first["dead"]
     assert (second["name"], second["seen"][0]["share"]) == ("dog", 1) and second["dead"]
     assert (first["training_images"], second["training_images"]) == (6, 0)
-    assert found["advice"] == "t2 explains no training image: try concepts.count=1"
+    assert found["advice"] == "t2 explains no training image: try --set concepts.count=1"
     table = words.load_model("cpu").text.table
     similarities = torch.cosine_similarity(words.embeddings["text_encoder"][:1], table)
     best = first["neighbours"][0]

@@ -99,7 +99,9 @@ def test_the_command_and_the_call(tiny_run, workplace):
 
     made = ucd("--for", "a1111", "-c", "t2", "-o", "words")
     assert made.stdout == "words/tiny-t2.safetensors\n"
-    assert made.stderr == "copy them into embeddings/; tiny-t2 in a prompt is the concept\n"
+    done, following = made.stderr.splitlines()
+    assert done == f"concepts of {tiny_run.path}, for a1111"
+    assert following == "next: copy them into embeddings/; in a prompt: tiny-t2"
     refused = ucd("--for", "a1111", "-c", "t2", "-o", "words", status=2)
     assert "words/tiny-t2.safetensors exists already" in refused.stderr
     again = ucd("--for", "a1111", "-c", "t1,t2", "-o", "words", "--force", "--json")

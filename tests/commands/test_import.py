@@ -89,7 +89,8 @@ def test_the_published_codes_folder_becomes_a_run(published, tiny_folder, image_
         return result
 
     made = ucd("import", published, "--model", tiny_folder, "--images", image_folder)
-    assert made.stdout.strip() == os.path.join("runs", "checkpoint") and not made.stderr
+    assert made.stdout.strip() == os.path.join("runs", "checkpoint")
+    assert "warning" not in made.stderr and "words of runs/checkpoint: <t1> <t2>\nnext: ucd sample" in made.stderr
     run = interface.open_run("checkpoint", device="cpu")
     assert run.concepts == ("t1", "t2") and "in 4 images" in repr(run)
     torch.testing.assert_close(run.weights, torch.arange(8.0).reshape(4, 2))
@@ -105,7 +106,7 @@ def test_without_its_images_the_weights_are_left_out(published, tiny_folder):
         ([published / "learned_embeds.bin", published / "weights.bin"], "dataset_info.json is missing"),
     ):
         result = CliRunner().invoke(app, ["import", *map(str, arguments), "--model", model, "--json"])
-        assert result.exit_code == 0 and result.stderr.count("\n") == 1 and problem in result.stderr
+        assert result.exit_code == 0 and result.stderr.count("warning") == 1 and problem in result.stderr
         assert json.loads(result.stdout)["concepts"] == ["<t1>", "<t2>"]
     run = interface.import_concepts(published / "learned_embeds.bin", model=model, name="words", device="cpu")
     assert "images" not in repr(run) and len(run.compose({"t1": 2, "t2": 1}, n=1, steps=1)) == 1

@@ -51,12 +51,12 @@ def test_advice():
     names = ["t1", "t2", "t3", "t4"]
     assert advice(names, [], [], []).endswith("concepts.count=4 fits")
     assert advice(names, [3], [(0, 1, 0.0)], []) == (
-        "t4 explains no training image; t1 and t2 look the same: try concepts.count=2"
+        "t4 explains no training image; t1 and t2 look the same: try --set concepts.count=2"
     )
     assert advice(names, [], [(0, 1, 0.0), (2, 3, 0.0), (1, 2, 0.0)], []) == (
-        "t1, t2, t3 and t4 look the same: try concepts.count=1"
+        "t1, t2, t3 and t4 look the same: try --set concepts.count=1"
     )
-    assert "t2 shows more than one thing: try concepts.count=5" in advice(names, [], [], [1])
+    assert "t2 shows more than one thing: try --set concepts.count=5" in advice(names, [], [], [1])
 
 
 def test_lists_of_words(tmp_path):

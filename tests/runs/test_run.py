@@ -41,7 +41,7 @@ def test_concepts_by_name(tiny_run):
     assert tiny_run.token("t2") == tiny_run.token("<t2>") == "<t2>"
     with pytest.raises(UcdError) as caught:
         tiny_run.token("t9")
-    assert "t1 to t2" in caught.value.hint
+    assert "t1, t2" in caught.value.hint
 
 
 def test_a_run_without_concepts_or_with_a_damaged_file_is_said_so(tiny_run):

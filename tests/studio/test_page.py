@@ -180,7 +180,7 @@ def test_concepts_are_renamed_and_dropped_and_a_mistake_is_said(open_page):
     page.pane.locator(".rename input").fill("t1")
     page.keyboard.press("Enter")
     page.locator("#problem:visible").wait_for()
-    assert "can't be the name" in page.inner_text("#problem p")
+    assert "is the name of another concept" in page.inner_text("#problem p")
     page.pane.locator(".slider .name").nth(1).click()
     page.pane.locator(".rename input").fill("tower")
     page.keyboard.press("Enter")
