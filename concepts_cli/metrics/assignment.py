@@ -11,7 +11,7 @@ import numpy as np
 from concepts_cli.metrics import scores as arithmetic
 from concepts_cli.metrics.inputs import MetricInputs
 from concepts_cli.metrics.metric import Metric, describe_concepts
-from concepts_cli.metrics.scores import match_one_to_one
+from concepts_cli.metrics.scores import adjusted_rand_index, match_one_to_one, normalized_mutual_information
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,9 @@ def assign(weights: np.ndarray, labels: Sequence[Sequence[str]]) -> Assignment:
     """Compare the argmax of each row of `weights` (N, K) with N images' classes.
 
     Matched accuracy is the share of images whose strongest concept is matched to one of their classes, by the best
-    one-to-one match (Hungarian). ARI (Hubert & Arabie, 1985) and NMI (arithmetic mean) are scikit-learn's: 1 is
+    one-to-one match (Hungarian). Of the adjusted Rand index (ARI) and of normalized mutual information (NMI) 1 is
     perfect, and chance gives an ARI of 0.
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
     classes = tuple(sorted({label for image in labels for label in image}))
     strongest = weights.argmax(axis=1)
     counts = np.zeros((weights.shape[1], len(classes)), dtype=int)
@@ -48,9 +46,7 @@ def assign(weights: np.ndarray, labels: Sequence[Sequence[str]]) -> Assignment:
     right = sum(counts[pair] for pair in match_one_to_one(counts).items())
     ari = nmi = None
     if all(len(set(image)) == 1 for image in labels):
-        single = [image[0] for image in labels]
-        ari = float(adjusted_rand_score(single, strongest))
-        nmi = float(normalized_mutual_info_score(single, strongest))
+        ari, nmi = adjusted_rand_index(counts), normalized_mutual_information(counts)
     sizes = np.bincount(strongest, minlength=weights.shape[1])
     return Assignment(classes, sizes, counts, float(right / len(labels)), ari, nmi)
 

@@ -79,6 +79,33 @@ def purity(counts: np.ndarray) -> float:
     return float(counts.max(axis=1).sum() / counts.sum())
 
 
+def adjusted_rand_index(counts: np.ndarray) -> float:
+    """How far two partitions of N images agree on pairs, beyond chance: counts (K, C) -> [-0.5, 1].
+
+    (Hubert & Arabie, 1985.) scikit-learn's from labels is the same, and far too slow for a thousand resamples.
+    """
+    together, rows, columns = (
+        float((sizes * (sizes - 1)).sum()) for sizes in (counts, counts.sum(axis=1), counts.sum(axis=0))
+    )
+    if together == rows == columns:
+        return 1.0
+    by_chance = rows * columns / float(counts.sum() * (counts.sum() - 1))
+    return (together - by_chance) / ((rows + columns) / 2 - by_chance)
+
+
+def normalized_mutual_information(counts: np.ndarray) -> float:
+    """What two partitions of N images say of each other, as a share of their mean entropy: counts (K, C) -> [0, 1]."""
+    both, rows, columns = (_entropy(part) for part in (counts, counts.sum(axis=1), counts.sum(axis=0)))
+    mean = (rows + columns) / 2
+    return 1.0 if mean == 0 else min(1.0, max(0.0, (rows + columns - both) / mean))
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """Of the shares of the counts, in nats."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
 def clip_score(similarities: np.ndarray) -> float:
     """Mean of 100 max(cosine, 0) of images with their captions (Hessel et al., 2021, as torchmetrics scales it)."""
     return float(100 * similarities.clip(min=0).mean())

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import beta, bootstrap, entropy
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from concepts_cli.metrics.scores import (
     accuracy,
+    adjusted_rand_index,
     class_counts,
     clip_score,
     diversity,
@@ -17,6 +19,7 @@ from concepts_cli.metrics.scores import (
     kl_to_uniform,
     match_one_to_one,
     matched_accuracy,
+    normalized_mutual_information,
     purity,
 )
 
@@ -81,6 +84,20 @@ def test_the_other_direction_is_scipys_too(smoothing):
 def test_purity_lets_concepts_share_a_class():
     assert purity(np.array([[6, 2], [5, 3]])) == 11 / 16
     assert matched_accuracy(np.array([[6, 2], [5, 3]])) == 9 / 16
+
+
+@pytest.mark.parametrize(("images", "concepts"), [(1, 1), (2, 2), (5, 3), (25, 1), (25, 5), (200, 12)])
+def test_ari_and_nmi_are_scikit_learns(images, concepts):
+    rng = np.random.default_rng(images)
+    for spread in (1, concepts):  # the same partition, and another
+        truth = rng.integers(0, concepts, images)
+        found = (truth + rng.integers(0, spread, images)) % concepts
+        counts = np.zeros((concepts, concepts), dtype=int)
+        np.add.at(counts, (found, truth), 1)
+        assert adjusted_rand_index(counts) == pytest.approx(adjusted_rand_score(truth, found))
+        assert normalized_mutual_information(counts) == pytest.approx(
+            normalized_mutual_info_score(truth, found), abs=1e-9
+        )
 
 
 def test_clip_score_counts_nothing_below_zero():
