@@ -51,6 +51,7 @@ def open_socket(port: int | None) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, number))
+            listener.listen()  # already, so that whoever opens the address at once waits instead of being refused
             return listener
         except OSError as error:
             listener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from importlib import util
 
 import pytest
@@ -35,7 +36,7 @@ def test_it_listens_on_this_machine_only_and_says_if_a_port_is_taken():
     listener = server.open_socket(None)
     host, port = listener.getsockname()
     assert host == "127.0.0.1"
-    listener.listen()
+    socket.create_connection((host, port), timeout=5).close()  # before anything is served
     with pytest.raises(UcdError, match=f"port {port}: "):
         server.open_socket(port)
     with server.open_socket(None) as other:  # the usual port or, if it is taken, any other
