@@ -33,6 +33,7 @@ class Studio:
 
     def __init__(self, runs: Sequence[Run]):
         self.runs = list(runs)
+        self.is_ending: Callable[[], bool] = lambda: False  # an unfinished picture would keep the program alive
         self._turn = threading.Lock()  # a model does one thing at a time
         self._newest: dict[str, int] = {}  # a pane of a page -> its newest request
 
@@ -105,7 +106,7 @@ class Studio:
         frames = None
         while True:
             with self._turn:
-                if self._newest[pane] != ticket:
+                if self.is_ending() or self._newest[pane] != ticket:
                     return
                 with warnings.catch_warnings(record=True) as said:
                     warnings.simplefilter("always")

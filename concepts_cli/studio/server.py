@@ -72,8 +72,9 @@ def serve(app: FastAPI, listener: socket.socket) -> None:
     """Serve the page until an interrupt."""
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+    app.state.studio.is_ending = lambda: server.should_exit
+    server.run(sockets=[listener])
 
 
 def build_app(studio: Studio, token: str) -> FastAPI:
@@ -84,6 +85,7 @@ def build_app(studio: Studio, token: str) -> FastAPI:
     from fastapi import FastAPI, Response
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.studio = studio
     for name, (file, kind) in FILES.items():
         text = (Path(__file__).parent / "page" / file).read_text(encoding="utf-8")
         text = text.replace("{{ runs }}", str(len(studio.runs)))

@@ -50,6 +50,13 @@ def test_a_newer_request_of_a_pane_ends_the_older_one_and_no_other(studio):
     assert list(older) == [] and next(other)["step"] == 2 and next(newer)["step"] == 2
 
 
+def test_no_picture_is_finished_once_the_server_ends(studio):
+    frames = studio.mix(0, [["t1", 1]], 0, "pane", 1)
+    assert next(frames)["step"] == 1
+    studio.is_ending = lambda: True
+    assert list(frames) == []
+
+
 def test_two_pages_share_one_model(studio, tiny_run, monkeypatch):
     loaded = []
     load = type(tiny_run).load_model
