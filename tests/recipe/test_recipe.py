@@ -40,7 +40,7 @@ def mistakes_of(path: Path, *overrides: str) -> list[str]:
 
 
 def test_defaults_are_what_works_best(write):
-    recipe = load_recipe(write(MINIMAL, "my recipe.yaml"))
+    recipe = load_recipe(write("model: x/y\ndata: {images: a}\n", "my recipe.yaml"))
     assert recipe.name == "my-recipe"
     assert recipe.data.resize == "squash"
     assert recipe.data.flip_probability == 0.5
