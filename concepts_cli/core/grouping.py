@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MOST_COUNTED, LEAST = 2.0, 1e-3  # deviations that count when kinds are counted, and the least variance among them
-ABOUT = 0.5  # nats per image, by which likelihoods hardly differ: pairs of images tell less than they are many
+PLACE = 2.5  # times log K nats that the place of an image among K kinds costs: pairs tell less than they are many
 MOVES = 20  # of images between groups, at most
 TINY = 1e-6  # the least deviation of a word's gains: one that explains all images alike prefers none
 
@@ -56,7 +56,7 @@ def number_of_kinds(gains: Tensor, at_most: int) -> int:
 
     Two images either are of a kind or are not, and how well their words explain each other is normally distributed in
     either case. A kind that is two makes the first case wide, and two that are one the second. Of the groupings into 2,
-    3 and more kinds the first is taken that is about as likely as the likeliest.
+    3 and more kinds the likeliest is taken, in view of how many there could be.
     """
     relative = standardized(gains).clamp(max=MOST_COUNTED)
     above = torch.ones_like(relative, dtype=torch.bool).triu(diagonal=1)
@@ -66,9 +66,9 @@ def number_of_kinds(gains: Tensor, at_most: int) -> int:
         owners = groups(gains, count)[1]
         together = (owners[:, None] == owners)[above]
         cases = [each for each in (alike[together], alike[~together]) if len(each)]
-        likelihoods.append(sum(_likelihood(each, len(alike)) for each in cases))
-    about = max(likelihoods) - ABOUT * len(gains)
-    return 2 + next(place for place, each in enumerate(likelihoods) if each >= about)
+        likelihood = sum(_likelihood(each, len(alike)) for each in cases)
+        likelihoods.append(likelihood - PLACE * len(gains) * math.log(count))
+    return 2 + likelihoods.index(max(likelihoods))
 
 
 def _likelihood(values: Tensor, total: int) -> float:
