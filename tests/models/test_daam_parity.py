@@ -172,7 +172,7 @@ def run(workplace, image_folder):
     (workplace / "deep.yaml").write_text(
         """model: deep
 data: {images: images}
-concepts: {count: 1}
+concepts: {count: 1, start: table}
 train: {max_steps: 1, batch_size: 1, gradient_accumulation: 1}
 """
     )
