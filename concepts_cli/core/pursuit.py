@@ -12,7 +12,7 @@ Shapes: N images, L landmarks (the images that words are learned from), W words,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from concepts_cli.core.latents import Latents
 from concepts_cli.core.teaching import (
     CANDIDATE_RATE,
     CANDIDATE_STEPS,
+    FEW,
     LEVELS,
     ROWS,
     Start,
@@ -45,6 +46,9 @@ class PursuitStart(Teacher):
     def __init__(self, model: DiffusionModel, latents: Latents, count: int, **options: Any):
         """`options` are those of `Teacher`."""
         super().__init__(model, latents, count, **options)
+        self.landmarks = self.landmarks[
+            torch.randperm(len(self.landmarks), generator=self.generator)[:FEW].sort().values
+        ]
         self.goals = goals(count)
         chunks = math.ceil(len(self.landmarks) / ROWS)
         self.total = len(self.goals) * (chunks * CANDIDATE_STEPS + len(self.landmarks)) + len(latents)
@@ -62,20 +66,22 @@ class PursuitStart(Teacher):
                 yield from self._train(words, landmarks[chunk], owners, CANDIDATE_STEPS, CANDIDATE_RATE, left=left)
                 pool = joined(pool, {name: table.detach() for name, table in words.items()})
             origins = [-1] * count_of(known) + teachers + everyone.tolist()
-            products = []
-            for image in landmarks.tolist():
-                products.append(self._measured(pool, image))
-                yield
-            gram, cross = (torch.stack(each) for each in zip(*products, strict=True))
-            taken, weights, rest = pursue(gram, cross, origins, taken=range(count_of(known)), count=goal)
+            gram, cross = yield from self._products(pool, landmarks.tolist())
+            least = len(landmarks) / max(self.goals[-1], 2)
+            taken, weights, rest = pursue(gram, cross, origins, taken=range(count_of(known)), count=goal, least=least)
             known, others = ({name: table[each] for name, table in pool.items()} for each in (taken, rest))
             teachers = [origins[word] for word in rest]
+        gram, cross = yield from self._products(known, range(len(self.latents)))
+        self.result = Start(known, nonnegative_weights(gram, cross).float())
+
+    def _products(self, words: Words, images: Sequence[int]) -> Generator[None, None, tuple[Tensor, Tensor]]:
+        """What `_measured` says of each image: (M, W, W) and (M, W)."""
         products = []
-        for image in range(len(self.latents)):
-            products.append(self._measured(known, image))
+        for image in images:
+            products.append(self._measured(words, image))
             yield
         gram, cross = (torch.stack(each) for each in zip(*products, strict=True))
-        self.result = Start(known, nonnegative_weights(gram, cross).float())
+        return gram, cross
 
     @torch.no_grad()
     def _measured(self, words: Words, image: int) -> tuple[Tensor, Tensor]:
@@ -84,17 +90,24 @@ class PursuitStart(Teacher):
         """
         tokens = self._teach(words)
         sentence = self.sentences[self.sentences_of[image].start]
-        conditioning = self.model.encode_prompts(["", *(sentence.format(token) for token in tokens)])
-        mean, calls = self.latents.moments(image)[0], len(conditioning)
+        prompts = ["", *(sentence.format(token) for token in tokens)]
+        calls = len(prompts)
+        rows = torch.arange(calls).split(self.rows)
+        conditioning = [self.model.encode_prompts([prompts[n] for n in part.tolist()]) for part in rows]
+        mean = self.latents.moments(image)[0]
         mask = self._masks(torch.tensor([image]))
         noises = torch.randn(LEVELS, *mean.shape, generator=seeded(0, "pursuit"))
         gram, cross = (torch.zeros(shape, dtype=torch.float64) for shape in ((calls - 1, calls - 1), (calls - 1,)))
         for level, noise in enumerate(noises):
-            times = self._time(torch.tensor((level + 0.5) / LEVELS)).expand(calls)
-            noisy, target = self._example(mean.expand(calls, -1, -1, -1), noise.expand(calls, -1, -1, -1), times)
-            times = times.to(self.model.device)
-            rows = torch.arange(calls).split(self.rows)
-            scores = torch.cat([self.model.predict(noisy[part], times[part], conditioning[part]) for part in rows])
+            time = self._time(torch.tensor((level + 0.5) / LEVELS))[None]
+            noisy, target = self._example(mean[None], noise[None], time)
+            times = time.to(self.model.device)
+            scores = torch.cat(
+                [
+                    self.model.predict(noisy.expand(len(part), -1, -1, -1), times.expand(len(part)), part)
+                    for part in conditioning
+                ]
+            )
             if mask is not None:
                 scores, target = (each * mask.sqrt() for each in (scores, target))
             scores, truth = scores.flatten(1).cpu().double(), target[0].flatten().cpu().double()
@@ -104,7 +117,7 @@ class PursuitStart(Teacher):
             cross += added @ missing / unconditional
         if not gram.isfinite().all():
             raise UcdError("the model's errors are not finite", "--set train.mixed_precision=bf16, or no", exit_code=1)
-        return gram, cross
+        return gram.float(), cross.float()
 
 
 def goals(count: int) -> list[int]:
@@ -114,15 +127,15 @@ def goals(count: int) -> list[int]:
 
 
 def pursue(
-    gram: Tensor, cross: Tensor, origins: Sequence[int], *, taken: Sequence[int], count: int
+    gram: Tensor, cross: Tensor, origins: Sequence[int], *, taken: Sequence[int], count: int, least: float
 ) -> tuple[list[int], Tensor, list[int]]:
     """Take words, beside those that are `taken`, until there are `count`, by the products of W words' scores with each
     other (L, W, W) and with what is to be explained (L, W).
 
-    `origins` are the landmarks that words were learned from, or -1: of its own a word says nothing. Returns the words
-    taken, their weights (L, count), and as many of the best others.
+    `origins` are the landmarks that words were learned from, or -1: of its own a word says nothing. A word is for
+    about `least` images or more. Returns the words taken, their weights (L, count), and as many of the best others.
     """
-    taken, least = list(taken), len(cross) / count
+    taken = list(taken)
     lengths = gram.diagonal(dim1=1, dim2=2).clamp(min=TINY).sqrt()
     weights, worths = _weights_of(gram, cross, taken), torch.zeros(0)
     while len(taken) < count:
@@ -143,6 +156,8 @@ def separation(values: Tensor, least: float) -> Tensor:
     """How much of the sum of squares of values (M,) is between a high and a low group, at the best threshold (Otsu,
     1979), if the high group has about `least` values or more; else 0.
     """
+    if len(values) < 2:
+        return values.new_zeros(())
     ordered = values.sort().values
     total, high = len(values), torch.arange(len(values) - 1, 0, -1)
     sums = ordered.cumsum(dim=0)
@@ -162,7 +177,7 @@ def nonnegative_weights(gram: Tensor, cross: Tensor) -> Tensor:
     for one, other in zip(gram.double().numpy(), cross.double().numpy(), strict=True):
         root = np.linalg.cholesky(one + identity)
         weights.append(nnls(root.T, np.linalg.solve(root, other))[0])
-    return torch.from_numpy(np.array(weights))
+    return torch.from_numpy(np.array(weights)).to(gram)
 
 
 def _weights_of(gram: Tensor, cross: Tensor, words: Sequence[int]) -> Tensor:

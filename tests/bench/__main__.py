@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-PARTS = ("loading", "training", "many_images", "sampling", "attention", "scoring")
+PARTS = ("loading", "training", "by_concepts", "many_images", "sampling", "attention", "scoring")
 
 
 def main() -> None:

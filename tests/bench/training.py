@@ -41,12 +41,18 @@ def our_training(
     checkpointed: bool = False,
     accumulation: int = 1,
     side: int | None = None,
+    per_image: int | None = None,
     accelerator: Accelerator | None = None,
 ) -> Training:
     count = len(tokens)
     start = initial_embeddings(model, count, words=None, spread=1.0, generator=seeded(0, "bench"))
     objective = ComposedLoss(
-        model, Concepts(start, torch.ones(IMAGES, count)), tokens, OBJECT, checkpointed=checkpointed
+        model,
+        Concepts(start, torch.ones(IMAGES, count)),
+        tokens,
+        OBJECT,
+        checkpointed=checkpointed,
+        per_image=per_image,
     )
     latents = torch.randn(2, IMAGES, *model.latent_shape(side, side))
     settings = TrainSettings(max_steps=10**6, batch_size=batch, gradient_accumulation=accumulation, learning_rate=1e-3)

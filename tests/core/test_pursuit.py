@@ -42,7 +42,8 @@ def test_words_of_things_are_taken_before_blends_and_what_is_everywhere():
     images = shows @ things[:3] + 2 * things[3]
     blend, everywhere = things[:3].mean(dim=0), things[3]
     words = torch.stack([blend, everywhere, things[0], things[1], blend + everywhere, things[2]])
-    taken, weights, rest = pursue(*products(images, words), [-1] * 6, taken=[], count=3)
+    assert pursue(*products(images, words), [-1] * 6, taken=[], count=1, least=4)[0][0] in (2, 3, 5)
+    taken, weights, rest = pursue(*products(images, words), [-1] * 6, taken=[], count=3, least=4)
     assert sorted(taken) == [2, 3, 5] and set(rest) == {0, 1, 4}
     torch.testing.assert_close(weights, shows[:, [[2, 3, 5].index(word) for word in taken]].double())
 
@@ -51,7 +52,7 @@ def test_what_is_taken_already_is_explained_away():
     things = torch.eye(3)
     shows = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]).float()
     words = torch.stack([things[0], things[0] + 0.1 * things[2], things[1], things[2]])
-    taken, weights, _ = pursue(*products(shows @ things, words), [-1] * 4, taken=[0], count=3)
+    taken, weights, _ = pursue(*products(shows @ things, words), [-1] * 4, taken=[0], count=3, least=2)
     assert taken[0] == 0 and set(taken) == {0, 2, 3} and weights.shape == (6, 3)
 
 
@@ -59,7 +60,7 @@ def test_of_its_own_image_a_word_says_nothing():
     by_heart = torch.zeros(6, 2)
     by_heart[2, 0], by_heart[3:, 1] = 9.0, 1.0  # the first word explains the third image alone, from which it is
     gram = torch.eye(2).expand(6, -1, -1).double()
-    assert pursue(gram, by_heart.double(), [2, 3], taken=[], count=2)[0] == [1, 0]
+    assert pursue(gram, by_heart.double(), [2, 3], taken=[], count=2, least=3)[0] == [1, 0]
 
 
 def test_separation_is_the_best_split_of_the_sum_of_squares():
@@ -68,6 +69,7 @@ def test_separation_is_the_best_split_of_the_sum_of_squares():
     assert separation(values, 5) < separation(values, 4) == separation(values, 1)  # three, and its own image
     assert separation(torch.ones(6), 1) == 0
     assert separation(torch.tensor([0.0, 1, 2]), 9) == 0
+    assert separation(torch.ones(1), 1) == separation(torch.ones(0), 1) == 0
 
 
 def test_weights_are_least_squares_and_never_negative():
@@ -142,9 +144,31 @@ def _correlations(weights: torch.Tensor, has: torch.Tensor) -> torch.Tensor:
     return torch.corrcoef(torch.cat([weights, has.float()], dim=1).T)[:count, count:]
 
 
-def test_masks_and_sizes_are_what_the_latents_say(start, monkeypatch):
+def test_only_what_is_inside_a_mask_counts(start, monkeypatch):
     ours = start(3, 2)
-    whole = ours._measured(ours._mean_words(2), 0)
-    monkeypatch.setattr(ours, "_masks", lambda images: torch.ones(1, 1, *ours.model.latent_shape()[1:]))
-    for masked, plain in zip(ours._measured(ours._mean_words(2), 0), whole, strict=True):
-        torch.testing.assert_close(masked, plain)
+    words = {name: table.detach() for name, table in ours._mean_words(2).items()}
+    words["text_encoder"] += torch.randn(2, 32, generator=seeded(3, "words"))
+    mask = torch.zeros(1, 1, *ours.model.latent_shape()[1:])
+    mask[..., :4] = 1
+    monkeypatch.setattr(ours, "_masks", lambda images: mask)
+    masked = ours._measured(words, 0)
+    predict = ours.model.predict
+    monkeypatch.setattr(ours.model, "predict", lambda *arguments: predict(*arguments) * mask)
+    monkeypatch.setattr(ours, "_masks", lambda images: None)
+    example = ours._example
+    monkeypatch.setattr(ours, "_example", lambda *each: (example(*each)[0], example(*each)[1] * mask))
+    torch.testing.assert_close(ours._measured(words, 0), masked)
+
+
+@pytest.mark.parametrize(
+    "options", [{"vectors": 2}, {"where": "output"}, {"sentences_of": [range(1), range(1, 2)] * 2}]
+)
+def test_concepts_of_every_kind_are_found(start, options):
+    ours = start(4, 2, **options)
+    assert len(list(ours.steps())) == ours.total
+    assert ours.result.weights.shape == (4, 2) and ours.result.weights.isfinite().all()
+
+
+def test_one_concept_and_one_image(start):
+    for ours in (start(2, 1), start(2, 2)):
+        assert len(list(ours.steps())) == ours.total
