@@ -145,11 +145,11 @@ def recipe_file(tmp_path, tiny_folder, image_folder) -> Path:
     path.write_text(
         f"""model: {tiny_folder}
 data: {{images: images}}
-concepts: {{count: 2, start: table}}
+concepts: {{count: 2, start: table, initial_spread: 1}}
 weights: {{constraint: none}}
 train:
   {{max_steps: 3, batch_size: 2, gradient_accumulation: 2, log_every: 1,
-    learning_rate: 0.01, scale_learning_rate: false}}
+    learning_rate: 0.01, weights_learning_rate: null}}
 sample: {{num_images: 2, steps: 2, batch_size: 4}}
 evaluate: {{class_names: [cat, dog], labels: labels.json}}
 """

@@ -25,7 +25,6 @@ ALWAYS = ("model", "data.images", "data.resolution", "concepts.count", "train.ba
 LEFT_OUT = ("name", "evaluate.resnet_class_names")  # the file's name is the run's
 REASONS = {
     "data.resolution": "null: the size that the model was trained on",
-    "concepts.count": "how many kinds of thing to look for: a guess, which `ucd evaluate --metric naming` judges",
     "train.batch_size": "images at a time, halved by itself until they fit into memory",
     "train.mixed_precision": "half the memory, and faster, on this GPU",
     "evaluate.metrics": "it needs no labels",

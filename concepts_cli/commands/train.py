@@ -35,6 +35,7 @@ from concepts_cli.training.memory import MemoryPlan, memory_limit, plan_memory
 from concepts_cli.training.resume import drop_later_metrics, image_digests, in_checkpoint_order
 from concepts_cli.training.setup import (
     at_mirror,
+    check_count,
     check_precision,
     choose_accelerator,
     earlier_run,
@@ -139,6 +140,7 @@ class Trainer:
         if main and not state:
             _warn_of_images(recipe, records, out)
         recipe = _counted_as(recipe, Run(chosen) if state else earlier)
+        check_count(recipe, len(records))
         memory = memory_plan(recipe, accelerator.device, out)
         recipe = memory.applied(recipe) if memory else recipe
         self._records, model = records, load_training_model(recipe, accelerator, out)
@@ -324,6 +326,7 @@ def plan(
     records = read_training_images(recipe, out)
     _warn_of_images(recipe, records, out)
     count = len(records)
+    check_count(recipe, count)
     try:
         memory = (
             plan_memory(recipe, memory_limit(recipe, chosen_device(device))) if is_checked and tells_memory else None

@@ -17,7 +17,6 @@ from concepts_cli.core.draws import seeded
 from concepts_cli.core.latents import Latents
 from concepts_cli.core.objective import image_errors
 from concepts_cli.core.optimizing import deviation
-from concepts_cli.errors import UcdError
 from concepts_cli.models.interface import DiffusionModel
 
 CANDIDATE_STEPS, CANDIDATE_RATE = 32, 0.2  # of AdamW, for each candidate; in deviations of the table; rates fall to 0
@@ -66,12 +65,9 @@ class Teacher(ABC):
         seed: int = 0,
     ):
         """`count` words are looked for. `sentences` are templates with one `{}`, of which each image may have its own
-        (`sentences_of`); `rows` is the most of a model call, which changes no result. Raises UcdError for fewer images
-        than concepts.
+        (`sentences_of`); `rows` is the most of a model call, which changes no result. There are at least as many images
+        as concepts.
         """
-        if len(latents) < (count or 2):
-            hint = f"add images, or --set concepts.start=table --set concepts.count={count or 1}"
-            raise UcdError(f"{len(latents)} images can't start {count or 2} concepts", hint)
         self.model, self.latents, self.count = model, latents, count
         self.vectors, self.where, self.rows = vectors, where, rows
         self.sentences = tuple(sentences)

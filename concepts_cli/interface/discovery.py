@@ -88,8 +88,8 @@ def discover(
     """Set up a discovery of concepts: `ucd train`, one step at a time.
 
     `source` is a folder of images, a recipe file, the name of a shipped recipe, or a Recipe. A folder gets the
-    published settings and the model that is at hand; without a GPU that is `mini`, with the settings of the quickstart:
-    `ucd init` writes them down. `count` is the number of concepts, or "auto", which a folder gets with `mini`;
+    defaults and the model that is at hand; without a GPU that is `mini`: `ucd init` writes them down. `count` is the
+    number of concepts, or "auto", which a folder gets;
     `overrides` are other settings by their dotted names. `output`, `resume`, `force` and `device` are those of the
     command: the run folder is `runs/NAME` unless `output` says otherwise, and a run is resumed by its own recipe, which
     only `count`, `model` and `overrides` change. With `progress` a bar is drawn on stderr.

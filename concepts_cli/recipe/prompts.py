@@ -1,6 +1,6 @@
 """Prompt templates for learning a concept's word.
 
-The lists are those of textual inversion (Gal et al., 2022, arXiv 2208.01618). The paper draws one at random for every
+The lists, but for `PART`, are those of textual inversion (Gal et al., 2022, arXiv 2208.01618). The paper draws one at random for every
 image of a step. Two templates of `STYLE` are in the published list twice, and so are drawn twice as often.
 """
 

@@ -110,7 +110,7 @@ class ConceptSettings:
         "normal: at random, as published",
     )
     start_restarts: int = setting(
-        1, "with start: images, how many words to learn from each image", at_least=1, at_most=1000
+        1, "with start: images and softmax weights, how many words to learn from each image", at_least=1, at_most=1000
     )
     initial_spread: float = setting(
         1.0,
@@ -146,7 +146,7 @@ class ConceptSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSettings:
-    initial: float = setting(1.0, "initial value of every weight", **WEIGHT)
+    initial: float = setting(1.0, "initial value of every weight, without a start from the images", **WEIGHT)
     constraint: Literal["softmax", "none"] = setting(
         "softmax", "softmax, where the weights of an image sum to one, or none"
     )

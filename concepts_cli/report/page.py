@@ -116,7 +116,10 @@ class Page:
             ("concepts", f"{recipe.concepts.count}, as {recipe.concepts.property or 'bare words'}"),
             ("weights", "softmax (sum to one)" if weights.constraint == "softmax" else "unconstrained"),
             ("batch", f"{train.batch_size} x {train.gradient_accumulation}"),
-            ("learning rate", f"{train.learning_rate:g}" if train.learning_rate else "by the model's words"),
+            (
+                "learning rate",
+                f"{train.learning_rate:g}" if train.learning_rate else "a twentieth of the words' deviation",
+            ),
             ("seed", str(train.seed)),
         ]
 

@@ -46,9 +46,7 @@ def _start_rows(recipe: Recipe, images: int) -> tuple[int, int]:
     if recipe.weights.constraint == "none":
         known = [0, *goals(count)][:-1]  # before each round
         learned = landmarks * CANDIDATE_STEPS
-        asked += sum(
-            min(1, n) * learned * (1 + n) + landmarks * (n + min(1, n) * count + landmarks) * LEVELS for n in known
-        )
+        asked += sum(min(1, n) * learned * (1 + n) + landmarks * (2 * n + landmarks) * LEVELS for n in known)
         return len(known) * learned, asked
     words = landmarks * recipe.concepts.start_restarts
     return words * CANDIDATE_STEPS + landmarks * WORD_STEPS, asked + landmarks * words * LEVELS

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, patch_environment
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, patch_environment
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.nn import functional as F
 
 from concepts_cli.core.concepts import Concepts, concept_tokens, initial_embeddings
@@ -39,6 +41,14 @@ from concepts_cli.runs.run import Run
 from concepts_cli.training.clustering import cluster
 from concepts_cli.training.memory import MemoryPlan, in_gb, memory_limit, plan_memory
 from concepts_cli.training.sentences import check_captions, training_sentences
+from concepts_cli.training.telling import counted
+
+
+def check_count(recipe: Recipe, images: int) -> None:
+    """Raise UcdError if so many images can't start the recipe's concepts."""
+    if recipe.starts_from_images and images < (least := recipe.concepts.count or 2):
+        hint = f"add images, or --set concepts.count={images}" if images > 1 else "add images"
+        raise UcdError(f"{counted(images, 'image')} can't start {counted(least, 'concept')}", hint)
 
 
 def check_precision(recipe: Recipe, device: str | None) -> None:
@@ -56,7 +66,11 @@ def choose_accelerator(recipe: Recipe, device: str | None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     environment = {"ACCELERATE_TORCH_DEVICE": str(chosen_device(device))} if device and not is_launched() else {}
     with patch_environment(**environment):
-        accelerator = Accelerator(mixed_precision=recipe.train.mixed_precision, cpu=device == "cpu")
+        accelerator = Accelerator(
+            mixed_precision=recipe.train.mixed_precision,
+            cpu=device == "cpu",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],  # while the main process starts
+        )
     check_precision(recipe, str(accelerator.device))  # its launcher may have chosen another device
     return accelerator
 
@@ -244,9 +258,12 @@ def _image_start(
     out: Output,
     rows: int,
 ) -> Start:
-    """Words and weights learned from the images by the main process, for all processes."""
+    """Words and weights learned from the images by the main process, for all processes.
+
+    With as many rows in a call of the model as fit into memory.
+    """
     start = None
-    if accelerator.is_main_process:
+    while accelerator.is_main_process and start is None:
         concepts = recipe.concepts
         options: dict[str, Any] = {
             "sentences": sentences,
@@ -262,9 +279,16 @@ def _image_start(
         else:
             kinds = {"at_most": concepts.count_at_most, "restarts": concepts.start_restarts}
             finder = ImageStart(model, latents, concepts.count, **kinds, **options)
-        for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
-            pass
-        start = finder.result
+        try:
+            for _ in out.track(finder.steps(), total=finder.total, label="starting from the images"):
+                pass
+            start = finder.result
+        except RuntimeError as error:
+            if rows == 1 or not should_reduce_batch_size(error):
+                raise
+        if start is None:  # out of the block above, which keeps tensors
+            clear_device_cache(garbage_collection=True)
+            rows //= 2
     (start,) = broadcast_object_list([start])
     return start
 

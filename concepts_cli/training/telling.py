@@ -50,7 +50,7 @@ def found(run: Run, most: int = 8) -> str:
     """What a training found, in a line: in how many images each concept is the strongest."""
     owners = run.weights.argmax(dim=1).tolist()
     first, *rest = [f"{bare_name(token)} in {owners.count(k)}" for k, token in enumerate(run.tokens)]
-    shares = ", ".join([first.replace(" in ", " strongest in "), *rest][:most])
+    shares = ", ".join([first.replace(" in ", " is strongest in "), *rest][:most])
     more = f" and {len(run.tokens) - most} more" if len(run.tokens) > most else ""
     return f"{counted(len(run.tokens), 'concept')} in {counted(len(owners), 'image')}: {shares}{more}"
 

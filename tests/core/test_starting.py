@@ -142,11 +142,6 @@ def test_of_many_words_the_likeliest_are_measured_at_all_levels(start, monkeypat
     assert (mean.masked_fill(~others, -9).amax(dim=1) <= mean.gather(1, best).amin(dim=1)).all()
 
 
-def test_fewer_images_than_concepts(start):
-    with pytest.raises(UcdError, match="2 images can't start 3 concepts"):
-        start(2, concepts=3)
-
-
 def test_errors_that_are_no_numbers(start, monkeypatch):
     ours = start(4)
     monkeypatch.setattr(ours, "_errors", lambda clean, *rest: torch.full((len(clean),), torch.nan))
