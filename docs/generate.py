@@ -41,9 +41,9 @@ RECIPES = """\
 A recipe is a YAML file. Only `model` and `data.images` are required; everything else has the default below, or with
 `preset: paper` the [published value](paper.md). With `model: mini`, samples, their steps and their guidance have
 defaults of their own, and so do the steps and rates of words that start at random or from words of the model, as the
-baselines' do (`train.method`): both are in `concepts_cli/recipe/presets`. `ucd train RECIPE --set train.max_steps=500` overrides a setting, and a run's own
-`recipe.yaml` lists every value that was used. Unknown keys and wrong values are all reported at once, each with its
-line.
+baselines' do (`train.method`): both are in `concepts_cli/recipe/presets`. `ucd train RECIPE --set train.max_steps=500`
+overrides a setting, and a run's own `recipe.yaml` lists every value that was used. Unknown keys and wrong values are
+all reported at once, each with its line.
 
 Paths are relative to the recipe; `~` and `$NAME` are expanded, and `$$` is a plain dollar sign.
 

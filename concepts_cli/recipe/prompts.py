@@ -1,7 +1,8 @@
 """Prompt templates for learning a concept's word.
 
-The lists, but for `PART`, are those of textual inversion (Gal et al., 2022, arXiv 2208.01618). The paper draws one at random for every
-image of a step. Two templates of `STYLE` are in the published list twice, and so are drawn twice as often.
+The lists, but for `PART`, are those of textual inversion (Gal et al., 2022, arXiv 2208.01618). The paper draws one at
+random for every image of a step. Two templates of `STYLE` are in the published list twice, and so are drawn twice as
+often.
 """
 
 from __future__ import annotations

@@ -492,5 +492,5 @@ def test_the_number_of_concepts_is_found_once(recipe_file, workplace, monkeypatc
 def test_more_concepts_than_images_cannot_start_from_them(recipe_file, workplace):
     with pytest.raises(UcdError, match="6 images can't start 7 concepts"):
         run_recipe(recipe_file, "concepts.start=images", "concepts.count=7")
-    with pytest.raises(UcdError, match="start from words or from the images, not both"):
-        load_recipe(recipe_file, ["concepts.start=images", "concepts.initial=dog"])
+    with pytest.raises(UcdError, match="6 images can't start 7 concepts"):
+        plan(load_recipe(recipe_file, ["concepts.start=images", "concepts.count=7"]), device="cpu")
