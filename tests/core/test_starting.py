@@ -22,7 +22,9 @@ SENTENCES = ("a photo of a {}", "the {}", "{}")
 
 
 @pytest.fixture
-def start(tiny_folder):
+def start(tiny_folder, monkeypatch):
+    monkeypatch.setattr(starting, "CANDIDATE_STEPS", 6)
+
     def build(count: int = 7, concepts: int = 2, **options) -> ImageStart:
         model = load_model(str(tiny_folder), device="cpu")
         mean = torch.randn(1, count, *model.latent_shape(), generator=seeded(0, "latents"))
