@@ -48,7 +48,7 @@ def test_a_whole_session_in_a_pipe(workplace, recipe_file):
     assert re.search(
         r"^2 concepts in 6 images, with .+ on \d+ CPU cores?.*: 3 steps, about \d+ s$", trained.stderr, re.M
     )
-    assert re.search(r"2 concepts in 6 images: t1 strongest in \d, t2 in \d\nnext: ucd sample", trained.stderr)
+    assert re.search(r"2 concepts in 6 images: t1 is strongest in \d, t2 in \d\nnext: ucd sample", trained.stderr)
     sampled = piped("sample", "--concept", "t1")
     assert sampled.stderr.startswith(f"2 pictures of {TINY}\nnext: `ucd compose")
 
