@@ -32,5 +32,5 @@ def test_what_it_will_do_and_for_how_long(tiny_model, recipe_file, monkeypatch):
 
 def test_what_it_found(tiny_run):
     tiny_run.weights = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 2)
-    assert found(tiny_run) == "2 concepts in 6 images: t1 strongest in 4, t2 in 2"
-    assert found(tiny_run, most=1) == "2 concepts in 6 images: t1 strongest in 4 and 1 more"
+    assert found(tiny_run) == "2 concepts in 6 images: t1 is strongest in 4, t2 in 2"
+    assert found(tiny_run, most=1) == "2 concepts in 6 images: t1 is strongest in 4 and 1 more"
