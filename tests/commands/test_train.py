@@ -466,7 +466,7 @@ def test_each_folder_is_described_by_its_property(recipe_file, image_folder, wor
 
 
 def test_a_start_from_the_images_is_found_once(recipe_file, workplace, monkeypatch):
-    own = ["concepts.start=images", "concepts.start_restarts=1", "train.max_steps=2", "train.checkpoint_every=1"]
+    own = ["concepts.start=images", "weights.constraint=softmax", "train.max_steps=2", "train.checkpoint_every=1"]
     run = run_recipe(recipe_file, *own, "train.keep_checkpoints=9")
     words, weights = run.embeddings["text_encoder"], run.weights
     assert set((weights > 0.5).sum(dim=1).tolist()) == {1}  # from 1 for the best word and 0 for the other
@@ -478,7 +478,8 @@ def test_a_start_from_the_images_is_found_once(recipe_file, workplace, monkeypat
 
 
 def test_the_number_of_concepts_is_found_once(recipe_file, workplace, monkeypatch):
-    own = ["concepts.start=images", "concepts.count=auto", "train.max_steps=2", "train.checkpoint_every=1"]
+    own = ["concepts.start=images", "concepts.count=auto", "weights.constraint=softmax"]
+    own += ["train.max_steps=2", "train.checkpoint_every=1"]
     run = run_recipe(recipe_file, *own, "concepts.count_at_most=4")
     count = len(run.tokens)
     assert 2 <= count <= 4 and run.recipe.concepts.count == count and run.weights.shape == (6, count)
