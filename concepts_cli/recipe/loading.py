@@ -143,6 +143,7 @@ def _on_presets(tree: Node) -> Node:
         _values(given.get("train")).get("method", usual).value not in (None, COMPOSED)
         or concepts.get("start", usual).value in ("table", "normal")
         or concepts.get("initial", usual).value is not None
+        or ("initial_spread" in concepts and "start" not in concepts)  # as in recipes before there was a choice
     )
     named = given["preset"].value if "preset" in given else None
     suiting = [BUILT_IN] * (given.get("model", tree).value == BUILT_IN) + [AT_RANDOM] * is_random

@@ -330,6 +330,8 @@ def test_what_suits_the_model_and_the_method_is_under_what_the_recipe_says(write
     rival = load_recipe(write("model: mini\ndata: {images: a}\ntrain: {method: ti-kmeans, seed: 3}\n"))
     assert (rival.concepts.start, rival.train.learning_rate, rival.train.seed) == ("table", 5e-3, 3)
     assert (rival.train.steps(24), rival.concepts.prompt_beside) == (240, "a {}")
+    before = load_recipe(write("model: mini\ndata: {images: a}\nconcepts: {initial_spread: 2}\n"))
+    assert (before.concepts.start, before.concepts.initial_spread, before.train.steps(24)) == ("table", 2, 240)
     paper = load_recipe(write("model: mini\npreset: paper\ndata: {images: a}\ntrain: {method: ti-kmeans}\n"))
     assert (paper.concepts.start, paper.concepts.prompt_beside, paper.train.learning_rate) == ("normal", None, 5e-3)
 
