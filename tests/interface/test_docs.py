@@ -43,7 +43,7 @@ def test_the_page_runs_and_prints_only_what_it_says(workplace, quick_recipes, mo
         exec(compile(block, f"{PAGE.name}, block {number + 1}", "exec"), names)
     printed = capfd.readouterr()
     assert printed.err == ""
-    assert "('t1', 't2', 't3', 't4', 't5')\ntorch.Size([25, 5])\n3 " in printed.out
+    assert "('t1', 't2', 't3', 't4', 't5')\ntorch.Size([25, 5])\n0 " in printed.out
     assert "torch.Size([3, 5])\n" in printed.out
     assert "no concept 't9' |" in printed.out
     for file in ("t3.png", "composed.png", "where-t1-is.png", "words.png", "runs/demo/report.html"):
