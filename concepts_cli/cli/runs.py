@@ -29,7 +29,7 @@ def runs(json: Json = False, quiet: Quiet = False, help_: Help = False) -> None:
             columns = ["run", "date", "model", "images", "concepts", "scores"]
             out.table("", columns, [_row(summary) for summary in summaries])
         else:
-            say_next(out, "there is no run here yet", "ucd train quickstart, or ucd train FOLDER")
+            say_next(out, "there are no runs here yet", "ucd train quickstart, or ucd train FOLDER")
 
 
 def _row(summary: RunSummary) -> tuple[object, ...]:

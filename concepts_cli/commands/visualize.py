@@ -125,7 +125,7 @@ def visualize(
         warn_of_unknown_words(run, [*sorted(texts), plan.settings.negative_prompt or ""], out)
         taught = plan.load_models()
         with attention_of(taught[""].model).record(selection=maps.attention):
-            pass  # raises before the work begins
+            pass  # a selection that the model lacks is refused before the images are inverted
         made = (draw_images if real else draw_generated)(taught, missing, plan, maps)
         for _ in out.track(made, total=len(missing), label="drawing heat maps"):
             pass

@@ -26,7 +26,7 @@ def find_run(given: str | Path | None = None) -> Run:
         raise UcdError(f"no run at {shown(given, 300)}", hint)
     runs = all_runs()
     if not runs:
-        raise UcdError("there is no run here yet", "train one with `ucd train quickstart`, or name one with --run")
+        raise UcdError("there are no runs here yet", "train one with `ucd train quickstart`, or name one with --run")
     runs[-1].check_links()
     return runs[-1]
 

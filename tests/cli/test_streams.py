@@ -57,7 +57,7 @@ def test_an_interrupt_during_an_import_exits_130_without_a_word(tmp_path, module
         ("ucd --version >&-", 0, ""),
         ("WORLD_SIZE=abc ucd sample", 2, "$WORLD_SIZE is 'abc', expected a number"),
         ("WORLD_SIZE=2 RANK=0 ucd sample", 2, "$WORLD_SIZE is 2, and $LOCAL_RANK is not set"),
-        ("RANK=5 ucd sample", 2, "there is no run here yet"),
+        ("RANK=5 ucd sample", 2, "there are no runs here yet"),
         ("RANK=x ucd sample", 2, "$RANK is 'x', expected a number"),
         ("ucd encode ''", 2, "got an empty path"),
         ("ucd train ''", 2, "an empty name of a recipe"),
